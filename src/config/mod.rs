@@ -1,0 +1,1 @@
+//! Flags and defaults into one checked Config.

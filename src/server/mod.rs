@@ -1,0 +1,1 @@
+//! L5: sockets: accept, connection loops, start and stop.

@@ -1,0 +1,130 @@
+//! The NATS header block: `NATS/1.0[ status[ description]]\r\n` then `Name: value\r\n` lines and an empty line (ADR-4).
+
+use std::fmt::Write as _;
+
+pub const VERSION_LINE: &[u8] = b"NATS/1.0";
+
+/// A borrowed header block. Lookup is case-sensitive and the first line of a name wins, as in nats-server's `getHeader`.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'a> {
+    block: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    pub fn new(block: &'a [u8]) -> Headers<'a> {
+        Headers { block }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.block.is_empty()
+    }
+
+    /// Name and value of each line in order, values without surrounding white space; malformed lines are skipped.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let mut rest = match memchr::memmem::find(self.block, b"\r\n") {
+            Some(end) => &self.block[end + 2..],
+            None => &[][..],
+        };
+        std::iter::from_fn(move || {
+            loop {
+                if rest.is_empty() {
+                    return None;
+                }
+                let end = memchr::memmem::find(rest, b"\r\n").unwrap_or(rest.len());
+                let line = &rest[..end];
+                rest = rest.get(end + 2..).unwrap_or(&[]);
+                if let Some(colon) = memchr::memchr(b':', line) {
+                    return Some((&line[..colon], line[colon + 1..].trim_ascii()));
+                }
+            }
+        })
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        if self.block.is_empty() {
+            return None;
+        }
+        self.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The value as text; `None` when absent or not UTF-8.
+    pub fn get_str(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The status code of the version line (`NATS/1.0 503 ...`), when there is one.
+    pub fn status(&self) -> Option<u16> {
+        let line_end = memchr::memmem::find(self.block, b"\r\n")?;
+        let line = self.block[..line_end].strip_prefix(VERSION_LINE)?;
+        let text = std::str::from_utf8(line).ok()?;
+        text.split_ascii_whitespace().next()?.parse().ok()
+    }
+
+    /// The text behind the status code.
+    pub fn description(&self) -> Option<&'a str> {
+        let line_end = memchr::memmem::find(self.block, b"\r\n")?;
+        let line = self.block[..line_end].strip_prefix(VERSION_LINE)?;
+        let text = std::str::from_utf8(line).ok()?.trim_start();
+        text.split_once(' ').map(|(_, description)| description)
+    }
+}
+
+/// Writes a header block line by line.
+///
+/// Values must hold no CR or LF; [`HeaderBuilder::add`] replaces them with spaces, so a value can never forge a line.
+#[derive(Clone, Debug)]
+pub struct HeaderBuilder {
+    block: String,
+}
+
+impl Default for HeaderBuilder {
+    fn default() -> Self {
+        HeaderBuilder::new()
+    }
+}
+
+impl HeaderBuilder {
+    pub fn new() -> HeaderBuilder {
+        HeaderBuilder { block: "NATS/1.0\r\n".to_owned() }
+    }
+
+    /// Starts with a status line, as in `NATS/1.0 404 No Messages`.
+    pub fn status(code: u16, description: &str) -> HeaderBuilder {
+        HeaderBuilder { block: format!("NATS/1.0 {code} {description}\r\n") }
+    }
+
+    pub fn add(mut self, name: &str, value: impl std::fmt::Display) -> HeaderBuilder {
+        let start = self.block.len();
+        write!(self.block, "{name}: {value}").expect("writing to a String cannot fail");
+        if self.block[start..].contains(['\r', '\n']) {
+            let cleaned = self.block[start..].replace(['\r', '\n'], " ");
+            self.block.truncate(start);
+            self.block.push_str(&cleaned);
+        }
+        self.block.push_str("\r\n");
+        self
+    }
+
+    /// The finished block, with its closing empty line.
+    pub fn build(mut self) -> Vec<u8> {
+        self.block.push_str("\r\n");
+        self.block.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let block = HeaderBuilder::status(404, "No Messages").add("A", 1).add("B", "x\r\nC: y").build();
+        let headers = Headers::new(&block);
+        assert_eq!(headers.status(), Some(404));
+        assert_eq!(headers.description(), Some("No Messages"));
+        assert_eq!(headers.get_str("A"), Some("1"));
+        assert_eq!(headers.get_str("B"), Some("x  C: y"));
+        assert_eq!(headers.get("C"), None);
+        assert_eq!(headers.iter().count(), 2);
+    }
+}

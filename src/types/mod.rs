@@ -1,0 +1,14 @@
+//! L0, pure: plain values every layer shares. Owns subjects, header blocks, messages, ids and times; must not know
+//! the wire, the store, a clock or a task.
+
+pub mod api_error;
+pub mod header;
+pub mod id;
+pub mod message;
+pub mod subject;
+pub mod time;
+
+pub use api_error::ApiError;
+pub use header::Headers;
+pub use message::{Message, StoredMessage};
+pub use time::Timestamp;
