@@ -1,1 +1,234 @@
-//! Flags and defaults into one checked Config.
+//! What a broker is told before it starts: one checked [`Config`] with our defaults, or nats-server's when the program
+//! is called by that name. Owns defaults and their limits; must not know sockets or flags (`cli` turns flags into it).
+
+mod limits;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+pub use limits::Limits;
+
+/// Everything a broker needs to start. `Config::default()` is what `natterjack` without flags runs with.
+///
+/// ```
+/// use natterjack::config::{Config, Listen};
+///
+/// let config = Config { listen: Some(Listen::any_port()), monitor: None, ..Config::in_folder("somewhere") };
+/// config.check().unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect. `None`: only connections from inside the process.
+    pub listen: Option<Listen>,
+    /// Where the HTTP monitoring endpoints listen. `None`: nowhere.
+    pub monitor: Option<Listen>,
+    /// The name in INFO and in monitoring. `None`: the server's id, as nats-server does.
+    pub server_name: Option<String>,
+    /// Streams and consumers on. Without it nothing is stored and `store_dir` is not touched.
+    pub jetstream: bool,
+    /// The task coordinator on. It needs `jetstream`.
+    pub coordinator: bool,
+    /// The folder that holds the store file; created when missing.
+    pub store_dir: PathBuf,
+    /// Memory the store may use for cached pages.
+    pub store_cache_bytes_max: usize,
+    pub limits: Limits,
+    /// A ports file `<program>_<pid>.ports` is written here once listening and removed on a clean exit.
+    pub ports_file_dir: Option<PathBuf>,
+    /// The process id is written here (digits only) and the file removed on a clean exit.
+    pub pid_file: Option<PathBuf>,
+    pub log_level: LogLevel,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// An IP address or a name to resolve.
+    pub host: String,
+    /// 0: any free port.
+    pub port: u16,
+}
+
+/// How much is logged; each level holds all above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    /// Every protocol operation of every client.
+    Trace,
+}
+
+/// A configuration that cannot run. The text says what is wrong and what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the task coordinator keeps its state in JetStream: switch JetStream on, or the coordinator off")]
+    CoordinatorNeedsJetStream,
+    #[error("{name} must be {allowed}, not {value}")]
+    OutOfRange { name: &'static str, allowed: &'static str, value: String },
+    #[error("server name {0:?} must not be empty or contain spaces")]
+    ServerName(String),
+    #[error("{0:?} is not an address to listen on")]
+    Host(String),
+}
+
+impl Config {
+    /// The defaults, with the store in `folder`.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Config {
+        Config {
+            listen: Some(Listen::loopback(DEFAULT_PORT)),
+            monitor: Some(Listen::loopback(DEFAULT_MONITOR_PORT)),
+            server_name: None,
+            jetstream: true,
+            coordinator: true,
+            store_dir: folder.into(),
+            store_cache_bytes_max: 64 << 20,
+            limits: Limits::default(),
+            ports_file_dir: None,
+            pid_file: None,
+            log_level: LogLevel::Info,
+        }
+    }
+
+    /// For tests and programs that embed a broker: free ports on loopback, the store in `folder`.
+    pub fn on_free_ports(folder: impl Into<PathBuf>) -> Config {
+        Config { listen: Some(Listen::any_port()), monitor: Some(Listen::any_port()), ..Config::in_folder(folder) }
+    }
+
+    /// nats-server's defaults: all interfaces, no monitoring, JetStream and with it the coordinator only on request,
+    /// its store under the system's temporary folder.
+    pub fn nats_server() -> Config {
+        Config {
+            listen: Some(Listen { host: "0.0.0.0".to_owned(), port: DEFAULT_PORT }),
+            monitor: None,
+            jetstream: false,
+            coordinator: false,
+            ..Config::in_folder(std::env::temp_dir().join("nats").join("jetstream"))
+        }
+    }
+
+    /// Refuses what cannot run, before anything is opened.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.coordinator && !self.jetstream {
+            return Err(ConfigError::CoordinatorNeedsJetStream);
+        }
+        if let Some(name) = &self.server_name
+            && (name.is_empty() || name.contains(char::is_whitespace))
+        {
+            return Err(ConfigError::ServerName(name.clone()));
+        }
+        for listen in [&self.listen, &self.monitor].into_iter().flatten() {
+            if listen.host.is_empty() || listen.host.contains(char::is_whitespace) {
+                return Err(ConfigError::Host(listen.host.clone()));
+            }
+        }
+        self.limits.check()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::in_folder(platform_data_dir())
+    }
+}
+
+const DEFAULT_PORT: u16 = 4222;
+const DEFAULT_MONITOR_PORT: u16 = 8222;
+
+/// The platform's folder for an application's data (`~/.local/share/natterjack`, `~/Library/Application Support/natterjack`,
+/// `%APPDATA%\natterjack\data`), or `./natterjack-data` for a user without a home.
+pub fn platform_data_dir() -> PathBuf {
+    directories::ProjectDirs::from("", "", "natterjack")
+        .map_or_else(|| Path::new("natterjack-data").to_owned(), |dirs| dirs.data_dir().to_owned())
+}
+
+impl Listen {
+    pub fn loopback(port: u16) -> Listen {
+        Listen { host: "127.0.0.1".to_owned(), port }
+    }
+
+    /// Any free port on loopback.
+    pub fn any_port() -> Listen {
+        Listen::loopback(0)
+    }
+
+    /// Whether only this machine can reach it. A name other than `localhost` counts as reachable.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.bare_host().parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// What to hand to a resolver: `[::1]` without its brackets.
+    pub fn bare_host(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&self.host)
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Listen {
+        Listen { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.bare_host();
+        if host.contains(':') { write!(f, "[{host}]:{}", self.port) } else { write!(f, "{host}:{}", self.port) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_safe_and_run() {
+        let config = Config::default();
+        config.check().unwrap();
+        assert_eq!(config.listen.as_ref().unwrap().to_string(), "127.0.0.1:4222");
+        assert_eq!(config.monitor.as_ref().unwrap().to_string(), "127.0.0.1:8222");
+        assert!(config.listen.unwrap().is_loopback());
+        assert!(config.jetstream && config.coordinator);
+        assert_eq!(config.limits.payload_bytes_max, 8 << 20);
+        Config::nats_server().check().unwrap();
+        assert!(!Config::nats_server().listen.unwrap().is_loopback());
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused() {
+        let base = || Config::in_folder("x");
+        let check = |config: Config, expected: &str| assert_eq!(config.check().unwrap_err().to_string(), expected);
+        check(
+            Config { jetstream: false, ..base() },
+            "the task coordinator keeps its state in JetStream: switch JetStream on, or the coordinator off",
+        );
+        check(
+            Config { server_name: Some("a b".into()), ..base() },
+            "server name \"a b\" must not be empty or contain spaces",
+        );
+        check(
+            Config { listen: Some(Listen { host: String::new(), port: 1 }), ..base() },
+            "\"\" is not an address to listen on",
+        );
+    }
+
+    #[test]
+    fn addresses_print_as_urls_need_them() {
+        for (host, shown, loopback) in [
+            ("127.0.0.1", "127.0.0.1:1", true),
+            ("127.9.9.9", "127.9.9.9:1", true),
+            ("localhost", "localhost:1", true),
+            ("::1", "[::1]:1", true),
+            ("[::1]", "[::1]:1", true),
+            ("0.0.0.0", "0.0.0.0:1", false),
+            ("::", "[::]:1", false),
+            ("box.example", "box.example:1", false),
+        ] {
+            let listen = Listen { host: host.into(), port: 1 };
+            assert_eq!((listen.to_string().as_str(), listen.is_loopback()), (shown, loopback), "{host}");
+        }
+    }
+}
