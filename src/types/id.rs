@@ -1,4 +1,15 @@
-//! Names the server invents (nuid, as nats-server does) and short name hashes. Randomness is an argument.
+//! Names the server invents (nuid, as nats-server does) and the store's numbers. Randomness is an argument.
+
+/// The store's number of a stream: the first half of every row's key. Never reused, so that a row left behind by a
+/// dropped stream can never be taken for another stream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+impl std::fmt::Display for StreamId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

@@ -10,5 +10,6 @@ pub mod time;
 
 pub use api_error::ApiError;
 pub use header::Headers;
+pub use id::StreamId;
 pub use message::{Message, StoredMessage};
 pub use time::Timestamp;
