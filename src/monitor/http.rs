@@ -1,0 +1,183 @@
+//! The HTTP side: accept, bounds, and which path is answered by what.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::query::{BadQuery, Query};
+use super::source::{Identity, Source};
+use super::{connz, healthz, index, jsz, subsz, varz};
+use crate::config::Limits;
+use crate::types::Timestamp;
+
+/// Further connections wait in the listener's backlog: probes and dashboards need a handful.
+const CONNECTIONS_MAX: usize = 64;
+/// A peer that does not finish its request's head is closed after this.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// A connection ends after this, however its peer reads.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(60);
+/// What a peer has left to read its answer once the server stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+/// Bounds the head of a request.
+const BUFFER_BYTES_MAX: usize = 16 << 10;
+/// The pause after `accept` failed for want of descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The monitoring endpoints of one server.
+pub struct Monitor {
+    identity: Identity,
+    limits: Limits,
+    source: Arc<dyn Source>,
+    requests: [AtomicU64; ENDPOINTS.len()],
+}
+
+const ENDPOINTS: [&str; 6] = ["/", "/healthz", "/varz", "/connz", "/jsz", "/subsz"];
+
+impl Monitor {
+    pub fn new(identity: Identity, limits: Limits, source: Arc<dyn Source>) -> Monitor {
+        Monitor { identity, limits, source, requests: Default::default() }
+    }
+
+    /// Answers on `listener` until `stop` is cancelled; connections are then closed after the answer they are at.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let monitor = Arc::new(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = async {
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                _ = stop.cancelled() => break,
+                accepted = accepted => accepted,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!("Monitoring could not accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (monitor, stop) = (monitor.clone(), stop.clone());
+            connections.spawn(async move {
+                let _place = place;
+                let service = service_fn(move |request| {
+                    let monitor = monitor.clone();
+                    async move { Ok::<_, Infallible>(monitor.respond(request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_DEADLINE)
+                    .max_buf_size(BUFFER_BYTES_MAX)
+                    .serve_connection(TokioIo::new(socket), service);
+                tokio::pin!(connection);
+                // Peers that hang up or time out are their own affair: nothing to log.
+                let _ = tokio::time::timeout(CONNECTION_DEADLINE, async {
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        _ = stop.cancelled() => {
+                            connection.as_mut().graceful_shutdown();
+                            tokio::time::timeout(STOP_DEADLINE, connection).await.unwrap_or(Ok(()))
+                        }
+                    }
+                })
+                .await;
+            });
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// The address the endpoints are reached at.
+    pub fn address(&self) -> SocketAddr {
+        self.identity.monitor
+    }
+
+    async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        let path = request.uri().path();
+        if let Some(endpoint) = ENDPOINTS.iter().position(|known| *known == path) {
+            self.requests[endpoint].fetch_add(1, Ordering::Relaxed);
+        }
+        let query = Query::parse(request.uri().query());
+        let now = Timestamp::now();
+        match self.answer(path, &query, now).await {
+            Ok(response) => response,
+            Err(BadQuery(reason)) => text(StatusCode::BAD_REQUEST, reason),
+        }
+    }
+
+    async fn answer(&self, path: &str, query: &Query, now: Timestamp) -> Result<Response<Full<Bytes>>, BadQuery> {
+        let (identity, source) = (&self.identity, self.source.as_ref());
+        Ok(match path {
+            "/" => body(StatusCode::OK, "text/html; charset=utf-8", index::page(identity).into_bytes()),
+            "/healthz" => {
+                let (status, report) = healthz::answer(source, query).await?;
+                body(status, "application/json", report.to_string().into_bytes())
+            }
+            "/varz" => {
+                let jetstream = source.jetstream(false, false).await;
+                json(&varz::report(
+                    identity,
+                    &self.limits,
+                    &source.totals(),
+                    jetstream.as_ref(),
+                    self.request_counts(),
+                    now,
+                ))
+            }
+            "/connz" => json(&connz::report(&identity.server_id, source, query, now)?),
+            "/jsz" => json(&jsz::report(&identity.server_id, &identity.server_name, source, query, now).await?),
+            "/subsz" | "/subscriptionsz" => json(&subsz::report(&identity.server_id, source, query, now)?),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        })
+    }
+
+    fn request_counts(&self) -> serde_json::Map<String, serde_json::Value> {
+        let counts = ENDPOINTS.iter().zip(&self.requests);
+        counts
+            .map(|(path, count)| ((*path).to_owned(), count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(path, count)| (path, count.into()))
+            .collect()
+    }
+}
+
+fn json(report: &impl Serialize) -> Response<Full<Bytes>> {
+    let bytes = serde_json::to_vec_pretty(report).expect("reports have string keys and finite numbers");
+    body(StatusCode::OK, "application/json", bytes)
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    body(status, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+fn body(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

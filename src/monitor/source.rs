@@ -1,0 +1,142 @@
+//! What monitoring wants to know, as plain values.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::types::Timestamp;
+
+/// A future behind a trait object.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The running broker as monitoring sees it. The plain methods may hold a lock for as long as a copy takes, and must
+/// not wait for anything else.
+pub trait Source: Send + Sync + 'static {
+    /// The server-wide counters.
+    fn totals(&self) -> Totals;
+    /// Every open client connection, in any order; with their subscriptions if asked for.
+    fn connections(&self, with_subscriptions: bool) -> Vec<Connection>;
+    /// The subscription trie's counters.
+    fn routes(&self) -> Routes;
+    /// JetStream's figures, `None` when it is off. Streams' states may be asked of their tasks, hence a future.
+    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Option<JetStream>>;
+    /// `Err` says in one sentence why the broker cannot serve right now: `/healthz` answers 503 with it.
+    fn health(&self) -> Result<(), String>;
+}
+
+/// What does not change while a server runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub server_id: String,
+    pub server_name: String,
+    /// The nats-server version whose behaviour is claimed, as in INFO.
+    pub version: String,
+    /// The addresses in use, with their real ports; `None` without a listener.
+    pub listen: Option<SocketAddr>,
+    pub monitor: SocketAddr,
+    pub start: Timestamp,
+}
+
+/// Server-wide counters since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections ever accepted.
+    pub total_connections: u64,
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+    /// Clients cut off because they read too slowly.
+    pub slow_consumers: u64,
+    /// Clients cut off because they left PINGs unanswered.
+    pub stale_connections: u64,
+    /// How often a publisher had to wait for its subscribers.
+    pub stalled_clients: u64,
+    pub subscriptions: u64,
+}
+
+/// One client connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub id: u64,
+    pub remote: Option<SocketAddr>,
+    pub start: Timestamp,
+    pub last_activity: Timestamp,
+    /// The last measured round trip, from PING to PONG.
+    pub round_trip: Option<Duration>,
+    /// Bytes waiting to be written to the client.
+    pub pending_bytes: u64,
+    pub in_msgs: u64,
+    pub out_msgs: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+    pub stalls: u64,
+    pub num_subscriptions: u32,
+    pub name: String,
+    pub lang: String,
+    pub version: String,
+    /// Filled only when asked for.
+    pub subscriptions: Vec<Subscription>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub subject: String,
+    pub queue: String,
+    pub sid: String,
+    /// Delivered so far.
+    pub msgs: u64,
+    /// The auto-unsubscribe limit, 0 for none.
+    pub max: u64,
+}
+
+/// The subscription trie's counters, as nats-server's `SublistStats`.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    pub num_subscriptions: u64,
+    pub num_cache: u64,
+    pub num_inserts: u64,
+    pub num_removes: u64,
+    pub num_matches: u64,
+    pub cache_hit_rate: f64,
+    pub max_fanout: u64,
+    pub avg_fanout: f64,
+}
+
+/// JetStream's figures.
+#[derive(Clone, Debug, Default)]
+pub struct JetStream {
+    /// Bytes in memory streams and in file streams.
+    pub memory_bytes: u64,
+    pub storage_bytes: u64,
+    /// Bytes that `max_bytes` of streams reserve.
+    pub reserved_memory_bytes: u64,
+    pub reserved_storage_bytes: u64,
+    /// Highest JetStream API level served.
+    pub api_level: u32,
+    pub api_total: u64,
+    pub api_errors: u64,
+    pub max_memory_bytes: i64,
+    pub max_storage_bytes: i64,
+    pub store_dir: String,
+    pub num_streams: u64,
+    pub num_consumers: u64,
+    pub messages: u64,
+    pub bytes: u64,
+    /// Filled only when asked for, sorted by name.
+    pub streams: Vec<Stream>,
+}
+
+/// One stream: the parts are the JSON that `$JS.API.STREAM.INFO` and `$JS.API.CONSUMER.INFO` answer with.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub name: String,
+    pub created: Timestamp,
+    pub config: serde_json::Value,
+    pub state: serde_json::Value,
+    /// Whole consumer infos, filled only when asked for.
+    pub consumers: Vec<serde_json::Value>,
+}

@@ -1,0 +1,124 @@
+//! `/varz`: the server's configuration and counters.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::jsz;
+use super::source::{Identity, JetStream, Totals};
+use super::{process, text};
+use crate::config::Limits;
+use crate::types::Timestamp;
+
+#[derive(Serialize)]
+pub struct Varz {
+    server_id: String,
+    server_name: String,
+    version: String,
+    proto: u8,
+    host: String,
+    port: u16,
+    max_connections: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: usize,
+    ping_interval: u64,
+    ping_max: u32,
+    http_host: String,
+    http_port: u16,
+    http_base_path: &'static str,
+    https_port: u16,
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jetstream: Option<Value>,
+    write_deadline: u64,
+    start: Timestamp,
+    now: Timestamp,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: u64,
+    http_req_stats: serde_json::Map<String, Value>,
+    config_load_time: Timestamp,
+    slow_consumer_stats: Value,
+    stale_connection_stats: Value,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+pub fn report(
+    identity: &Identity,
+    limits: &Limits,
+    totals: &Totals,
+    jetstream: Option<&JetStream>,
+    http_req_stats: serde_json::Map<String, Value>,
+    now: Timestamp,
+) -> Varz {
+    let uptime = now.since(identity.start);
+    Varz {
+        server_id: identity.server_id.clone(),
+        server_name: identity.server_name.clone(),
+        version: identity.version.clone(),
+        proto: 1,
+        host: identity.listen.map_or_else(String::new, |listen| listen.ip().to_string()),
+        port: identity.listen.map_or(0, |listen| listen.port()),
+        max_connections: limits.connections_max,
+        max_subscriptions: limits.subscriptions_max,
+        ping_interval: limits.ping_interval.as_nanos() as u64,
+        ping_max: limits.pings_out_max,
+        http_host: identity.monitor.ip().to_string(),
+        http_port: identity.monitor.port(),
+        http_base_path: "",
+        https_port: 0,
+        auth_timeout: limits.auth_timeout.as_secs_f64(),
+        max_control_line: limits.control_line_bytes_max,
+        max_payload: limits.payload_bytes_max,
+        max_pending: limits.pending_bytes_max,
+        jetstream: jetstream.map(|jetstream| {
+            json!({
+                "config": jsz::config(jetstream),
+                "stats": jsz::stats(jetstream),
+            })
+        }),
+        write_deadline: limits.write_deadline.as_nanos() as u64,
+        start: identity.start,
+        now,
+        uptime: text::uptime(uptime),
+        mem: process::memory_bytes(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cpu: process::cpu_percent(uptime),
+        connections: totals.connections,
+        total_connections: totals.total_connections,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: totals.in_msgs,
+        in_bytes: totals.in_bytes,
+        out_msgs: totals.out_msgs,
+        out_bytes: totals.out_bytes,
+        slow_consumers: totals.slow_consumers,
+        stale_connections: totals.stale_connections,
+        stalled_clients: totals.stalled_clients,
+        subscriptions: totals.subscriptions,
+        http_req_stats,
+        config_load_time: identity.start,
+        slow_consumer_stats: json!({"clients": totals.slow_consumers, "routes": 0, "gateways": 0, "leafs": 0}),
+        stale_connection_stats: json!({"clients": totals.stale_connections, "routes": 0, "gateways": 0, "leafs": 0}),
+    }
+}
