@@ -39,7 +39,9 @@ pub fn start(level: LogLevel, file: Option<&Path>) -> std::io::Result<()> {
     }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, |at| format!(" at {at}"));
-        let reason = panic.payload_as_str().unwrap_or("no reason given");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let reason = text.unwrap_or("no reason given");
         tracing::error!("Panic{place}: {reason}");
     }));
     Ok(())
