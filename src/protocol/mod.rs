@@ -1,1 +1,20 @@
-//! L1, pure: bytes to operations and back. Owns the wire grammar; must not know who is connected or what is stored.
+//! L1, pure: the NATS client protocol between bytes and operations.
+//!
+//! Owns the grammar: [`parser`] and [`server_parser`] read operations in place from a byte slice, [`encode`] appends
+//! them to a buffer, [`connect`] holds the JSON bodies of CONNECT and INFO, [`error`] the exact `-ERR` texts.
+//! Must not know sockets, sessions or subscriptions: whether an operation may be done is decided in `session`.
+
+pub mod connect;
+mod digits;
+pub mod encode;
+pub mod error;
+pub mod op;
+pub mod parser;
+mod quote;
+pub mod server_parser;
+
+pub use connect::{Connect, Info};
+pub use error::ProtocolError;
+pub use op::{ClientOp, ServerOp};
+pub use parser::{Limits, Parser};
+pub use server_parser::ServerParser;
