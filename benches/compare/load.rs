@@ -1,0 +1,233 @@
+//! What runs in the load processes: one load each, told by its argument. A load connects, prints `ready`, waits for `go`
+//! on its standard input, works, and prints one JSON line with what it measured.
+
+use crate::wire::{Wire, push_decimal};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, Write};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// 128 B, as every figure says.
+pub const PAYLOAD_BYTES: usize = 128;
+const WRITE_BYTES: usize = 256 * 1024;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Load {
+    /// Publishes `count` messages as fast as the server takes them, then waits for a PONG.
+    Publish { address: String, subject: String, count: u64 },
+    /// Receives `count` messages of one subject on each of `connections` connections.
+    Subscribe { address: String, subject: String, count: u64, connections: usize },
+    /// Sends `count` requests, one at a time.
+    Request { address: String, subject: String, count: u64 },
+    /// Answers requests until it is killed.
+    Respond { address: String, subject: String },
+    /// Publishes `count` messages to a stream with at most `window` PubAcks outstanding.
+    Persist { address: String, subject: String, count: u64, window: u64 },
+    /// Pulls and acks from a durable consumer until it is killed.
+    Pull { address: String, stream: String, consumer: String, batch: u64 },
+    /// Opens `count` connections and keeps them, idle, until its input ends.
+    Idle { address: String, count: u64 },
+}
+
+/// What a load reports. Times are nanoseconds of the system clock, which all processes of one machine share.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub p50_ns: u64,
+    pub p99_ns: u64,
+}
+
+pub fn run(load: &Load) -> io::Result<()> {
+    let measured = match load {
+        Load::Publish { address, subject, count } => publish(address, subject, *count),
+        Load::Subscribe { address, subject, count, connections } => subscribe(address, subject, *count, *connections),
+        Load::Request { address, subject, count } => request(address, subject, *count),
+        Load::Respond { address, subject } => respond(address, subject),
+        Load::Persist { address, subject, count, window } => persist(address, subject, *count, *window),
+        Load::Pull { address, stream, consumer, batch } => pull(address, stream, consumer, *batch),
+        Load::Idle { address, count } => idle(address, *count),
+    }?;
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
+}
+
+fn ready_then_go() -> io::Result<u64> {
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    Ok(now_ns())
+}
+
+pub fn now_ns() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    u64::try_from(elapsed.as_nanos()).expect("until the year 2554")
+}
+
+fn publish(address: &str, subject: &str, count: u64) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "publisher")?;
+    let frame = format!("PUB {subject} {PAYLOAD_BYTES}\r\n{}\r\n", "x".repeat(PAYLOAD_BYTES)).into_bytes();
+    let per_write = (WRITE_BYTES / frame.len()) as u64;
+    let burst = frame.repeat(per_write as usize);
+    let start_ns = ready_then_go()?;
+    for _ in 0..count / per_write {
+        wire.write_raw(&burst)?;
+    }
+    wire.write_raw(&burst[..frame.len() * (count % per_write) as usize])?;
+    wire.round_trip()?;
+    Ok(Measured { start_ns, end_ns: now_ns(), ..Measured::default() })
+}
+
+fn subscribe(address: &str, subject: &str, count: u64, connections: usize) -> io::Result<Measured> {
+    let mut wires = Vec::new();
+    for _ in 0..connections {
+        let mut wire = Wire::connect(address, "subscriber")?;
+        wire.subscribe(subject, 1);
+        wire.round_trip()?;
+        wires.push(wire);
+    }
+    let start_ns = ready_then_go()?;
+    let first_line = format!("MSG {subject} 1 {PAYLOAD_BYTES}\r\n").into_bytes();
+    let frame_len = first_line.len() + PAYLOAD_BYTES + 2;
+    let receive = |mut wire: Wire| -> io::Result<()> {
+        let mut received = 0;
+        while received < count {
+            received += wire.skip_frames(&first_line, frame_len);
+            if let Some(message) = wire.next_buffered()? {
+                assert_eq!((message.subject, message.payload.len()), (subject.as_bytes(), PAYLOAD_BYTES));
+                received += 1;
+            } else if received < count {
+                wire.fill().map_err(|e| io::Error::new(e.kind(), format!("after {received} of {count}: {e}")))?;
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = wires.into_iter().map(|wire| scope.spawn(|| receive(wire))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic while receiving"))
+    })?;
+    Ok(Measured { start_ns, end_ns: now_ns(), ..Measured::default() })
+}
+
+fn request(address: &str, subject: &str, count: u64) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "requester")?;
+    wire.subscribe("_INBOX.compare.*", 1);
+    wire.round_trip()?;
+    let payload = [b'x'; PAYLOAD_BYTES];
+    let start_ns = ready_then_go()?;
+    let mut nanos = Vec::with_capacity(count as usize);
+    let mut inbox = Vec::new();
+    for number in 0..count {
+        inbox.clear();
+        inbox.extend_from_slice(b"_INBOX.compare.");
+        push_decimal(&mut inbox, number);
+        let sent = Instant::now();
+        wire.publish(subject.as_bytes(), &inbox, &payload);
+        wire.flush()?;
+        let answered = wire.next(|m| m.subject == inbox && m.payload.len() == PAYLOAD_BYTES)?;
+        nanos.push(sent.elapsed().as_nanos() as u64);
+        if !answered {
+            return Err(io::Error::other("a reply that is not the awaited one"));
+        }
+    }
+    Ok(with_percentiles(start_ns, nanos))
+}
+
+fn respond(address: &str, subject: &str) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "responder")?;
+    wire.subscribe(subject, 1);
+    wire.round_trip()?;
+    ready_then_go()?;
+    let mut reply = Vec::new();
+    loop {
+        let payload = wire.next(|m| {
+            reply.clear();
+            reply.extend_from_slice(m.reply);
+            m.payload.to_vec()
+        })?;
+        wire.publish(&reply, b"", &payload);
+        wire.flush()?;
+    }
+}
+
+fn persist(address: &str, subject: &str, count: u64, window: u64) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "stream publisher")?;
+    wire.subscribe("_INBOX.puback.*", 1);
+    wire.round_trip()?;
+    let payload = [b'x'; PAYLOAD_BYTES];
+    let mut inbox = Vec::new();
+    let mut nanos = Vec::new();
+    let start_ns = ready_then_go()?;
+    let (mut sent, mut acked) = (0, 0);
+    while acked < count {
+        let began = Instant::now();
+        while sent < count && sent - acked < window {
+            inbox.clear();
+            inbox.extend_from_slice(b"_INBOX.puback.");
+            push_decimal(&mut inbox, sent);
+            wire.publish(subject.as_bytes(), &inbox, &payload);
+            sent += 1;
+        }
+        wire.flush()?;
+        wire.fill()?;
+        while let Some(ack) = wire.next_buffered()? {
+            if ack.is_status() || memchr::memmem::find(ack.payload, b"\"seq\"").is_none() {
+                let text = String::from_utf8_lossy(ack.payload).into_owned();
+                return Err(io::Error::other(format!("not a PubAck: {text}")));
+            }
+            acked += 1;
+        }
+        if window == 1 {
+            nanos.push(began.elapsed().as_nanos() as u64);
+        }
+    }
+    Ok(with_percentiles(start_ns, nanos))
+}
+
+fn pull(address: &str, stream: &str, consumer: &str, batch: u64) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "worker")?;
+    let inbox = format!("_INBOX.worker.{}", std::process::id());
+    wire.subscribe(&inbox, 1);
+    wire.round_trip()?;
+    ready_then_go()?;
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    let ask = format!("{{\"batch\":{batch},\"expires\":5000000000}}");
+    let mut outstanding = 0;
+    let mut acks = Vec::new();
+    loop {
+        if outstanding == 0 {
+            wire.publish(next.as_bytes(), inbox.as_bytes(), ask.as_bytes());
+            outstanding = batch;
+        }
+        // The acks of all that one read brought and the next pull go out in one write.
+        wire.flush()?;
+        wire.fill()?;
+        acks.clear();
+        while let Some(message) = wire.next_buffered()? {
+            if message.is_status() {
+                outstanding = 0;
+                continue;
+            }
+            outstanding = outstanding.saturating_sub(1);
+            acks.extend_from_slice(b"PUB ");
+            acks.extend_from_slice(message.reply);
+            acks.extend_from_slice(b" 4\r\n+ACK\r\n");
+        }
+        wire.out.extend_from_slice(&acks);
+    }
+}
+
+fn idle(address: &str, count: u64) -> io::Result<Measured> {
+    let mut sockets = Vec::new();
+    for number in 0..count {
+        sockets.push(Wire::connect(address, &format!("idle-{number}"))?.into_socket());
+    }
+    ready_then_go()?;
+    Ok(Measured::default())
+}
+
+fn with_percentiles(start_ns: u64, mut nanos: Vec<u64>) -> Measured {
+    nanos.sort_unstable();
+    let at = |hundredth: usize| nanos.get((nanos.len() * hundredth / 100).min(nanos.len().saturating_sub(1))).copied();
+    let (p50_ns, p99_ns) = (at(50).unwrap_or(0), at(99).unwrap_or(0));
+    Measured { start_ns, end_ns: now_ns(), p50_ns, p99_ns }
+}

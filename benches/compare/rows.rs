@@ -1,0 +1,375 @@
+//! What is measured: one function per row, each on a fresh server, and the bars that the figures are held to.
+
+use crate::load::{Load, now_ns};
+use crate::process::Process;
+use crate::support::server::{Program, Server, free_port};
+use crate::wire::Wire;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const STREAM: &str = "BENCH";
+const CONSUMER: &str = "worker";
+const SUBJECT: &str = "bench.work";
+const WINDOW: u64 = 1000;
+const IDLE_CONNECTIONS: u64 = 10_000;
+/// No row takes longer than this unless something hangs.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// One row of measurements; it gives one figure per line.
+pub struct Row {
+    pub key: &'static str,
+    pub lines: &'static [Line],
+    /// Measured with nats-server's `sync_interval: always` too.
+    pub also_always: bool,
+    /// What only we have is not asked of the other.
+    pub only_ours: bool,
+    pub measure: fn(&Program, &Scale) -> Result<Vec<f64>, String>,
+}
+
+pub struct Line {
+    pub name: &'static str,
+    pub unit: Unit,
+    pub bars: &'static [Bar],
+}
+
+#[derive(Clone, Copy)]
+pub enum Unit {
+    PerSecond,
+    Microseconds,
+    Milliseconds,
+    Bytes,
+}
+
+/// A ratio is ours divided by theirs.
+pub enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
+    AtLeastAlways(f64),
+    AtMostAlways(f64),
+    /// Of our own figure, whatever theirs is.
+    OwnAtMost(f64),
+}
+
+/// How many messages a measurement uses.
+pub struct Scale {
+    pub quick: bool,
+}
+
+impl Scale {
+    fn count(&self, full: u64) -> u64 {
+        if self.quick { full / 10 } else { full }
+    }
+
+    /// As `count`, ten times fewer for a server that syncs after every message.
+    fn durable_count(&self, program: &Program, full: u64) -> u64 {
+        self.count(if program.is_sync_always() { full / 10 } else { full })
+    }
+}
+
+pub const ROWS: &[Row] = &[
+    Row {
+        key: "publish",
+        lines: &[Line { name: "core publish", unit: Unit::PerSecond, bars: &[Bar::AtLeast(1.8)] }],
+        also_always: false,
+        only_ours: false,
+        measure: core_publish,
+    },
+    Row {
+        key: "pair",
+        lines: &[Line { name: "1:1", unit: Unit::PerSecond, bars: &[Bar::AtLeast(2.0)] }],
+        also_always: false,
+        only_ours: false,
+        measure: |program, scale| fan_out(program, scale.count(5_000_000), 1),
+    },
+    Row {
+        key: "fanout",
+        lines: &[Line { name: "1:10 fan-out, delivered", unit: Unit::PerSecond, bars: &[Bar::AtLeast(3.0)] }],
+        also_always: false,
+        only_ours: false,
+        measure: |program, scale| fan_out(program, scale.count(600_000), 10),
+    },
+    Row {
+        key: "request",
+        lines: &[
+            Line { name: "request/reply p50", unit: Unit::Microseconds, bars: &[Bar::AtMost(0.85)] },
+            Line { name: "request/reply p99", unit: Unit::Microseconds, bars: &[] },
+        ],
+        also_always: false,
+        only_ours: false,
+        measure: request_reply,
+    },
+    Row {
+        key: "js-sync",
+        lines: &[Line {
+            name: "JetStream publish, sync p50",
+            unit: Unit::Microseconds,
+            bars: &[Bar::AtMostAlways(3.0)],
+        }],
+        also_always: true,
+        only_ours: false,
+        measure: persist_sync,
+    },
+    Row {
+        key: "js-async",
+        lines: &[Line {
+            name: "JetStream publish, async window 1000",
+            unit: Unit::PerSecond,
+            bars: &[Bar::AtLeast(1.2), Bar::AtLeastAlways(20.0)],
+        }],
+        also_always: true,
+        only_ours: false,
+        measure: persist_async,
+    },
+    Row {
+        key: "fetch1",
+        lines: &[Line { name: "pull fetch + ack, 1 worker", unit: Unit::PerSecond, bars: &[Bar::AtLeast(1.2)] }],
+        also_always: false,
+        only_ours: false,
+        measure: |program, scale| fetch_and_ack(program, scale.count(300_000), 1),
+    },
+    Row {
+        key: "fetch4",
+        lines: &[Line { name: "pull fetch + ack, 4 workers", unit: Unit::PerSecond, bars: &[Bar::AtLeast(1.2)] }],
+        also_always: false,
+        only_ours: false,
+        measure: |program, scale| fetch_and_ack(program, scale.count(300_000), 4),
+    },
+    Row {
+        key: "workqueue",
+        lines: &[Line { name: "work queue end to end, 4 workers", unit: Unit::PerSecond, bars: &[Bar::AtLeast(2.0)] }],
+        also_always: false,
+        only_ours: false,
+        measure: |program, scale| work_queue(program, scale.count(150_000), 4),
+    },
+    Row {
+        key: "rss",
+        lines: &[Line {
+            name: "idle memory (RSS)",
+            unit: Unit::Bytes,
+            bars: &[Bar::OwnAtMost(12.0 * 1024.0 * 1024.0)],
+        }],
+        also_always: false,
+        only_ours: false,
+        measure: idle_memory,
+    },
+    Row {
+        key: "connections",
+        lines: &[Line {
+            name: "each of 10,000 idle connections",
+            unit: Unit::Bytes,
+            bars: &[Bar::OwnAtMost(16.0 * 1024.0)],
+        }],
+        also_always: false,
+        only_ours: false,
+        measure: idle_connections,
+    },
+    Row {
+        key: "startup",
+        lines: &[Line { name: "start-up to the first INFO, empty store", unit: Unit::Milliseconds, bars: &[] }],
+        also_always: false,
+        only_ours: false,
+        measure: start_up,
+    },
+];
+
+fn core_publish(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let count = scale.count(10_000_000);
+    let mut publisher = Process::start(Load::Publish { address: server.address(), subject: SUBJECT.into(), count })?;
+    publisher.go()?;
+    let measured = publisher.finish()?;
+    Ok(vec![per_second(count, measured.start_ns, measured.end_ns)])
+}
+
+fn fan_out(program: &Program, count: u64, connections: usize) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let (address, subject) = (server.address(), SUBJECT.to_string());
+    let mut subscriber =
+        Process::start(Load::Subscribe { address: address.clone(), subject: subject.clone(), count, connections })?;
+    let mut publisher = Process::start(Load::Publish { address, subject, count })?;
+    subscriber.go()?;
+    publisher.go()?;
+    let start_ns = publisher.finish()?.start_ns;
+    let end_ns = subscriber.finish()?.end_ns;
+    Ok(vec![per_second(count * connections as u64, start_ns, end_ns)])
+}
+
+fn request_reply(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let (address, subject) = (server.address(), SUBJECT.to_string());
+    let mut responder = Process::start(Load::Respond { address: address.clone(), subject: subject.clone() })?;
+    let mut requester = Process::start(Load::Request { address, subject, count: scale.count(30_000) })?;
+    responder.go()?;
+    requester.go()?;
+    let measured = requester.finish()?;
+    Ok(vec![measured.p50_ns as f64 / 1e3, measured.p99_ns as f64 / 1e3])
+}
+
+fn persist_sync(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let mut control = Control::connect(&server)?;
+    control.create_stream("limits")?;
+    let load =
+        Load::Persist { address: server.address(), subject: SUBJECT.into(), count: scale.count(5_000), window: 1 };
+    let mut publisher = Process::start(load)?;
+    publisher.go()?;
+    Ok(vec![publisher.finish()?.p50_ns as f64 / 1e3])
+}
+
+fn persist_async(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let count = scale.durable_count(program, 500_000);
+    let mut control = Control::connect(&server)?;
+    control.create_stream("limits")?;
+    let mut publisher = start_persist(&server, count)?;
+    publisher.go()?;
+    let measured = publisher.finish()?;
+    let state = control.stream_state()?;
+    if state["messages"] != count {
+        return Err(format!("{count} messages acked, the stream says {state}"));
+    }
+    Ok(vec![per_second(count, measured.start_ns, measured.end_ns)])
+}
+
+fn fetch_and_ack(program: &Program, count: u64, workers: usize) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let mut control = Control::connect(&server)?;
+    control.create_stream("limits")?;
+    let mut publisher = start_persist(&server, count)?;
+    publisher.go()?;
+    publisher.finish()?;
+    control.create_consumer()?;
+    let mut workers = start_workers(&server, workers)?;
+    let start_ns = now_ns();
+    workers.iter_mut().try_for_each(Process::go)?;
+    control.wait(|control| {
+        let info = control.call(&format!("CONSUMER.INFO.{STREAM}.{CONSUMER}"), &Value::Null)?;
+        Ok(info["num_pending"] == 0 && info["num_ack_pending"] == 0)
+    })?;
+    Ok(vec![per_second(count, start_ns, now_ns())])
+}
+
+fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let mut control = Control::connect(&server)?;
+    control.create_stream("workqueue")?;
+    control.create_consumer()?;
+    let mut workers = start_workers(&server, workers)?;
+    let mut publisher = start_persist(&server, count)?;
+    workers.iter_mut().try_for_each(Process::go)?;
+    publisher.go()?;
+    let start_ns = publisher.finish()?.start_ns;
+    control.wait(|control| {
+        let state = control.stream_state()?;
+        Ok(state["messages"] == 0 && state["last_seq"] == count)
+    })?;
+    Ok(vec![per_second(count, start_ns, now_ns())])
+}
+
+fn idle_memory(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    let mut control = Control::connect(&server)?;
+    control.wire.round_trip().map_err(|e| e.to_string())?;
+    // What start-up leaves behind settles within this.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(vec![server.resident_bytes()? as f64])
+}
+
+fn idle_connections(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+    let server = Server::start(program.clone())?;
+    Control::connect(&server)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let before = server.resident_bytes()?;
+    let _connections = Process::start(Load::Idle { address: server.address(), count: IDLE_CONNECTIONS })?;
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(vec![server.resident_bytes()?.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64])
+}
+
+fn start_up(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+    let mut millis = Vec::new();
+    for _ in 0..5 {
+        let port = free_port();
+        let began = Instant::now();
+        let server = Server::spawn_on(program.clone(), port)?;
+        loop {
+            use std::io::Read;
+            let greeted = std::net::TcpStream::connect(server.address()).and_then(|mut socket| {
+                let mut greeting = [0; 5];
+                socket.read_exact(&mut greeting)?;
+                Ok(&greeting == b"INFO ")
+            });
+            match greeted {
+                Ok(true) => break,
+                Ok(false) => return Err("a greeting that is not INFO".into()),
+                Err(_) if began.elapsed() > DRAIN_DEADLINE => return Err(format!("no start\n{}", server.log_tail())),
+                Err(_) => std::thread::sleep(Duration::from_micros(100)),
+            }
+        }
+        millis.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    millis.sort_unstable_by(f64::total_cmp);
+    Ok(vec![millis[millis.len() / 2]])
+}
+
+fn start_persist(server: &Server, count: u64) -> Result<Process, String> {
+    Process::start(Load::Persist { address: server.address(), subject: SUBJECT.into(), count, window: WINDOW })
+}
+
+fn start_workers(server: &Server, workers: usize) -> Result<Vec<Process>, String> {
+    let load =
+        |_| Load::Pull { address: server.address(), stream: STREAM.into(), consumer: CONSUMER.into(), batch: 500 };
+    (0..workers).map(load).map(Process::start).collect()
+}
+
+fn per_second(count: u64, start_ns: u64, end_ns: u64) -> f64 {
+    count as f64 * 1e9 / end_ns.saturating_sub(start_ns).max(1) as f64
+}
+
+/// The measuring process's own connection: it sets streams up and asks how far they are.
+struct Control {
+    wire: Wire,
+}
+
+impl Control {
+    fn connect(server: &Server) -> Result<Control, String> {
+        let wire = Wire::connect(&server.address(), "control").map_err(|e| format!("{e}\n{}", server.log_tail()))?;
+        Ok(Control { wire })
+    }
+
+    fn call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
+        self.wire.api(&format!("$JS.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
+    }
+
+    fn create_stream(&mut self, retention: &str) -> Result<(), String> {
+        let config = json!({
+            "name": STREAM, "subjects": [SUBJECT], "retention": retention, "storage": "file", "num_replicas": 1,
+            "max_msgs": -1, "max_bytes": -1, "max_age": 0, "discard": "old",
+        });
+        self.call(&format!("STREAM.CREATE.{STREAM}"), &config).map(drop)
+    }
+
+    fn create_consumer(&mut self) -> Result<(), String> {
+        let config = json!({
+            "durable_name": CONSUMER, "ack_policy": "explicit", "deliver_policy": "all", "replay_policy": "instant",
+            "ack_wait": 30_000_000_000_u64, "max_ack_pending": 10_000,
+        });
+        let body = json!({ "stream_name": STREAM, "config": config });
+        self.call(&format!("CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}"), &body).map(drop)
+    }
+
+    fn stream_state(&mut self) -> Result<Value, String> {
+        Ok(self.call(&format!("STREAM.INFO.{STREAM}"), &Value::Null)?["state"].take())
+    }
+
+    /// Asks every two milliseconds: rarely enough to cost the server nothing, often enough for a run of a second.
+    fn wait(&mut self, mut done: impl FnMut(&mut Control) -> Result<bool, String>) -> Result<(), String> {
+        let began = Instant::now();
+        while !done(self)? {
+            if began.elapsed() > DRAIN_DEADLINE {
+                return Err(format!("not drained within {DRAIN_DEADLINE:?}: {}", self.stream_state()?));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
