@@ -246,6 +246,10 @@ impl Info {
     /// # Errors
     /// `BadJson` when it is no JSON object or a field has the wrong type.
     pub fn parse(body: &[u8]) -> Result<Info, ProtocolError> {
+        // A derived struct would also read an array of its fields in order.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ProtocolError::BadJson);
+        }
         serde_json::from_slice(body).map_err(|_| ProtocolError::BadJson)
     }
 }
