@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::agent::AgentCommand;
+use super::task::TaskCommand;
 use crate::config::{Config, Listen, LogLevel};
 
 /// A NATS-compatible broker with durable streams and an embedded task coordinator, in one binary and one store file.
@@ -42,6 +44,8 @@ Flags are nats-server's where it has them, with one dash or two.";
 pub enum Command {
     /// Serve clients (what happens without a command).
     Serve(ServeFlags),
+    Task(TaskCommand),
+    Agent(AgentCommand),
 }
 
 /// The names after which an argument list is not the serving form.
@@ -185,6 +189,7 @@ mod tests {
         let flags = match parsed.command {
             Some(Command::Serve(flags)) => flags,
             None => parsed.serve,
+            Some(_) => unreachable!("only serving lines are checked"),
         };
         Ok(flags.config(Config::in_folder("base")))
     }

@@ -1,0 +1,149 @@
+//! One connection of a command to a server, and calls of the task API over it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::failure::{Failure, NOT_FOUND, REFUSED, TIMED_OUT, UNREACHABLE};
+use crate::client::{Client, ClientError, ConnectOptions, Incoming, ServerUrl};
+use crate::types::ApiError;
+
+/// Flags of every command that talks to a server.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectFlags {
+    /// Server to talk to; a user and password or a token may stand before its host.
+    #[arg(
+        short,
+        long,
+        value_name = "URL",
+        env = "NATS_URL",
+        hide_env_values = true,
+        default_value = "nats://127.0.0.1:4222",
+        global = true
+    )]
+    pub server: String,
+    /// Print JSON, for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// How long the server may take for an ordinary answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that knows how to say what went wrong with it.
+pub struct Connection {
+    client: Client,
+    /// Without credentials, for messages.
+    server: String,
+}
+
+impl Connection {
+    /// # Errors
+    /// No server there, or one that refuses.
+    pub async fn open(flags: &ConnectFlags) -> Result<Connection, Failure> {
+        let server = ServerUrl::parse(&flags.server).map_or_else(|_| "there".to_owned(), |url| url.address());
+        let options = ConnectOptions {
+            name: "natterjack command line".to_owned(),
+            reconnect: false,
+            ..ConnectOptions::default()
+        };
+        let connected = Client::connect_with(&flags.server, options).await;
+        let client = connected.map_err(|error| Failure::client(&server, &error))?;
+        Ok(Connection { client, server })
+    }
+
+    /// Calls `$TASK.API.<endpoint>` and reads its JSON answer.
+    ///
+    /// # Errors
+    /// The API's error in words, or no answer.
+    pub async fn call(&self, endpoint: &str, headers: &[u8], body: &[u8]) -> Result<Value, Failure> {
+        let answer = self.ask(endpoint, headers, body, ANSWER_DEADLINE).await?;
+        if let Some(error) = api_error(&answer) {
+            return Err(refused(&error));
+        }
+        serde_json::from_slice(answer.payload())
+            .map_err(|error| Failure::new(UNREACHABLE, format!("{}: cannot read the answer: {error}.", self.server)))
+    }
+
+    /// The bare answer, which may be an error (see [`api_error`]).
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn ask(
+        &self,
+        endpoint: &str,
+        headers: &[u8],
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<Incoming, Failure> {
+        let subject = format!("$TASK.API.{endpoint}");
+        self.client.request_message(&subject, headers, body, deadline).await.map_err(|error| match error {
+            ClientError::BadSubject { .. } => {
+                Failure::new(2, "An id is one word of letters, digits, - and _, at most 64 of them.")
+            }
+            error => Failure::client(&self.server, &error),
+        })
+    }
+
+    pub async fn close(self) {
+        self.client.close().await;
+    }
+}
+
+/// The error an answer carries: in its headers (as every micro service's), described by its body when that is ours.
+pub fn api_error(answer: &Incoming) -> Option<ApiError> {
+    let code = answer.headers().get_str("Nats-Service-Error-Code")?;
+    let body: Option<Value> = serde_json::from_slice(answer.payload()).ok();
+    let described = body.and_then(|body| serde_json::from_value(body.get("error")?.clone()).ok());
+    Some(described.unwrap_or_else(|| ApiError {
+        code: code.parse().unwrap_or(500),
+        err_code: code.parse().unwrap_or(500),
+        description: answer.headers().get_str("Nats-Service-Error").unwrap_or("no reason given").to_owned().into(),
+    }))
+}
+
+/// An API error with what to do about it.
+pub fn refused(error: &ApiError) -> Failure {
+    let (code, hint) = match error.err_code {
+        30404 => (NOT_FOUND, "\n`natterjack task ls` shows the tasks there are."),
+        30405 => (NOT_FOUND, "\n`natterjack agent ls` shows the agents there are."),
+        30406 => (NOT_FOUND, ""),
+        30408 => (TIMED_OUT, "\nIt goes on; await it again, or see what it does with `natterjack task get`."),
+        30410 => (REFUSED, "\n`natterjack task get` shows how it ended; failed and canceled ones can be requeued."),
+        30411 => (REFUSED, "\nChoose another --id, or leave it out for a fresh one."),
+        30412 => (REFUSED, "\n`natterjack agent ls` shows the labels there are."),
+        30429 => (REFUSED, "\nTry again when some of its tasks are done."),
+        _ => (REFUSED, ""),
+    };
+    Failure::new(code, format!("{}.{hint}", sentence(&error.description)))
+}
+
+/// With a capital letter and no full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(headers: &str, body: &str) -> Incoming {
+        Incoming::new(b"_INBOX.x", b"", headers.as_bytes(), body.as_bytes())
+    }
+
+    #[test]
+    fn errors_are_read_from_headers_and_body() {
+        assert_eq!(api_error(&answer("", "{}")), None);
+        let headers = "NATS/1.0\r\nNats-Service-Error: task not found\r\nNats-Service-Error-Code: 404\r\n\r\n";
+        let body = r#"{"type":"x","error":{"code":404,"err_code":30404,"description":"task not found"}}"#;
+        let error = api_error(&answer(headers, body)).unwrap();
+        assert_eq!((error.code, error.err_code), (404, 30404));
+        let failure = refused(&error);
+        assert_eq!(failure.code, NOT_FOUND);
+        assert_eq!(failure.text, "Task not found.\n`natterjack task ls` shows the tasks there are.");
+        let bare = api_error(&answer(headers, "the record")).unwrap();
+        assert_eq!((bare.code, bare.description.as_ref()), (404, "task not found"));
+    }
+}
