@@ -1,1 +1,18 @@
-//! L4: composition: links, routes, stream tasks, the registry. Must not know sockets.
+//! L4: composition. Owns the one door every client comes through ([`Link`]), who is connected, what is routed where,
+//! and the streams. Must not know sockets.
+
+mod account;
+mod client_state;
+mod courier;
+mod link;
+mod outbox;
+mod registry;
+mod subscription;
+
+pub use account::Account;
+pub use client_state::{ClientState, Identity};
+pub use courier::{Courier, Parcel};
+pub use link::{Fed, Link};
+pub use outbox::{Closed, Outbox};
+pub use registry::{Broker, Options, Presence, Totals};
+pub use subscription::{Inbound, Service, StreamDoor, Subscription, Target};

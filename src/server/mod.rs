@@ -1,1 +1,181 @@
-//! L5: sockets: accept, connection loops, start and stop.
+//! L5: sockets. Starts a broker from a [`Config`], accepts connections, and stops it in order: no new connections,
+//! drain, flush, close. Must not know what a message means.
+
+mod accept;
+mod connection;
+mod files;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, Options};
+use crate::config::{Config, ConfigError, Limits};
+use crate::protocol::Info;
+use crate::session::Settings;
+use crate::types::{Timestamp, id};
+
+/// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
+pub const NATS_VERSION: &str = "2.12.0";
+
+/// Why a server did not start. The text says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("Error listening on port: {address}, {source}{}", listen_hint(.source))]
+    Listen { address: String, source: std::io::Error },
+    #[error("could not write {path}: {source}")]
+    File { path: String, source: std::io::Error },
+}
+
+fn listen_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "\n  Another program listens there. Stop it, or choose another port with -p (-p -1 takes any free one)."
+        }
+        std::io::ErrorKind::PermissionDenied => "\n  This user may not listen there. Choose a port above 1023 with -p.",
+        std::io::ErrorKind::AddrNotAvailable => "\n  This machine has no such address. Choose another one with -a.",
+        _ => "",
+    }
+}
+
+/// A running broker with its sockets. Dropping it without [`Server::stop`] ends its tasks without a drain; what was
+/// acknowledged is on disk either way.
+pub struct Server {
+    config: Config,
+    broker: Arc<Broker>,
+    client_address: Option<SocketAddr>,
+    /// Cancelled first: no further connections.
+    stop_accepting: CancellationToken,
+    /// Cancelled second: connections flush and close.
+    stop_connections: CancellationToken,
+    tasks: TaskTracker,
+    files: files::RunFiles,
+}
+
+impl Server {
+    /// Starts a broker: opens the store, recovers its streams, then listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        config.check()?;
+        let listener = match &config.listen {
+            Some(listen) => {
+                let bound = accept::bind(listen).await;
+                Some(bound.map_err(|source| StartError::Listen { address: listen.to_string(), source })?)
+            }
+            None => None,
+        };
+        let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let broker = Broker::new(first_info(&config, client_address), options(&config.limits), Timestamp::now());
+
+        let tasks = TaskTracker::new();
+        let stop_accepting = CancellationToken::new();
+        let stop_connections = CancellationToken::new();
+        let files = files::RunFiles::write(&config, client_address, None)?;
+        if let Some(listener) = listener {
+            let accepting = accept::accept(listener, broker.clone(), tasks.clone(), stop_connections.clone());
+            let stop = stop_accepting.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = accepting => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        Ok(Server { config, broker, client_address, stop_accepting, stop_connections, tasks, files })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Where clients connect; `None` when the broker serves only its own process.
+    pub fn client_address(&self) -> Option<SocketAddr> {
+        self.client_address
+    }
+
+    /// `nats://host:port` for clients on this machine; empty when nothing listens.
+    pub fn client_url(&self) -> String {
+        self.client_address.map(|address| format!("nats://{}", reachable(address))).unwrap_or_default()
+    }
+
+    /// A connection from inside the process: one end of a byte stream whose other end is served like any client.
+    pub fn connect_in_process(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.tasks.spawn(connection::serve_stream(self.broker.clone(), theirs, self.stop_connections.clone()));
+        ours
+    }
+
+    /// Stops in order: no new connections, what clients are owed is flushed, the store is closed. Takes at most a few
+    /// seconds however slow the clients are.
+    pub async fn stop(self) {
+        self.stop_accepting.cancel();
+        self.stop_connections.cancel();
+        self.tasks.close();
+        let _ =
+            tokio::time::timeout(self.config.limits.drain_deadline + Duration::from_secs(1), self.tasks.wait()).await;
+        self.files.remove();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_accepting.cancel();
+        self.stop_connections.cancel();
+    }
+}
+
+/// An address clients on this machine can connect to, also when all interfaces are listened on.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn first_info(config: &Config, address: Option<SocketAddr>) -> Info {
+    let server_id = format!("N{}", id::unique_key(55));
+    Info {
+        server_name: config.server_name.clone().unwrap_or_else(|| server_id.clone()),
+        server_id,
+        version: NATS_VERSION.to_owned(),
+        proto: 1,
+        host: config.listen.as_ref().map(|listen| listen.host.clone()).unwrap_or_default(),
+        port: address.map(|address| address.port()).unwrap_or_default(),
+        headers: true,
+        max_payload: config.limits.payload_bytes_max as i64,
+        jetstream: config.jetstream,
+        ..Info::default()
+    }
+}
+
+fn options(limits: &Limits) -> Options {
+    Options {
+        session: Settings {
+            max_control_line: limits.control_line_bytes_max,
+            max_payload: limits.payload_bytes_max,
+            auth_required: false,
+            connect_timeout: limits.auth_timeout,
+            ping_interval: limits.ping_interval,
+            max_pings_out: limits.pings_out_max,
+        },
+        pending_bytes_max: limits.pending_bytes_max,
+        subscriptions_max: limits.subscriptions_max,
+        connections_max: limits.connections_max,
+        write_deadline: limits.write_deadline,
+    }
+}

@@ -1,0 +1,100 @@
+//! What the broker and its monitoring know of one connected client.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::outbox::Outbox;
+use super::subscription::Subscription;
+use crate::session::Traffic;
+use crate::types::Timestamp;
+
+/// What CONNECT told about the client.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub name: String,
+    pub lang: String,
+    pub version: String,
+    pub user: String,
+}
+
+/// One client, shared by its connection, its subscriptions and the registry.
+pub struct ClientState {
+    /// From 1, never reused while the process lives (nats-server's `cid`).
+    pub id: u64,
+    /// The peer's address, or `pipe` for one inside the process.
+    pub address: String,
+    pub started: Timestamp,
+    pub outbox: Outbox,
+    subscriptions: Mutex<HashMap<Box<[u8]>, Arc<Subscription>>>,
+    identity: Mutex<Identity>,
+    in_msgs: AtomicU64,
+    in_bytes: AtomicU64,
+    last_activity: AtomicU64,
+    round_trip_nanos: AtomicU64,
+}
+
+impl ClientState {
+    pub(super) fn new(id: u64, address: String, started: Timestamp, pending_bytes_max: usize) -> ClientState {
+        ClientState {
+            id,
+            address,
+            started,
+            outbox: Outbox::new(pending_bytes_max),
+            subscriptions: Mutex::new(HashMap::new()),
+            identity: Mutex::new(Identity::default()),
+            in_msgs: AtomicU64::new(0),
+            in_bytes: AtomicU64::new(0),
+            last_activity: AtomicU64::new(started.nanos() as u64),
+            round_trip_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// The client's subscriptions by sid. Never held while the router is locked.
+    pub(super) fn subscriptions(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<Subscription>>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of the client's subscriptions, for monitoring.
+    pub fn subscription_list(&self) -> Vec<Arc<Subscription>> {
+        self.subscriptions().values().cloned().collect()
+    }
+
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions().len()
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    pub(super) fn set_traffic(&self, traffic: Traffic, now: Timestamp) {
+        self.in_msgs.store(traffic.in_msgs, Ordering::Relaxed);
+        self.in_bytes.store(traffic.in_bytes, Ordering::Relaxed);
+        self.last_activity.store(now.nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Messages and bytes published by the client.
+    pub fn counts_in(&self) -> (u64, u64) {
+        (self.in_msgs.load(Ordering::Relaxed), self.in_bytes.load(Ordering::Relaxed))
+    }
+
+    pub fn last_activity(&self) -> Timestamp {
+        Timestamp(self.last_activity.load(Ordering::Relaxed) as i64)
+    }
+
+    pub(super) fn set_round_trip(&self, round_trip: Duration) {
+        self.round_trip_nanos.store(round_trip.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// The last PING's round trip, zero before the first.
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_nanos(self.round_trip_nanos.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,309 @@
+//! Carries messages to whoever wants them: finds the targets, appends to their outboxes, and wakes each once per flush.
+//!
+//! Every link has one, and so has every task of the broker that sends messages of its own.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+
+use super::account::Account;
+use super::client_state::ClientState;
+use super::outbox::Appended;
+use super::subscription::{Inbound, StreamDoor, Target};
+use crate::router::Matches;
+use crate::types::Message;
+
+/// Subjects a courier remembers the targets of.
+const CACHED_SUBJECTS_MAX: usize = 1024;
+/// Messages for streams are copied into chunks of this size.
+const ARENA_CHUNK_BYTES: usize = 64 * 1024;
+
+/// A message on its way to client subscriptions and the broker's own parts.
+#[derive(Clone, Copy)]
+pub struct Parcel<'a> {
+    /// The subject that decides who receives it.
+    pub to: &'a [u8],
+    /// The subject receivers see; differs from `to` when a consumer delivers a stored message to an inbox.
+    pub shown_subject: &'a [u8],
+    /// Empty for none.
+    pub reply: &'a [u8],
+    /// Empty for none.
+    pub headers: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// See the module.
+pub struct Courier {
+    account: Arc<Account>,
+    routes: RouteCache,
+    bag: Bag,
+}
+
+/// Targets by subject, valid for one generation of the router.
+struct RouteCache {
+    generation: u64,
+    last_subject: Vec<u8>,
+    last: Arc<Matches<Target>>,
+    by_subject: HashMap<Box<[u8]>, Arc<Matches<Target>>>,
+}
+
+/// What is on its way and not yet announced.
+struct Bag {
+    origin: Arc<ClientState>,
+    /// False for a client that asked not to get its own messages back.
+    echo: bool,
+    to_wake: Vec<Arc<ClientState>>,
+    behind: Option<Arc<ClientState>>,
+    for_streams: Vec<StreamBatch>,
+    arena: BytesMut,
+    random: u64,
+    exhausted: Vec<Arc<super::subscription::Subscription>>,
+}
+
+struct StreamBatch {
+    key: u64,
+    door: Arc<dyn StreamDoor>,
+    messages: Vec<Inbound>,
+}
+
+impl Courier {
+    /// A courier for messages that `origin` publishes.
+    pub fn new(account: Arc<Account>, origin: Arc<ClientState>) -> Courier {
+        let seed = origin.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        Courier {
+            account,
+            routes: RouteCache {
+                generation: 0,
+                last_subject: Vec::new(),
+                last: Arc::new(Matches::default()),
+                by_subject: HashMap::new(),
+            },
+            bag: Bag {
+                origin,
+                echo: true,
+                to_wake: Vec::new(),
+                behind: None,
+                for_streams: Vec::new(),
+                arena: BytesMut::new(),
+                random: seed,
+                exhausted: Vec::new(),
+            },
+        }
+    }
+
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    pub(super) fn set_echo(&mut self, echo: bool) {
+        self.bag.echo = echo;
+    }
+
+    /// Hands a message to everyone who wants it and returns how many that are. Receivers learn of it at the next
+    /// [`Courier::flush`].
+    pub fn send(&mut self, parcel: Parcel<'_>) -> usize {
+        let matches = self.routes.find(&self.account, parcel.to);
+        let receivers = self.bag.deliver(matches, parcel);
+        if !self.bag.exhausted.is_empty() {
+            for subscription in self.bag.exhausted.drain(..) {
+                self.account.unsubscribe(&subscription);
+            }
+        }
+        receivers
+    }
+
+    /// The usual case of [`Courier::send`]: receivers see the subject it is sent to.
+    pub fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> usize {
+        self.send(Parcel { to: subject, shown_subject: subject, reply, headers, payload })
+    }
+
+    /// Hands streams their batches and wakes every client that got something.
+    pub fn flush(&mut self) {
+        self.bag.flush_streams();
+        for client in self.bag.to_wake.drain(..) {
+            client.outbox.wake();
+        }
+    }
+
+    /// Waits for one receiver or stream that has fallen behind. Call after [`Courier::flush`]; returns at once when
+    /// there is none. Cancel safe.
+    pub async fn wait_for_laggards(&mut self) {
+        if let Some(client) = self.bag.behind.take() {
+            client.outbox.caught_up().await;
+        }
+        for batch in &self.bag.for_streams {
+            if batch.door.is_behind() {
+                batch.door.caught_up().await;
+            }
+        }
+        self.bag.for_streams.clear();
+    }
+
+    /// Whether [`Courier::wait_for_laggards`] would wait.
+    pub fn has_laggards(&self) -> bool {
+        self.bag.behind.is_some() || self.bag.for_streams.iter().any(|batch| batch.door.is_behind())
+    }
+
+    /// Gives back memory that only a busy courier needs.
+    pub fn rest(&mut self) {
+        self.routes.by_subject = HashMap::new();
+        self.routes.last_subject = Vec::new();
+        self.routes.last = Arc::new(Matches::default());
+        self.routes.generation = 0;
+        self.bag.arena = BytesMut::new();
+        self.bag.for_streams = Vec::new();
+        self.bag.to_wake = Vec::new();
+    }
+}
+
+/// Reply inboxes and acks name a new subject each time: remembering them would only push out the others.
+fn is_worth_caching(subject: &[u8]) -> bool {
+    !subject.starts_with(b"_INBOX.") && !subject.starts_with(b"$JS.ACK.")
+}
+
+impl RouteCache {
+    fn find(&mut self, account: &Account, subject: &[u8]) -> &Matches<Target> {
+        let generation = account.generation();
+        if self.generation != generation {
+            self.by_subject.clear();
+            self.last_subject.clear();
+            self.generation = generation;
+        } else if self.last_subject == subject {
+            return &self.last;
+        }
+        if is_worth_caching(subject) {
+            self.last = match self.by_subject.get(subject) {
+                Some(matches) => matches.clone(),
+                None => {
+                    let mut matches = Matches::default();
+                    account.match_into(subject, &mut matches);
+                    let matches = Arc::new(matches);
+                    if self.by_subject.len() >= CACHED_SUBJECTS_MAX {
+                        self.by_subject.clear();
+                    }
+                    self.by_subject.insert(subject.into(), matches.clone());
+                    matches
+                }
+            };
+        } else {
+            if Arc::get_mut(&mut self.last).is_none() {
+                self.last = Arc::new(Matches::default());
+            }
+            let matches = Arc::get_mut(&mut self.last).expect("just made unique");
+            account.match_into(subject, matches);
+        }
+        self.last_subject.clear();
+        self.last_subject.extend_from_slice(subject);
+        &self.last
+    }
+}
+
+impl Bag {
+    fn deliver(&mut self, matches: &Matches<Target>, parcel: Parcel<'_>) -> usize {
+        let mut receivers = 0;
+        for target in &matches.plain {
+            receivers += usize::from(self.hand_over(target, parcel));
+        }
+        for group in &matches.queues {
+            // A random first member, then the next ones should it be gone.
+            let members = &group.members;
+            let start = self.next_random() as usize % members.len().max(1);
+            for step in 0..members.len() {
+                if self.hand_over(&members[(start + step) % members.len()], parcel) {
+                    receivers += 1;
+                    break;
+                }
+            }
+        }
+        receivers
+    }
+
+    fn hand_over(&mut self, target: &Target, parcel: Parcel<'_>) -> bool {
+        match target {
+            Target::Client(subscription) => {
+                let client = &subscription.client;
+                if !self.echo && client.id == self.origin.id {
+                    return false;
+                }
+                let appended = client.outbox.append_message(
+                    subscription,
+                    parcel.shown_subject,
+                    parcel.reply,
+                    parcel.headers,
+                    parcel.payload,
+                );
+                match appended {
+                    Appended::First => self.to_wake.push(client.clone()),
+                    Appended::More => {}
+                    Appended::Behind => {
+                        if self.behind.is_none() && client.id != self.origin.id {
+                            self.behind = Some(client.clone());
+                        }
+                    }
+                    Appended::Refused => return false,
+                }
+                if subscription.is_exhausted() {
+                    self.exhausted.push(subscription.clone());
+                }
+                true
+            }
+            Target::Stream { key, door } => {
+                let inbound = self.inbound(parcel);
+                match self.for_streams.iter_mut().find(|batch| batch.key == *key) {
+                    Some(batch) => batch.messages.push(inbound),
+                    None => {
+                        self.for_streams.push(StreamBatch { key: *key, door: door.clone(), messages: vec![inbound] });
+                    }
+                }
+                true
+            }
+            Target::Service { service, .. } => {
+                let inbound = self.inbound(parcel);
+                // A request must see what the same client published before it.
+                self.flush_streams();
+                service.call(inbound);
+                true
+            }
+        }
+    }
+
+    fn flush_streams(&mut self) {
+        for batch in self.for_streams.iter_mut() {
+            if !batch.messages.is_empty() {
+                batch.door.publish(std::mem::take(&mut batch.messages));
+            }
+        }
+    }
+
+    /// Copies a parcel for the broker's own parts, many to one allocation.
+    fn inbound(&mut self, parcel: Parcel<'_>) -> Inbound {
+        let body_bytes = parcel.to.len() + parcel.headers.len() + parcel.payload.len();
+        let needed = body_bytes + parcel.reply.len();
+        if self.arena.capacity() < needed {
+            self.arena = BytesMut::with_capacity(needed.max(ARENA_CHUNK_BYTES));
+        }
+        self.arena.extend_from_slice(parcel.to);
+        self.arena.extend_from_slice(parcel.headers);
+        self.arena.extend_from_slice(parcel.payload);
+        let body = self.arena.split().freeze();
+        let reply = if parcel.reply.is_empty() {
+            Bytes::new()
+        } else {
+            self.arena.extend_from_slice(parcel.reply);
+            self.arena.split().freeze()
+        };
+        Inbound {
+            message: Message::from_parts(body, parcel.to.len(), parcel.headers.len()),
+            reply,
+            client: self.origin.clone(),
+        }
+    }
+
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}

@@ -1,0 +1,176 @@
+//! Who is connected, what every client is held to, and what all of them did together.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::account::Account;
+use super::client_state::{ClientState, Identity};
+use super::courier::Courier;
+use crate::protocol::Info;
+use crate::session::Settings;
+use crate::types::Timestamp;
+
+/// What a broker holds its clients to, beside the [`Settings`] of their sessions.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub session: Settings,
+    /// Bytes that may wait for one client before it is cut as a slow consumer.
+    pub pending_bytes_max: usize,
+    /// Of one client; 0 for no limit.
+    pub subscriptions_max: usize,
+    pub connections_max: usize,
+    /// How long one write to a client may take.
+    pub write_deadline: Duration,
+}
+
+/// A client that came or went, for those who track agents by their connection.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    pub client_id: u64,
+    /// What CONNECT told.
+    pub identity: Identity,
+    pub connected: bool,
+}
+
+/// Counters over the broker's life, closed connections included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub connections: u64,
+    pub slow_consumers: u64,
+    pub stale_connections: u64,
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+}
+
+type PresenceWatcher = Box<dyn Fn(&Presence) + Send + Sync>;
+
+/// The heart of the process: clients, the account they share, and the limits they are held to.
+pub struct Broker {
+    pub options: Options,
+    pub(super) session_settings: Arc<Settings>,
+    pub account: Arc<Account>,
+    pub started: Timestamp,
+    /// What INFO says; `client_id` and `client_ip` are filled in for each client.
+    info: RwLock<Info>,
+    clients: Mutex<HashMap<u64, Arc<ClientState>>>,
+    next_client_id: AtomicU64,
+    closed: Mutex<Totals>,
+    presence_watchers: RwLock<Vec<PresenceWatcher>>,
+    system: Arc<ClientState>,
+}
+
+impl Broker {
+    pub fn new(info: Info, options: Options, now: Timestamp) -> Arc<Broker> {
+        let system = Arc::new(ClientState::new(0, "system".to_owned(), now, usize::MAX));
+        Arc::new(Broker {
+            account: Arc::new(Account::new("$G")),
+            started: now,
+            info: RwLock::new(info),
+            clients: Mutex::new(HashMap::new()),
+            next_client_id: AtomicU64::new(1),
+            closed: Mutex::new(Totals::default()),
+            presence_watchers: RwLock::new(Vec::new()),
+            system,
+            session_settings: Arc::new(options.session.clone()),
+            options,
+        })
+    }
+
+    fn clients_lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<ClientState>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed_lock(&self) -> MutexGuard<'_, Totals> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A courier for messages of the broker's own.
+    pub fn courier(&self) -> Courier {
+        Courier::new(self.account.clone(), self.system.clone())
+    }
+
+    pub fn info(&self) -> Info {
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what INFO says to clients from now on.
+    pub fn change_info(&self, change: impl FnOnce(&mut Info)) {
+        change(&mut self.info.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Calls `watcher` when a client has said CONNECT and when it has gone. The watcher must not block.
+    pub fn watch_presence(&self, watcher: impl Fn(&Presence) + Send + Sync + 'static) {
+        self.presence_watchers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(watcher));
+    }
+
+    pub(super) fn tell_presence(&self, client: &ClientState, connected: bool) {
+        let presence = Presence { client_id: client.id, identity: client.identity(), connected };
+        for watcher in self.presence_watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            watcher(&presence);
+        }
+    }
+
+    /// Registers a client; `None` when `connections_max` are connected.
+    pub(super) fn admit(&self, address: String, now: Timestamp) -> Option<Arc<ClientState>> {
+        let mut clients = self.clients_lock();
+        if clients.len() >= self.options.connections_max {
+            return None;
+        }
+        let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
+        let client = Arc::new(ClientState::new(id, address, now, self.options.pending_bytes_max));
+        clients.insert(id, client.clone());
+        self.closed_lock().connections += 1;
+        Some(client)
+    }
+
+    pub(super) fn dismiss(&self, client: &ClientState) {
+        self.clients_lock().remove(&client.id);
+        let (in_msgs, in_bytes) = client.counts_in();
+        let (out_msgs, out_bytes) = client.outbox.counts();
+        let mut closed = self.closed_lock();
+        closed.in_msgs += in_msgs;
+        closed.in_bytes += in_bytes;
+        closed.out_msgs += out_msgs;
+        closed.out_bytes += out_bytes;
+    }
+
+    /// Counts a client cut because it read too slowly.
+    pub fn count_slow_consumer(&self) {
+        self.closed_lock().slow_consumers += 1;
+    }
+
+    /// Counts a client cut because it answered no PING.
+    pub fn count_stale_connection(&self) {
+        self.closed_lock().stale_connections += 1;
+    }
+
+    /// Everyone connected now, in order of their ids.
+    pub fn clients(&self) -> Vec<Arc<ClientState>> {
+        let mut clients: Vec<_> = self.clients_lock().values().cloned().collect();
+        clients.sort_by_key(|client| client.id);
+        clients
+    }
+
+    pub fn client_count(&self) -> usize {
+        self.clients_lock().len()
+    }
+
+    pub fn totals(&self) -> Totals {
+        let clients = self.clients();
+        let mut totals = *self.closed_lock();
+        for client in clients {
+            let (in_msgs, in_bytes) = client.counts_in();
+            let (out_msgs, out_bytes) = client.outbox.counts();
+            totals.in_msgs += in_msgs;
+            totals.in_bytes += in_bytes;
+            totals.out_msgs += out_msgs;
+            totals.out_bytes += out_bytes;
+        }
+        totals
+    }
+}

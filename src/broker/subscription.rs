@@ -1,0 +1,134 @@
+//! One client's interest in a subject, and the other targets a published message can have.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::client_state::ClientState;
+use crate::router::Keyed;
+use crate::types::Message;
+
+/// A SUB that a client made.
+pub struct Subscription {
+    /// Unique in the process: the router's key.
+    pub key: u64,
+    pub sid: Box<[u8]>,
+    pub subject: Box<[u8]>,
+    pub queue: Option<Box<[u8]>>,
+    pub client: Arc<ClientState>,
+    pub(super) headers_wanted: bool,
+    delivered: AtomicU64,
+    /// Auto-unsubscribe after this many deliveries; 0 for never.
+    deliveries_max: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        key: u64,
+        sid: &[u8],
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        client: Arc<ClientState>,
+        headers_wanted: bool,
+    ) -> Subscription {
+        Subscription {
+            key,
+            sid: sid.into(),
+            subject: subject.into(),
+            queue: queue.map(Into::into),
+            client,
+            headers_wanted,
+            delivered: AtomicU64::new(0),
+            deliveries_max: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts one delivery; true when the subscription has had all it asked for. Only called under the outbox's lock,
+    /// so plain loads and stores suffice.
+    pub(super) fn count_delivery(&self) -> bool {
+        if self.closed.load(Ordering::Relaxed) {
+            return true;
+        }
+        let delivered = self.delivered.load(Ordering::Relaxed);
+        let max = self.deliveries_max.load(Ordering::Relaxed);
+        if max != 0 && delivered >= max {
+            return true;
+        }
+        self.delivered.store(delivered + 1, Ordering::Relaxed);
+        false
+    }
+
+    pub(super) fn set_max(&self, max: u64) {
+        self.deliveries_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Whether an auto-unsubscribe limit is set and reached.
+    pub(super) fn is_exhausted(&self) -> bool {
+        let max = self.deliveries_max.load(Ordering::Relaxed);
+        max != 0 && self.delivered.load(Ordering::Relaxed) >= max
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    pub fn deliveries_max(&self) -> u64 {
+        self.deliveries_max.load(Ordering::Relaxed)
+    }
+}
+
+/// A message on its way into the broker's own parts.
+#[derive(Clone)]
+pub struct Inbound {
+    pub message: Message,
+    /// Empty when the publisher wants no answer.
+    pub reply: Bytes,
+    pub client: Arc<ClientState>,
+}
+
+/// Where a stream takes what is meant for it: all that one read buffer held for it, in order, at once.
+///
+/// A stream has one door per kind of input, each added to the account with its own filters ([`super::Account::add_stream`]):
+/// its subjects; `$JS.ACK.<stream>.>`; `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>` for each pull consumer. So acks and
+/// pulls come in batches too, the router does the dispatch, and a pull on a deleted consumer finds no responders, as on
+/// nats-server.
+pub trait StreamDoor: Send + Sync {
+    /// Queues the batch. Never blocks and never drops.
+    fn publish(&self, batch: Vec<Inbound>);
+
+    /// Whether the stream's inbox is above its bound, so that the publisher must pause.
+    fn is_behind(&self) -> bool;
+
+    /// Returns when the inbox is below its bound again.
+    fn caught_up(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// A part of the broker that answers requests, as `$JS.API.>` does.
+pub trait Service: Send + Sync {
+    /// Takes the request. Must neither block nor wait.
+    fn call(&self, request: Inbound);
+}
+
+/// Who gets a message.
+#[derive(Clone)]
+pub enum Target {
+    Client(Arc<Subscription>),
+    Stream { key: u64, door: Arc<dyn StreamDoor> },
+    Service { key: u64, service: Arc<dyn Service> },
+}
+
+impl Keyed for Target {
+    fn key(&self) -> u64 {
+        match self {
+            Target::Client(subscription) => subscription.key,
+            Target::Stream { key, .. } | Target::Service { key, .. } => *key,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One connection: bytes from the peer into its link, bytes from its outbox to the peer.
+//!
+//! Two tasks share it. The reader owns the [`Link`] and dropping it ends the client's subscriptions; the writer owns the
+//! other half of the socket and ends when the outbox closes. Whichever ends first ends the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::broker::{Broker, ClientState, Closed, Link, Outbox};
+use crate::types::Timestamp;
+
+const READ_BYTES_MIN: usize = 4 * 1024;
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Read buffers worked through before other tasks get their turn.
+const READS_PER_TURN: u32 = 4;
+/// A write that takes longer marks the client as stuck, so that publishers no longer wait for it.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
+/// A closing connection gets this long to take its last bytes.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The reading half of a connection.
+enum Reader {
+    Tcp(OwnedReadHalf),
+    Other(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+impl Reader {
+    /// Reads into `buffer`'s spare room; 0 at the end of the stream. While it waits for a silent TCP peer an empty
+    /// buffer is given back, so that idle connections stay small. Cancel safe.
+    async fn fill(&mut self, buffer: &mut BytesMut, room: usize) -> std::io::Result<usize> {
+        match self {
+            Reader::Tcp(socket) => loop {
+                buffer.reserve(room);
+                match socket.try_read_buf(buffer) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    done => return done,
+                }
+                if buffer.is_empty() {
+                    *buffer = BytesMut::new();
+                }
+                socket.readable().await?;
+            },
+            Reader::Other(stream) => {
+                buffer.reserve(room);
+                stream.read_buf(buffer).await
+            }
+        }
+    }
+}
+
+/// Serves a TCP connection until either side ends it or `stop` is cancelled.
+pub async fn serve_tcp(broker: Arc<Broker>, socket: TcpStream, stop: CancellationToken) {
+    let Ok(peer) = socket.peer_addr() else { return };
+    // Small messages must not wait for one another; the outbox already joins what can be joined.
+    let _ = socket.set_nodelay(true);
+    let (reader, writer) = socket.into_split();
+    serve(broker, Reader::Tcp(reader), writer, peer.to_string(), stop).await;
+}
+
+/// Serves a client inside the process over any byte stream.
+pub async fn serve_stream<S>(broker: Arc<Broker>, stream: S, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    serve(broker, Reader::Other(Box::new(reader)), writer, "pipe".to_owned(), stop).await;
+}
+
+async fn serve<W>(broker: Arc<Broker>, reader: Reader, mut writer: W, address: String, stop: CancellationToken)
+where
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let Some(link) = Link::open(&broker, address, Timestamp::now()) else {
+        let mut refusal = Vec::new();
+        Link::refuse_connection(&broker, &mut refusal);
+        let _ = tokio::time::timeout(FLUSH_DEADLINE, writer.write_all(&refusal)).await;
+        let _ = writer.shutdown().await;
+        return;
+    };
+    let client = link.client().clone();
+    let writing = tokio::spawn(write_out(broker.clone(), client.clone(), writer));
+    read_in(reader, link, stop).await;
+    // The link is gone and has closed the outbox; what it still holds is flushed before the socket closes.
+    let _ = tokio::time::timeout(FLUSH_DEADLINE, writing).await;
+    client.outbox.close(Closed::Gone);
+}
+
+async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
+    let client = link.client().clone();
+    let mut buffer = BytesMut::new();
+    let mut room = READ_BYTES_MIN;
+    let mut reads_in_turn = 0;
+    let stopped = stop.cancelled();
+    tokio::pin!(stopped);
+    let timer = tokio::time::sleep(until(link.next_deadline()));
+    tokio::pin!(timer);
+    loop {
+        tokio::select! {
+            biased;
+            read = reader.fill(&mut buffer, room) => match read {
+                Ok(0) => {
+                    debug!(cid = client.id, "Client connection closed: Client Closed");
+                    return;
+                }
+                Ok(bytes) => room = next_room(bytes, room),
+                Err(error) => {
+                    debug!(cid = client.id, "Client connection closed: Read Error: {error}");
+                    return;
+                }
+            },
+            () = &mut timer => {
+                if !link.tick(Timestamp::now()) {
+                    return;
+                }
+                timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
+                continue;
+            }
+            () = client.outbox.until_closed() => return,
+            () = &mut stopped => return,
+        }
+        let fed = link.feed(&buffer, Timestamp::now());
+        if fed.consumed == buffer.len() {
+            buffer.clear();
+        } else {
+            bytes::Buf::advance(&mut buffer, fed.consumed);
+        }
+        if fed.close {
+            return;
+        }
+        if fed.needed > 0 {
+            room = room.max(fed.needed);
+        }
+        if link.has_laggards() {
+            // A publisher far ahead of its readers pauses; it is still cut off or stopped meanwhile.
+            tokio::select! {
+                () = link.wait_for_laggards() => {}
+                () = &mut stopped => return,
+            }
+        }
+        reads_in_turn += 1;
+        if reads_in_turn >= READS_PER_TURN {
+            reads_in_turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn next_room(read: usize, room: usize) -> usize {
+    if read >= room {
+        (room * 2).min(READ_BYTES_MAX)
+    } else if read < room / 4 {
+        (room / 2).max(READ_BYTES_MIN)
+    } else {
+        room.min(READ_BYTES_MAX)
+    }
+}
+
+fn until(deadline: Timestamp) -> Duration {
+    deadline.since(Timestamp::now()).max(Duration::from_millis(1))
+}
+
+async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<ClientState>, mut writer: W) {
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        match client.outbox.take(&mut buffer).await {
+            Ok(()) => {}
+            Err(reason) => {
+                if reason == Closed::SlowConsumer {
+                    cut_slow_consumer(&broker, &client, "Slow Consumer (Pending Bytes)");
+                }
+                let _ = writer.shutdown().await;
+                return;
+            }
+        }
+        if !write_whole(&mut writer, &buffer, &client.outbox, broker.options.write_deadline).await {
+            if client.outbox.closed().is_none_or(|reason| reason == Closed::SlowConsumer) {
+                cut_slow_consumer(&broker, &client, "Slow Consumer (Write Deadline)");
+            }
+            client.outbox.close(Closed::Gone);
+            return;
+        }
+    }
+}
+
+/// Writes all of `buffer`. False when the peer has gone or took nothing within the deadline.
+async fn write_whole<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    buffer: &[u8],
+    outbox: &Outbox,
+    deadline: Duration,
+) -> bool {
+    let mut rest = buffer;
+    while !rest.is_empty() {
+        let write = writer.write(rest);
+        tokio::pin!(write);
+        let done = match tokio::time::timeout(STUCK_AFTER, &mut write).await {
+            Ok(done) => done,
+            Err(_) => {
+                outbox.set_stuck();
+                tokio::select! {
+                    done = &mut write => done,
+                    () = tokio::time::sleep(deadline.saturating_sub(STUCK_AFTER)) => return false,
+                    () = outbox.until_dropped() => return false,
+                }
+            }
+        };
+        match done {
+            Ok(0) => return false,
+            Ok(written) => {
+                outbox.wrote(written);
+                rest = &rest[written..];
+            }
+            Err(_) => {
+                outbox.close(Closed::Gone);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn cut_slow_consumer(broker: &Broker, client: &ClientState, reason: &str) {
+    broker.count_slow_consumer();
+    let waiting = client.outbox.waiting_bytes();
+    info!(
+        "{} - cid:{} - {reason}: {waiting} bytes were waiting; the client is disconnected",
+        client.address, client.id
+    );
+}
