@@ -54,8 +54,8 @@ fn print_agents(found: &Value) {
         let seen = Timestamp::parse_rfc3339(text(agent, "last_seen"));
         let load = format!("{}/{}", agent["in_flight"].as_u64().unwrap_or(0), agent["slots"].as_u64().unwrap_or(1));
         table.row(vec![
-            text(agent, "agent").to_owned(),
-            text(agent, "state").to_owned(),
+            text(agent, "id").to_owned(),
+            text(agent, "status").to_owned(),
             load,
             agent["completed"].as_u64().unwrap_or(0).to_string(),
             seen.map(|seen| format!("{} ago", table::age(seen, now))).unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::agent::AgentCommand;
+use super::demo::DemoCommand;
 use super::task::TaskCommand;
 use crate::config::{Config, Listen, LogLevel};
 
@@ -44,6 +45,7 @@ Flags are nats-server's where it has them, with one dash or two.";
 pub enum Command {
     /// Serve clients (what happens without a command).
     Serve(ServeFlags),
+    Demo(DemoCommand),
     Task(TaskCommand),
     Agent(AgentCommand),
 }

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod argv;
 pub mod connection;
+pub mod demo;
 pub mod failure;
 pub mod flags;
 pub mod log;
