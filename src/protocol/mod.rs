@@ -8,6 +8,8 @@ pub mod connect;
 mod digits;
 pub mod encode;
 pub mod error;
+#[cfg(test)]
+mod laws;
 pub mod op;
 pub mod parser;
 mod quote;
