@@ -1,1 +1,21 @@
 //! L2, pure: the log's rules. Owns sequences, limits, dedup and the subject index; must not know disks, tasks or clocks.
+//!
+//! [`Stream`] takes events (`handle_*`, with `now` as an argument) and pushes what must be written into [`Changes`].
+//! Its state runs ahead of the disk: the caller lets nobody see a sequence before the changes that carry it are
+//! durable, and rebuilds the stream from its rows when they could not be written.
+//!
+//! Reading order: [`config`], [`state`], [`changes`], [`index`] (the log as consumers see it), [`machine`].
+
+pub mod changes;
+pub mod config;
+pub mod filter;
+pub mod index;
+pub mod machine;
+pub mod state;
+
+pub use changes::{AbandonReason, AbandonedBatch, Changes, Published, Removal, RemovalReason, SubjectRef};
+pub use config::StreamConfig;
+pub use filter::Filter;
+pub use index::Index;
+pub use machine::{Stream, StreamId};
+pub use state::StreamState;

@@ -1,0 +1,171 @@
+//! Agents: the card each one registers with, and the roster of what the coordinator knows of them.
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::labels::Labels;
+use crate::types::Timestamp;
+
+/// Whether an agent gets work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Online,
+    /// Finishes what it has and gets nothing new.
+    Draining,
+    #[default]
+    Offline,
+}
+
+/// What `TASK_AGENTS.<id>` holds and AGENT.INFO answers. Fields an agent registers beyond these are kept as they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Card {
+    pub id: String,
+    pub status: Status,
+    pub labels: Labels,
+    pub slots: u32,
+    /// The queues it serves; `*` is all.
+    pub queues: Vec<String>,
+    /// Which life of the agent this is; each REGISTER without the resume token begins another.
+    pub instance: String,
+    /// Its connection's client id, as INFO told it, when it said so.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub client_id: u64,
+    /// Its connection's name; the agent's id unless it said otherwise.
+    pub client_name: String,
+    pub registered: Timestamp,
+    pub last_seen: Timestamp,
+    pub in_flight: u32,
+    pub completed: u64,
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What is known of an agent's connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// No connection event names it: heartbeats, pulls and acks are its signs of life.
+    #[default]
+    Unknown,
+    Connected,
+    /// Its connection ended then; the grace runs.
+    Gone(Timestamp),
+}
+
+/// An agent at run time.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    pub card: Card,
+    /// Shown only to the agent itself: who has it may take the leases over.
+    pub resume: String,
+    pub link: Link,
+    /// Whether it ever sent a heartbeat; then three missed ones end it.
+    pub beats: bool,
+    /// It let an assignment lie; nothing new until a sign of life.
+    pub stalled: bool,
+    /// Tasks that hold one of its slots.
+    pub live: Vec<u32>,
+    /// Stream sequences of assignments that are over and still stored.
+    pub spent: Vec<u64>,
+    /// A consumer info of it is under way.
+    pub asked: bool,
+    /// Counts assignments, to take turns among equals.
+    pub last_turn: u64,
+    /// The stored card is behind.
+    pub dirty: bool,
+}
+
+impl Agent {
+    pub fn free_slots(&self) -> u32 {
+        if self.card.status != Status::Online || self.stalled || matches!(self.link, Link::Gone(_)) {
+            return 0;
+        }
+        self.card.slots.saturating_sub(self.live.len() as u32)
+    }
+
+    pub fn serves(&self, queue: &str) -> bool {
+        self.card.queues.iter().any(|served| served == queue || served == "*")
+    }
+}
+
+/// All agents, by a small number each.
+#[derive(Debug, Default)]
+pub struct Roster {
+    agents: Vec<Option<Agent>>,
+    by_id: HashMap<String, u32>,
+    generation: u64,
+}
+
+impl Roster {
+    /// Bumped by everything that can change which agents may serve a task.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub fn changed(&mut self) {
+        self.generation += 1;
+    }
+
+    pub fn insert(&mut self, agent: Agent) -> u32 {
+        self.generation += 1;
+        let id = agent.card.id.clone();
+        let slot = match self.agents.iter().position(Option::is_none) {
+            Some(slot) => {
+                self.agents[slot] = Some(agent);
+                slot
+            }
+            None => {
+                self.agents.push(Some(agent));
+                self.agents.len() - 1
+            }
+        };
+        self.by_id.insert(id, slot as u32);
+        slot as u32
+    }
+
+    pub fn remove(&mut self, index: u32) -> Option<Agent> {
+        self.generation += 1;
+        let agent = self.agents.get_mut(index as usize)?.take()?;
+        self.by_id.remove(&agent.card.id);
+        Some(agent)
+    }
+
+    pub fn find(&self, id: &str) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    pub fn get(&self, index: u32) -> Option<&Agent> {
+        self.agents.get(index as usize)?.as_ref()
+    }
+
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Agent> {
+        self.agents.get_mut(index as usize)?.as_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Agent)> {
+        self.agents.iter().enumerate().filter_map(|(index, agent)| Some((index as u32, agent.as_ref()?)))
+    }
+
+    pub fn indices(&self) -> Vec<u32> {
+        self.iter().map(|(index, _)| index).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_keep_what_they_do_not_know() {
+        let text = r#"{"id":"a","labels":["gpu"],"slots":2,"model":"m1","p2p_addr":"/ip4/1"}"#;
+        let card: Card = serde_json::from_str(text).unwrap();
+        let written = serde_json::to_value(&card).unwrap();
+        assert_eq!((&written["model"], &written["p2p_addr"]), (&"m1".into(), &"/ip4/1".into()));
+        assert_eq!(serde_json::from_value::<Card>(written).unwrap(), card);
+    }
+}

@@ -1,0 +1,246 @@
+//! The task record: what `s.<id>` holds and GET answers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::queue::Mode;
+use crate::types::Timestamp;
+
+/// A2A's names for where a task is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    #[default]
+    Submitted,
+    Working,
+    Completed,
+    Failed,
+    Canceled,
+    Rejected,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Submitted => "submitted",
+            State::Working => "working",
+            State::Completed => "completed",
+            State::Failed => "failed",
+            State::Canceled => "canceled",
+            State::Rejected => "rejected",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<State> {
+        [State::Submitted, State::Working, State::Completed, State::Failed, State::Canceled, State::Rejected]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+
+    pub fn is_final(self) -> bool {
+        !matches!(self, State::Submitted | State::Working)
+    }
+}
+
+/// Our detail of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Waits for an agent, or in a pull queue for a worker.
+    #[default]
+    Queued,
+    /// Waits for its Task-Not-Before.
+    Scheduled,
+    /// Failed and waits for the next attempt.
+    BackingOff,
+    /// Given to an agent that has not been seen to have it.
+    Assigned,
+    /// An agent works on it.
+    Running,
+    /// An agent was told to stop.
+    Cancelling,
+    Completed,
+    /// Given up; a dead letter holds the payload and the error.
+    Dead,
+    Canceled,
+    /// Every agent that matched declined.
+    Rejected,
+}
+
+impl Phase {
+    pub fn state(self) -> State {
+        match self {
+            Phase::Queued | Phase::Scheduled | Phase::BackingOff | Phase::Assigned => State::Submitted,
+            Phase::Running | Phase::Cancelling => State::Working,
+            Phase::Completed => State::Completed,
+            Phase::Dead => State::Failed,
+            Phase::Canceled => State::Canceled,
+            Phase::Rejected => State::Rejected,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Queued => "queued",
+            Phase::Scheduled => "scheduled",
+            Phase::BackingOff => "backing-off",
+            Phase::Assigned => "assigned",
+            Phase::Running => "running",
+            Phase::Cancelling => "cancelling",
+            Phase::Completed => "completed",
+            Phase::Dead => "dead",
+            Phase::Canceled => "canceled",
+            Phase::Rejected => "rejected",
+        }
+    }
+
+    /// Whether an agent holds a lease on the task.
+    pub fn is_leased(self) -> bool {
+        matches!(self, Phase::Assigned | Phase::Running | Phase::Cancelling)
+    }
+
+    pub fn is_final(self) -> bool {
+        self.state().is_final()
+    }
+}
+
+/// How the last attempt that did not complete ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fault {
+    pub error: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+    pub attempt: u32,
+    pub at: Timestamp,
+}
+
+/// The accepted completion, so that the same one again is recognized.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completion {
+    pub lease: String,
+    /// Digest of the result's body.
+    pub digest: String,
+}
+
+/// A task as it is stored. Everything the coordinator must know after a restart is here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub id: String,
+    pub queue: String,
+    pub state: State,
+    pub phase: Phase,
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// Which run of the task; each REQUEUE begins another.
+    pub run: u32,
+    /// Attempts begun in this run.
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub priority: u8,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub requires: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub prefer: String,
+    /// Seconds between attempts, when the task brings its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backoff: Vec<f64>,
+    pub created: Timestamp,
+    pub updated: Timestamp,
+    /// Until when a scheduled or backing-off task waits.
+    #[serde(skip_serializing_if = "is_default")]
+    pub wake: Timestamp,
+    /// When the task is given up, whatever it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deadline: Timestamp,
+    /// Seconds one attempt may take; 0 is no limit.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout_s: f64,
+    /// When the present attempt was assigned.
+    #[serde(skip_serializing_if = "is_default")]
+    pub assigned: Timestamp,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lease: String,
+    /// Agents that declined in this run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub result_to: String,
+    /// Whether the result still has to be sent to `result_to`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub result_due: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    /// Digest of the submitted body.
+    pub digest: String,
+    pub bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion: Option<Completion>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Record {
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.state = phase.state();
+    }
+
+    pub fn timeout(&self) -> Option<Duration> {
+        (self.timeout_s > 0.0).then(|| Duration::from_secs_f64(self.timeout_s))
+    }
+}
+
+/// A digest that tells bodies apart by accident, not against malice: FNV-1a of 64 bits, and the length.
+pub fn digest(body: &[u8]) -> String {
+    let hash = body
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}-{:x}", body.len())
+}
+
+/// Whether `text` may name a task, agent or queue: one token of `[A-Za-z0-9_-]`, 1 to 64 long.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_stay_small() {
+        let mut record = Record { id: "t1".into(), queue: "q".into(), run: 1, ..Record::default() };
+        record.set_phase(Phase::Running);
+        record.deadline = Timestamp(1_795_262_562_000_000_000);
+        record.excluded = vec!["a".into()];
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        assert!(text.contains(r#""state":"working","phase":"running""#), "{text}");
+        assert!(!text.contains("parent"), "{text}");
+    }
+
+    #[test]
+    fn ids() {
+        let long = "x".repeat(64);
+        let too_long = "x".repeat(65);
+        for (text, fine) in
+            [("a-B_9", true), (&long, true), (&too_long, false), ("", false), ("a.b", false), ("é", false)]
+        {
+            assert_eq!(is_id(text), fine, "{text}");
+        }
+    }
+}

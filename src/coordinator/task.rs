@@ -1,0 +1,313 @@
+//! The task's state machine: an event on a record gives the next record, nothing, or a refusal.
+//!
+//! ```text
+//!            SUBMIT                    due
+//!   (nothing) ----> scheduled -----------------> queued <------------------------------+
+//!        \-----------------------------------------^ |                                 |
+//!                                                    | assign          decline,        | due
+//!                 delivered                          v                 accept timeout, |
+//!   running <-------------------------------- assigned ---------------> queued         |
+//!     |  \  fail, nak, lease expired      +--------+                                   |
+//!     |   +----------------------------> backing-off ----------------------------------+
+//!     |   |  agent lost                  queued
+//!     |   +--- attempts used, no retry, timeout, deadline ---> dead ----+
+//!     +------- complete -------------------------------------> completed| requeue
+//!     +------- cancel ---> cancelling --- confirmed, grace --> canceled-+--> queued, run + 1
+//! ```
+//!
+//! Fencing: each attempt has a lease of its own; whoever speaks for an attempt must name the lease that is current.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::errors;
+use super::queue::Mode;
+use super::random::Random;
+use super::record::{Completion, Fault, Phase, Record};
+use crate::types::{ApiError, Timestamp};
+
+/// What can happen to a task.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The time in `wake` has come.
+    Due,
+    /// The scheduler chose an agent.
+    Assign {
+        agent: String,
+        lease: String,
+    },
+    /// The agent, or a pull queue's worker, has the task.
+    Delivered,
+    /// The agent did not fetch it in time.
+    AcceptTimeout,
+    Complete {
+        lease: String,
+        digest: String,
+    },
+    /// A worker of a pull queue acknowledged its message.
+    PullAcked,
+    Fail {
+        lease: String,
+        error: String,
+        retry: bool,
+        delay: Option<Duration>,
+    },
+    /// Not this agent's kind of work. `others` tells whether any other agent could take it.
+    Decline {
+        lease: String,
+        others: bool,
+    },
+    /// No sign of life for the length of the lease.
+    LeaseExpired,
+    /// The agent that holds it is gone.
+    AgentLost,
+    /// The attempt took longer than Task-Timeout.
+    TimedOut,
+    /// Task-Deadline has passed.
+    DeadlinePassed,
+    /// A pull queue's broker gave up delivering it.
+    DeliveriesUsed,
+    Cancel {
+        reason: String,
+        force: bool,
+    },
+    /// The grace after a cancel is over.
+    CancelOver,
+    Requeue,
+}
+
+/// What the machine needs from outside a record.
+pub struct Context<'a> {
+    pub now: Timestamp,
+    pub pauses: &'a Backoff,
+    pub random: &'a mut Random,
+}
+
+/// The machine's answer: the next record, or `None` when the event changes nothing and is answered as if it had.
+pub type Outcome = Result<Option<Record>, ApiError>;
+
+impl Record {
+    /// Takes one step. Pure: the same record, event and context give the same outcome.
+    ///
+    /// # Errors
+    /// The refusal the API answers with; for events of the coordinator's own, that the event no longer applies.
+    pub fn handle(&self, event: &Event, context: &mut Context<'_>) -> Outcome {
+        match event {
+            Event::Due => match self.phase {
+                Phase::Scheduled | Phase::BackingOff => Ok(Some(self.queued(context.now))),
+                _ => Ok(None),
+            },
+            Event::Assign { agent, lease } => match self.phase {
+                Phase::Queued if self.mode == Mode::Inbox => {
+                    let mut next = self.next(Phase::Assigned, context.now);
+                    next.attempt += 1;
+                    next.agent = agent.clone();
+                    next.lease = lease.clone();
+                    next.assigned = context.now;
+                    Ok(Some(next))
+                }
+                _ => Ok(None),
+            },
+            Event::Delivered => match self.phase {
+                Phase::Assigned => Ok(Some(self.next(Phase::Running, context.now))),
+                Phase::Queued if self.mode == Mode::Pull => Ok(Some(self.next(Phase::Running, context.now))),
+                _ => Ok(None),
+            },
+            Event::AcceptTimeout => match self.phase {
+                Phase::Assigned => Ok(Some(self.returned(context.now))),
+                _ => Ok(None),
+            },
+            Event::Complete { lease, digest } => self.complete(lease, digest, context.now),
+            Event::PullAcked => match self.mode {
+                Mode::Pull if !self.phase.is_final() => self.complete(&self.lease, "", context.now),
+                _ => Ok(None),
+            },
+            Event::Fail { lease, error, retry, delay } => self.fail(lease, error, *retry, *delay, context),
+            Event::Decline { lease, others } => self.decline(lease, *others, context.now),
+            Event::LeaseExpired => match self.phase {
+                Phase::Assigned | Phase::Running if self.mode == Mode::Inbox => {
+                    Ok(Some(self.failed("lease expired", true, None, context)))
+                }
+                _ => Ok(None),
+            },
+            Event::AgentLost => match self.phase {
+                // It never had the task, as far as anybody knows.
+                Phase::Assigned => Ok(Some(self.returned(context.now))),
+                Phase::Running => Ok(Some(self.failed("agent lost", true, Some(Duration::ZERO), context))),
+                Phase::Cancelling => Ok(Some(self.canceled(&self.reason, context.now))),
+                _ => Ok(None),
+            },
+            Event::TimedOut => match self.phase {
+                Phase::Assigned | Phase::Running => Ok(Some(self.failed("timeout", false, None, context))),
+                _ => Ok(None),
+            },
+            Event::DeadlinePassed if self.phase.is_final() => Ok(None),
+            Event::DeadlinePassed => Ok(Some(self.failed("deadline", false, None, context))),
+            Event::DeliveriesUsed => match self.phase {
+                Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
+                    Ok(Some(self.failed("deliveries used", false, None, context)))
+                }
+                _ => Ok(None),
+            },
+            Event::Cancel { reason, force } => match self.phase {
+                Phase::Canceled => Ok(None),
+                phase if phase.is_final() => Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
+                Phase::Running if !force && self.mode == Mode::Inbox => {
+                    let mut next = self.next(Phase::Cancelling, context.now);
+                    next.reason = reason.clone();
+                    Ok(Some(next))
+                }
+                Phase::Cancelling if !force => Ok(None),
+                _ => Ok(Some(self.canceled(reason, context.now))),
+            },
+            Event::CancelOver => match self.phase {
+                Phase::Cancelling => Ok(Some(self.canceled(&self.reason, context.now))),
+                _ => Ok(None),
+            },
+            Event::Requeue => match self.phase {
+                Phase::Dead | Phase::Canceled | Phase::Rejected => {
+                    let mut next = self.queued(context.now);
+                    next.run += 1;
+                    next.attempt = 0;
+                    next.excluded.clear();
+                    next.reason.clear();
+                    // A deadline that has passed already would kill the new run at once.
+                    if next.deadline <= context.now {
+                        next.deadline = Timestamp::ZERO;
+                    }
+                    if self.mode == Mode::Pull {
+                        next.lease = context.random.token(12);
+                    }
+                    Ok(Some(next))
+                }
+                Phase::Completed => Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
+                phase if phase.state().is_final() => Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
+                Phase::Queued => Ok(None),
+                _ => Err(errors::bad_request("only a failed, canceled or rejected task can be requeued")),
+            },
+        }
+    }
+
+    fn next(&self, phase: Phase, now: Timestamp) -> Record {
+        let mut next = self.clone();
+        next.set_phase(phase);
+        next.updated = now;
+        next
+    }
+
+    /// Without an agent, ready for one.
+    fn queued(&self, now: Timestamp) -> Record {
+        let mut next = self.unleased(Phase::Queued, now);
+        next.wake = Timestamp::ZERO;
+        next
+    }
+
+    /// The next record without agent and lease; a pull task keeps its lease, which belongs to the run.
+    fn unleased(&self, phase: Phase, now: Timestamp) -> Record {
+        let mut next = self.next(phase, now);
+        next.agent.clear();
+        next.assigned = Timestamp::ZERO;
+        if self.mode == Mode::Inbox {
+            next.lease.clear();
+        }
+        next
+    }
+
+    /// Back to the queue as if it had not been assigned: the attempt does not count.
+    fn returned(&self, now: Timestamp) -> Record {
+        let mut next = self.queued(now);
+        next.attempt = next.attempt.saturating_sub(1);
+        next
+    }
+
+    fn canceled(&self, reason: &str, now: Timestamp) -> Record {
+        let mut next = self.unleased(Phase::Canceled, now);
+        next.reason = reason.to_owned();
+        next
+    }
+
+    fn holds(&self, lease: &str) -> bool {
+        !lease.is_empty()
+            && self.lease == lease
+            && (self.phase.is_leased() || (self.mode == Mode::Pull && !self.phase.is_final()))
+    }
+
+    fn complete(&self, lease: &str, digest: &str, now: Timestamp) -> Outcome {
+        if self.holds(lease) {
+            let mut next = self.unleased(Phase::Completed, now);
+            next.agent = self.agent.clone();
+            next.assigned = self.assigned;
+            next.completion = Some(Completion { lease: lease.to_owned(), digest: digest.to_owned() });
+            next.result_due = !self.result_to.is_empty();
+            return Ok(Some(next));
+        }
+        match &self.completion {
+            Some(known) if self.phase == Phase::Completed && known.lease == lease && known.digest == digest => Ok(None),
+            _ => Err(errors::LEASE_LOST),
+        }
+    }
+
+    fn fail(
+        &self,
+        lease: &str,
+        error: &str,
+        retry: bool,
+        delay: Option<Duration>,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if !self.holds(lease) {
+            return Err(errors::LEASE_LOST);
+        }
+        if self.phase == Phase::Cancelling {
+            return Ok(Some(self.canceled(&self.reason, context.now)));
+        }
+        Ok(Some(self.failed(error, retry, delay, context)))
+    }
+
+    /// The attempt ended without a result: another one after a pause, or dead.
+    fn failed(&self, error: &str, retry: bool, delay: Option<Duration>, context: &mut Context<'_>) -> Record {
+        let fault =
+            Fault { error: error.to_owned(), agent: self.agent.clone(), attempt: self.attempt, at: context.now };
+        let now = context.now;
+        // An assignment counted its attempt when it was made; a pull queue's worker begins without our knowing.
+        let attempt = if self.mode == Mode::Pull { self.attempt + 1 } else { self.attempt };
+        let mut next = if !retry || attempt >= self.max_attempts {
+            let mut next = self.unleased(Phase::Dead, now);
+            next.reason = if retry { "attempts used".to_owned() } else { error.to_owned() };
+            next.result_due = !self.result_to.is_empty();
+            next
+        } else {
+            let pause = delay.unwrap_or_else(|| context.pauses.delay(attempt, context.random));
+            if pause.is_zero() {
+                self.queued(now)
+            } else {
+                let mut next = self.unleased(Phase::BackingOff, now);
+                next.wake = now + pause;
+                next
+            }
+        };
+        next.attempt = attempt;
+        next.fault = Some(fault);
+        next
+    }
+
+    fn decline(&self, lease: &str, others: bool, now: Timestamp) -> Outcome {
+        if !self.holds(lease) || self.mode == Mode::Pull {
+            return Err(errors::LEASE_LOST);
+        }
+        if self.phase == Phase::Cancelling {
+            return Ok(Some(self.canceled(&self.reason, now)));
+        }
+        let mut next = self.returned(now);
+        next.excluded.push(self.agent.clone());
+        if !others {
+            next.set_phase(Phase::Rejected);
+            next.reason = "every matching agent declined".to_owned();
+        }
+        Ok(Some(next))
+    }
+}
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

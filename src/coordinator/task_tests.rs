@@ -1,0 +1,207 @@
+//! Every row of the task table, and the laws of the machine under random events.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_000_000_000_000);
+
+fn record(phase: Phase) -> Record {
+    let mut record = Record { id: "t".into(), queue: "q".into(), run: 1, max_attempts: 3, ..Record::default() };
+    record.set_phase(phase);
+    match phase {
+        Phase::Assigned | Phase::Running | Phase::Cancelling => {
+            record.attempt = 1;
+            record.agent = "ann".into();
+            record.lease = "L1".into();
+        }
+        Phase::Completed => record.completion = Some(Completion { lease: "L1".into(), digest: "d".into() }),
+        _ => {}
+    }
+    record
+}
+
+fn step(record: &Record, event: &Event) -> Outcome {
+    let mut random = Random::new(1);
+    record.handle(event, &mut Context { now: NOW, pauses: &Backoff::default(), random: &mut random })
+}
+
+fn complete(lease: &str, digest: &str) -> Event {
+    Event::Complete { lease: lease.into(), digest: digest.into() }
+}
+
+fn fail(lease: &str, retry: bool) -> Event {
+    Event::Fail { lease: lease.into(), error: "boom".into(), retry, delay: None }
+}
+
+fn cancel(force: bool) -> Event {
+    Event::Cancel { reason: "why".into(), force }
+}
+
+#[test]
+fn the_table() {
+    // (from, event, Ok(to) | Err(err_code)); "=" stands for no change.
+    let decline = |others| Event::Decline { lease: "L1".into(), others };
+    let assign = || Event::Assign { agent: "ann".into(), lease: "L1".into() };
+    let check = |from: Phase, event: Event, expected: Result<&str, u32>| {
+        let got = step(&record(from), &event);
+        let got = got.map(|next| next.map_or("=", |next| next.phase.as_str())).map_err(|error| error.err_code);
+        assert_eq!(got, expected, "{from:?} {event:?}");
+    };
+    check(Phase::Scheduled, Event::Due, Ok("queued"));
+    check(Phase::BackingOff, Event::Due, Ok("queued"));
+    check(Phase::Running, Event::Due, Ok("="));
+    check(Phase::Queued, assign(), Ok("assigned"));
+    check(Phase::BackingOff, assign(), Ok("="));
+    check(Phase::Assigned, Event::Delivered, Ok("running"));
+    check(Phase::Running, Event::Delivered, Ok("="));
+    check(Phase::Assigned, Event::AcceptTimeout, Ok("queued"));
+    check(Phase::Running, Event::AcceptTimeout, Ok("="));
+    check(Phase::Assigned, decline(true), Ok("queued"));
+    check(Phase::Running, decline(true), Ok("queued"));
+    check(Phase::Assigned, decline(false), Ok("rejected"));
+    check(Phase::Queued, decline(true), Err(30409));
+    check(Phase::Assigned, complete("L1", "d"), Ok("completed"));
+    check(Phase::Running, complete("L1", "d"), Ok("completed"));
+    check(Phase::Cancelling, complete("L1", "d"), Ok("completed"));
+    check(Phase::Running, complete("L0", "d"), Err(30409));
+    check(Phase::Queued, complete("", "d"), Err(30409));
+    check(Phase::Completed, complete("L1", "d"), Ok("="));
+    check(Phase::Completed, complete("L1", "other"), Err(30409));
+    check(Phase::Completed, complete("L2", "d"), Err(30409));
+    check(Phase::Running, fail("L1", true), Ok("backing-off"));
+    check(Phase::Running, fail("L1", false), Ok("dead"));
+    check(Phase::Running, fail("L2", true), Err(30409));
+    check(Phase::Cancelling, fail("L1", true), Ok("canceled"));
+    check(Phase::Running, Event::LeaseExpired, Ok("backing-off"));
+    check(Phase::Assigned, Event::LeaseExpired, Ok("backing-off"));
+    check(Phase::Queued, Event::LeaseExpired, Ok("="));
+    check(Phase::Running, Event::AgentLost, Ok("queued"));
+    check(Phase::Assigned, Event::AgentLost, Ok("queued"));
+    check(Phase::Cancelling, Event::AgentLost, Ok("canceled"));
+    check(Phase::Running, Event::TimedOut, Ok("dead"));
+    check(Phase::Queued, Event::DeadlinePassed, Ok("dead"));
+    check(Phase::Running, Event::DeadlinePassed, Ok("dead"));
+    check(Phase::Completed, Event::DeadlinePassed, Ok("="));
+    for phase in [Phase::Queued, Phase::Scheduled, Phase::BackingOff, Phase::Assigned] {
+        check(phase, cancel(false), Ok("canceled"));
+    }
+    check(Phase::Running, cancel(false), Ok("cancelling"));
+    check(Phase::Running, cancel(true), Ok("canceled"));
+    check(Phase::Cancelling, cancel(false), Ok("="));
+    check(Phase::Cancelling, cancel(true), Ok("canceled"));
+    check(Phase::Cancelling, Event::CancelOver, Ok("canceled"));
+    check(Phase::Running, Event::CancelOver, Ok("="));
+    check(Phase::Canceled, cancel(false), Ok("="));
+    check(Phase::Completed, cancel(true), Err(30410));
+    check(Phase::Dead, cancel(true), Err(30410));
+    for phase in [Phase::Dead, Phase::Canceled, Phase::Rejected] {
+        check(phase, Event::Requeue, Ok("queued"));
+    }
+    check(Phase::Completed, Event::Requeue, Err(30410));
+    check(Phase::Running, Event::Requeue, Err(30400));
+    check(Phase::Queued, Event::Requeue, Ok("="));
+    check(Phase::Queued, Event::PullAcked, Ok("="));
+}
+
+#[test]
+fn pull_queues_complete_by_ack_and_end_dead() {
+    let mut pull = record(Phase::Queued);
+    pull.mode = Mode::Pull;
+    pull.lease = "R1".into();
+    let phase = |event: Event| step(&pull, &event).unwrap().map(|next| next.phase);
+    assert_eq!(phase(Event::PullAcked), Some(Phase::Completed));
+    assert_eq!(phase(complete("R1", "d")), Some(Phase::Completed));
+    assert_eq!(phase(Event::DeliveriesUsed), Some(Phase::Dead));
+    assert_eq!(phase(fail("R1", false)), Some(Phase::Dead));
+    assert_eq!(phase(Event::Delivered), Some(Phase::Running));
+    assert_eq!(phase(Event::Assign { agent: "a".into(), lease: "x".into() }), None);
+    assert_eq!(phase(cancel(false)), Some(Phase::Canceled));
+    let dead = step(&pull, &Event::DeliveriesUsed).unwrap().unwrap();
+    let again = step(&dead, &Event::Requeue).unwrap().unwrap();
+    assert!(again.lease != "R1" && !again.lease.is_empty(), "a new run has a lease of its own");
+}
+
+#[test]
+fn attempts_and_faults_are_counted() {
+    let mut task = record(Phase::Queued);
+    for attempt in 1..=3 {
+        task = step(&task, &Event::Assign { agent: "ann".into(), lease: format!("L{attempt}") }).unwrap().unwrap();
+        assert_eq!(task.attempt, attempt);
+        task = step(&task, &fail(&format!("L{attempt}"), true)).unwrap().unwrap();
+        assert_eq!(task.fault.as_ref().unwrap().attempt, attempt);
+        if attempt < 3 {
+            assert!(task.wake > NOW && task.lease.is_empty() && task.agent.is_empty());
+            task = step(&task, &Event::Due).unwrap().unwrap();
+        }
+    }
+    assert_eq!((task.phase, task.reason.as_str()), (Phase::Dead, "attempts used"));
+    let again = step(&task, &Event::Requeue).unwrap().unwrap();
+    assert_eq!((again.run, again.attempt, again.excluded.len()), (2, 0, 0));
+    // Neither an accept timeout nor a decline counts.
+    let assigned = step(&again, &Event::Assign { agent: "bob".into(), lease: "L9".into() }).unwrap().unwrap();
+    assert_eq!(step(&assigned, &Event::AcceptTimeout).unwrap().unwrap().attempt, 0);
+    let declined = step(&assigned, &Event::Decline { lease: "L9".into(), others: true }).unwrap().unwrap();
+    assert_eq!((declined.attempt, declined.excluded), (0, vec!["bob".to_owned()]));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let lease = (0u32..6).prop_map(|n| format!("L{n}"));
+    let digest = prop_oneof![Just("d".to_owned()), Just("e".to_owned())];
+    prop_oneof![
+        Just(Event::Due),
+        Just(Event::Assign { agent: "ann".into(), lease: String::new() }),
+        Just(Event::Delivered),
+        Just(Event::AcceptTimeout),
+        (lease.clone(), digest).prop_map(|(lease, digest)| Event::Complete { lease, digest }),
+        (lease.clone(), any::<bool>(), any::<bool>()).prop_map(|(lease, retry, now)| Event::Fail {
+            lease,
+            error: "x".into(),
+            retry,
+            delay: now.then_some(Duration::ZERO),
+        }),
+        (lease, any::<bool>()).prop_map(|(lease, others)| Event::Decline { lease, others }),
+        Just(Event::LeaseExpired),
+        Just(Event::AgentLost),
+        Just(Event::TimedOut),
+        Just(Event::DeadlinePassed),
+        any::<bool>().prop_map(cancel),
+        Just(Event::CancelOver),
+        Just(Event::Requeue),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn laws(events in proptest::collection::vec(any_event(), 1..120)) {
+        let mut random = Random::new(3);
+        let pauses = Backoff::default();
+        let mut task = record(Phase::Queued);
+        let mut leases_given = 0;
+        let mut completions = 0;
+        for mut event in events {
+            if let Event::Assign { lease, .. } = &mut event {
+                *lease = format!("L{leases_given}");
+            }
+            let outcome = task.handle(&event, &mut Context { now: NOW, pauses: &pauses, random: &mut random });
+            if let Event::Complete { lease, .. } | Event::Fail { lease, .. } | Event::Decline { lease, .. } = &event {
+                let current = task.phase.is_leased() && task.lease == *lease;
+                let repeated = matches!(&task.completion, Some(done) if done.lease == *lease);
+                prop_assert!(outcome.is_err() || current || repeated, "a stale lease was accepted");
+            }
+            let Ok(Some(next)) = outcome else { continue };
+            if matches!(event, Event::Assign { .. }) {
+                leases_given += 1;
+            }
+            if next.phase == Phase::Completed {
+                completions += 1;
+            }
+            prop_assert_eq!(next.state, next.phase.state());
+            prop_assert!(next.attempt <= next.max_attempts, "attempts are bounded");
+            prop_assert_eq!(next.phase.is_leased(), !next.lease.is_empty(), "exactly leased phases have a lease");
+            prop_assert!(task.phase != Phase::Completed, "a completed task never changes");
+            task = next;
+        }
+        prop_assert!(completions <= 1);
+    }
+}

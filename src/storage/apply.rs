@@ -1,0 +1,309 @@
+//! What each operation does to the tables, inside the committer's transaction.
+
+use hashbrown::HashMap;
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::batch::Op;
+use super::key::{self, ChunkKey, MessageKey, Meta};
+use super::message_row;
+use super::meta_row::{self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RemovalV1};
+use super::recover;
+use super::rows::StreamFloor;
+use super::shared::{Fault, Hidden};
+use crate::types::{StoredMessage, StreamId, Timestamp};
+
+/// Rows a removal may take in the transaction that carries other batches; more would make those wait.
+const INLINE_REMOVALS_MAX: usize = 1024;
+
+/// What the committer knows of the committed rows. Read from them again after a failed commit.
+#[derive(Debug, Default)]
+pub(super) struct Knowledge {
+    tails: HashMap<StreamId, Tail>,
+    pub(super) removals: Vec<Hidden>,
+    pub(super) next_stream: u32,
+}
+
+impl Knowledge {
+    pub(super) fn new(inner: recover::Inner) -> Knowledge {
+        Knowledge { tails: HashMap::new(), removals: inner.hidden, next_stream: inner.next_stream }
+    }
+}
+
+/// The highest sequence a stream ever held, known only for streams that had a removal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tail {
+    last_seq: u64,
+    last_time: Timestamp,
+}
+
+/// An open write transaction; tables are opened when first touched, since each costs a path of pages.
+pub(super) struct Apply<'txn> {
+    txn: &'txn WriteTransaction,
+    knowledge: &'txn mut Knowledge,
+    messages: Option<Table<'txn, &'static [u8; 12], &'static [u8]>>,
+    chunks: Option<Table<'txn, &'static [u8; 16], &'static [u8]>>,
+    meta: Option<Table<'txn, &'static [u8], &'static [u8]>>,
+}
+
+impl<'txn> Apply<'txn> {
+    pub(super) fn new(txn: &'txn WriteTransaction, knowledge: &'txn mut Knowledge) -> Apply<'txn> {
+        Apply { txn, knowledge, messages: None, chunks: None, meta: None }
+    }
+
+    pub(super) fn op(&mut self, op: &Op) -> Result<(), Fault> {
+        match op {
+            Op::PutMessage { stream, message } => self.put_message(*stream, message),
+            Op::RemoveMessage { stream, seq } => self.remove_message(*stream, *seq),
+            Op::RemoveMessages { stream, from, to } => self.remove_messages(*stream, *from, *to),
+            Op::PutStream { stream, config_json, created } => {
+                if stream.0 >= self.knowledge.next_stream {
+                    let next = stream.0.saturating_add(1);
+                    self.put(&Meta::NextStream, &NextStreamV1 { id: next })?;
+                    self.knowledge.next_stream = next;
+                }
+                let row = ConfigV1 { config_json: config_json.to_vec(), created_ns: created.nanos() };
+                self.put(&Meta::Stream(*stream), &row)
+            }
+            Op::PutStreamFloor { stream, floor } => self.put_floor(*stream, *floor),
+            Op::DropStream { stream } => self.drop_stream(*stream),
+            Op::PutConsumer { stream, consumer, config_json, created } => {
+                let row = ConfigV1 { config_json: config_json.to_vec(), created_ns: created.nanos() };
+                self.put(&Meta::Consumer(*stream, consumer), &row)
+            }
+            Op::PutConsumerState { stream, consumer, state } => {
+                let row = ConsumerStateV1 {
+                    ack_floor_consumer_seq: state.ack_floor_consumer_seq,
+                    ack_floor_stream_seq: state.ack_floor_stream_seq,
+                    delivered_consumer_seq: state.delivered_consumer_seq,
+                    delivered_stream_seq: state.delivered_stream_seq,
+                };
+                self.put(&Meta::ConsumerState(*stream, consumer), &row)
+            }
+            Op::PutAckBlock { stream, consumer, block } => {
+                self.put(&Meta::AckBlock(*stream, consumer, block.block), &AckBlockV1 { bits: *block.bits })
+            }
+            Op::RemoveAckBlock { stream, consumer, block } => self.remove(&Meta::AckBlock(*stream, consumer, *block)),
+            Op::PutRedelivery { stream, consumer, redelivery } => {
+                let row = RedeliveryV1 { count: redelivery.count };
+                self.put(&Meta::Redelivery(*stream, consumer, redelivery.seq), &row)
+            }
+            Op::RemoveRedelivery { stream, consumer, seq } => self.remove(&Meta::Redelivery(*stream, consumer, *seq)),
+            Op::DropConsumer { stream, consumer } => {
+                self.remove_meta_rows(&key::consumer_prefix(*stream, consumer), usize::MAX).map(|_| ())
+            }
+        }
+    }
+
+    /// Goes on with the oldest removal that is durable but not done, for up to `rows_max` rows.
+    pub(super) fn slice(&mut self, rows_max: usize) -> Result<(), Fault> {
+        let Some(&removal) = self.knowledge.removals.first() else { return Ok(()) };
+        if self.remove_rows(&removal, rows_max)? {
+            self.remove(&Meta::Removal(removal.stream, removal.from))?;
+            self.knowledge.removals.remove(0);
+        }
+        Ok(())
+    }
+
+    fn put_message(&mut self, stream: StreamId, stored: &StoredMessage) -> Result<(), Fault> {
+        let key = key::message(stream, stored.seq);
+        let len = message_row::encoded_len(&stored.message);
+        message_row::encode_into(self.messages()?.insert_reserve(&key, len)?.as_mut(), stream, stored);
+        if message_row::is_chunked(&stored.message) {
+            let chunks = self.chunks()?;
+            for (index, piece) in message_row::chunks(stored.message.payload()) {
+                let key = key::chunk(stream, stored.seq, index);
+                let mut row = chunks.insert_reserve(&key, message_row::encoded_chunk_len(piece))?;
+                message_row::encode_chunk_into(row.as_mut(), stream, stored.seq, index, piece);
+            }
+        }
+        if let Some(tail) = self.knowledge.tails.get_mut(&stream)
+            && stored.seq > tail.last_seq
+        {
+            *tail = Tail { last_seq: stored.seq, last_time: stored.time };
+        }
+        Ok(())
+    }
+
+    fn remove_message(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
+        let tail = self.tail(stream)?;
+        let Some(row) = self.messages()?.remove(&key::message(stream, seq))? else { return Ok(()) };
+        let chunks = message_row::chunks_hint(row.value());
+        drop(row);
+        if chunks > 0 {
+            self.remove_chunks(stream, seq)?;
+        }
+        if seq == tail.last_seq { self.put_tail_floor(stream, tail) } else { Ok(()) }
+    }
+
+    fn remove_messages(&mut self, stream: StreamId, from: u64, to: u64) -> Result<(), Fault> {
+        let tail = self.tail(stream)?;
+        let to = to.min(tail.last_seq);
+        if from > to {
+            return Ok(());
+        }
+        if to == tail.last_seq {
+            self.put_tail_floor(stream, tail)?;
+        }
+        self.begin_removal(Hidden { stream, from, to, drop_stream: false })
+    }
+
+    fn drop_stream(&mut self, stream: StreamId) -> Result<(), Fault> {
+        self.remove(&Meta::Stream(stream))?;
+        self.remove(&Meta::Floor(stream))?;
+        self.knowledge.tails.remove(&stream);
+        self.begin_removal(Hidden { stream, from: 0, to: u64::MAX, drop_stream: true })
+    }
+
+    /// Removes what can go at once and notes durably what is left.
+    fn begin_removal(&mut self, removal: Hidden) -> Result<(), Fault> {
+        if self.remove_rows(&removal, INLINE_REMOVALS_MAX)? {
+            return Ok(());
+        }
+        let Hidden { stream, from, mut to, mut drop_stream } = removal;
+        let pending = &mut self.knowledge.removals;
+        match pending.iter_mut().find(|pending| pending.stream == stream && pending.from == from) {
+            Some(pending) => {
+                pending.to = pending.to.max(to);
+                pending.drop_stream |= drop_stream;
+                (to, drop_stream) = (pending.to, pending.drop_stream);
+            }
+            None => pending.push(removal),
+        }
+        self.put(&Meta::Removal(stream, from), &RemovalV1 { to, drop_stream })
+    }
+
+    /// Removes up to `rows_max` rows of a removal and says whether none is left.
+    fn remove_rows(&mut self, removal: &Hidden, rows_max: usize) -> Result<bool, Fault> {
+        let Hidden { stream, from, to, drop_stream } = *removal;
+        let mut budget = rows_max;
+        if drop_stream {
+            budget -= self.remove_meta_rows(&key::consumers_prefix(stream), budget)?;
+        }
+        let mut chunked = Vec::new();
+        let mut rows = self
+            .messages()?
+            .extract_from_if::<&MessageKey, _>(&key::message(stream, from)..=&key::message(stream, to), |_, _| true)?;
+        let done = loop {
+            if budget == 0 {
+                break false;
+            }
+            let Some(row) = rows.next() else { break true };
+            let (key, value) = row?;
+            let chunks = message_row::chunks_hint(value.value());
+            if chunks > 0 {
+                chunked.push(key::message_seq(key.value()));
+            }
+            budget = budget.saturating_sub(1 + chunks);
+        };
+        rows.close()?;
+        for seq in chunked {
+            self.remove_chunks(stream, seq)?;
+        }
+        Ok(done)
+    }
+
+    fn remove_chunks(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
+        let (first, last) = (key::chunk(stream, seq, 0), key::chunk(stream, seq, u32::MAX));
+        self.chunks()?.retain_in::<&ChunkKey, _>(&first..=&last, |_, _| false)?;
+        Ok(())
+    }
+
+    /// Removes up to `rows_max` meta rows whose keys begin with `prefix`, and says how many.
+    fn remove_meta_rows(&mut self, prefix: &[u8], rows_max: usize) -> Result<usize, Fault> {
+        let mut after = prefix.to_vec();
+        while let Some(last) = after.pop() {
+            if last < u8::MAX {
+                after.push(last + 1);
+                break;
+            }
+        }
+        let mut removed = 0;
+        let mut rows = self.meta()?.extract_from_if::<&[u8], _>(prefix..after.as_slice(), |_, _| true)?;
+        while removed < rows_max
+            && let Some(row) = rows.next()
+        {
+            row?;
+            removed += 1;
+        }
+        rows.close()?;
+        Ok(removed)
+    }
+
+    fn tail(&mut self, stream: StreamId) -> Result<Tail, Fault> {
+        if let Some(tail) = self.knowledge.tails.get(&stream) {
+            return Ok(*tail);
+        }
+        let floor: Option<FloorV1> = recover::get(self.meta()?, &Meta::Floor(stream))?;
+        let mut tail = floor.map_or(Tail::default(), |floor| Tail {
+            last_seq: floor.last_seq,
+            last_time: Timestamp(floor.last_time_ns),
+        });
+        let (first, last) = (key::message(stream, 0), key::message(stream, u64::MAX));
+        if let Some(row) = self.messages()?.range::<&MessageKey>(&first..=&last)?.next_back() {
+            let (key, value) = row?;
+            let seq = key::message_seq(key.value());
+            if seq > tail.last_seq {
+                // Only the time of a damaged row is lost, and removing it stays possible.
+                let time = message_row::decode(value.value(), stream, seq).map_or(tail.last_time, |row| row.time);
+                tail = Tail { last_seq: seq, last_time: time };
+            }
+        }
+        self.knowledge.tails.insert(stream, tail);
+        Ok(tail)
+    }
+
+    /// The stream's last message goes: its sequence must not be given out again.
+    fn put_tail_floor(&mut self, stream: StreamId, tail: Tail) -> Result<(), Fault> {
+        let Tail { last_seq, last_time } = tail;
+        let row = FloorV1 { first_seq: last_seq.saturating_add(1), last_seq, last_time_ns: last_time.nanos() };
+        self.put(&Meta::Floor(stream), &row)
+    }
+
+    fn put_floor(&mut self, stream: StreamId, floor: StreamFloor) -> Result<(), Fault> {
+        let mut tail = self.tail(stream)?;
+        if floor.last_seq >= tail.last_seq {
+            tail = Tail { last_seq: floor.last_seq, last_time: floor.last_time };
+        }
+        self.knowledge.tails.insert(stream, tail);
+        let Tail { last_seq, last_time } = tail;
+        self.put(
+            &Meta::Floor(stream),
+            &FloorV1 { first_seq: floor.first_seq, last_seq, last_time_ns: last_time.nanos() },
+        )
+    }
+
+    fn put(&mut self, key: &Meta<'_>, row: &impl bincode::Encode) -> Result<(), Fault> {
+        let key = key.encode();
+        let value = meta_row::encode(&key, row);
+        self.meta()?.insert(key.as_slice(), value.as_slice())?;
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &Meta<'_>) -> Result<(), Fault> {
+        self.meta()?.remove(key.encode().as_slice())?;
+        Ok(())
+    }
+
+    fn messages(&mut self) -> Result<&mut Table<'txn, &'static [u8; 12], &'static [u8]>, Fault> {
+        opened(self.txn, &mut self.messages, key::MESSAGES)
+    }
+
+    fn chunks(&mut self) -> Result<&mut Table<'txn, &'static [u8; 16], &'static [u8]>, Fault> {
+        opened(self.txn, &mut self.chunks, key::CHUNKS)
+    }
+
+    fn meta(&mut self) -> Result<&mut Table<'txn, &'static [u8], &'static [u8]>, Fault> {
+        opened(self.txn, &mut self.meta, key::META)
+    }
+}
+
+fn opened<'a, 'txn, K: redb::Key + 'static, V: redb::Value + 'static>(
+    txn: &'txn WriteTransaction,
+    slot: &'a mut Option<Table<'txn, K, V>>,
+    definition: redb::TableDefinition<'static, K, V>,
+) -> Result<&'a mut Table<'txn, K, V>, Fault> {
+    match slot {
+        Some(table) => Ok(table),
+        None => Ok(slot.insert(txn.open_table(definition)?)),
+    }
+}

@@ -1,0 +1,286 @@
+//! The store as its callers see it, on real files.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::types::{Message, StoredMessage, StreamId, Timestamp};
+
+const STREAM: StreamId = StreamId(1);
+
+fn open(dir: &TempDir) -> (Store, Recovered) {
+    Store::open(dir.path(), Options::default()).unwrap()
+}
+
+/// Submits and waits.
+fn commit(store: &Store, ops: impl IntoIterator<Item = Op>) -> Result<(), CommitError> {
+    let (sender, receiver) = mpsc::channel();
+    store.submit(ops.into_iter().collect(), move |result| sender.send(result).unwrap());
+    receiver.recv().unwrap()
+}
+
+fn message(seq: u64, payload: &[u8]) -> StoredMessage {
+    let message = Message::new(format!("subject.{seq}").as_bytes(), b"NATS/1.0\r\nA: b\r\n\r\n", payload);
+    StoredMessage { seq, time: Timestamp(1_000 + seq as i64), message }
+}
+
+fn put(seq: u64, payload: &[u8]) -> Op {
+    Op::PutMessage { stream: STREAM, message: message(seq, payload) }
+}
+
+fn put_stream(stream: StreamId) -> Op {
+    Op::PutStream { stream, config_json: Bytes::from_static(b"{}"), created: Timestamp(5) }
+}
+
+fn seqs(store: &Store, stream: StreamId) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    let report = store.scan(stream, |head| seqs.push(head.seq)).unwrap();
+    assert_eq!((report.rows, report.damaged.len()), (seqs.len() as u64, 0));
+    seqs
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let dir = TempDir::new().unwrap();
+    let payloads: Vec<Vec<u8>> = [0, 1, 128, 2900, 3100, 4044, 5000, 9000, 17_000, 70_000, 1 << 20]
+        .into_iter()
+        .enumerate()
+        .map(|(index, len)| vec![index as u8; len])
+        .collect();
+    let (store, recovered) = open(&dir);
+    assert!(recovered.streams.is_empty() && !recovered.repaired);
+    assert_eq!(store.new_stream_id(), STREAM);
+    commit(&store, [put_stream(STREAM)]).unwrap();
+    for (index, payload) in payloads.iter().enumerate() {
+        commit(&store, [put(index as u64 + 1, payload)]).unwrap();
+    }
+    store.close();
+    assert_eq!(commit(&store, [put_stream(STREAM)]), Err(CommitError::Closed));
+    assert_eq!(store.read(STREAM, 1), Err(ReadError::Closed));
+    drop(store);
+
+    let (store, recovered) = open(&dir);
+    assert_eq!(recovered.streams.len(), 1);
+    assert_eq!(recovered.streams[0].config_json, "{}");
+    assert_eq!(recovered.streams[0].created, Timestamp(5));
+    assert!(!recovered.repaired);
+    assert_eq!(store.new_stream_id(), StreamId(2));
+    for (index, payload) in payloads.iter().enumerate() {
+        let seq = index as u64 + 1;
+        assert_eq!(store.read(STREAM, seq).unwrap().unwrap(), message(seq, payload));
+    }
+    assert_eq!(store.read(STREAM, 99).unwrap(), None);
+    let all = store.read_range(STREAM, 0, usize::MAX, usize::MAX).unwrap();
+    assert_eq!(all.len(), payloads.len());
+    let some = store.read_range(STREAM, 3, 2, usize::MAX).unwrap();
+    assert_eq!(some.iter().map(|message| message.seq).collect::<Vec<_>>(), [3, 4]);
+    let few = store.read_range(STREAM, 3, usize::MAX, 200).unwrap();
+    assert_eq!(few.iter().map(|message| message.seq).collect::<Vec<_>>(), [3, 4]);
+    let mut lens = Vec::new();
+    store.scan(STREAM, |head| lens.push(head.payload_len)).unwrap();
+    assert_eq!(lens, payloads.iter().map(Vec::len).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_batches_are_done_in_order() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    let (sender, receiver) = mpsc::channel();
+    for seq in 1..=2000 {
+        let sender = sender.clone();
+        store.submit([put(seq, b"x")].into_iter().collect(), move |result| sender.send((seq, result)).unwrap());
+    }
+    for seq in 1..=2000 {
+        assert_eq!(receiver.recv().unwrap(), (seq, Ok(())));
+    }
+    assert_eq!(store.queued_bytes(), 0);
+    assert_eq!(seqs(&store, STREAM), (1..=2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn dropping_the_last_handle_commits_what_waits() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    for seq in 1..=100 {
+        store.submit([put(seq, b"x")].into_iter().collect(), |result| result.unwrap());
+    }
+    drop(store);
+    let (store, _) = open(&dir);
+    assert_eq!(seqs(&store, STREAM).len(), 100);
+}
+
+#[test]
+fn an_emptied_stream_keeps_its_last_sequence() {
+    let check = |remove: Vec<Op>, expected: Option<(u64, u64)>, left: &[u64]| {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = open(&dir);
+        commit(&store, [put_stream(STREAM)].into_iter().chain((1..=5).map(|seq| put(seq, b"x")))).unwrap();
+        for op in remove {
+            commit(&store, [op]).unwrap();
+        }
+        drop(store);
+        let (store, recovered) = open(&dir);
+        let floor = recovered.streams[0].floor;
+        assert_eq!(floor.map(|floor| (floor.first_seq, floor.last_seq)), expected);
+        assert_eq!(seqs(&store, STREAM), left);
+        if let Some(floor) = floor.filter(|floor| floor.last_seq == 5) {
+            assert_eq!(floor.last_time, Timestamp(1_005));
+        }
+        assert_eq!(store.reload(STREAM).unwrap().as_ref(), Some(&recovered.streams[0]));
+    };
+    let one = |seq| Op::RemoveMessage { stream: STREAM, seq };
+    let range = |from, to| Op::RemoveMessages { stream: STREAM, from, to };
+    let floor = |first_seq, last_seq| {
+        let floor = StreamFloor { first_seq, last_seq, last_time: Timestamp(1_005) };
+        Op::PutStreamFloor { stream: STREAM, floor }
+    };
+    check(vec![], None, &[1, 2, 3, 4, 5]);
+    check(vec![one(1), one(3)], None, &[2, 4, 5]);
+    check(vec![one(5)], Some((6, 5)), &[1, 2, 3, 4]);
+    check(vec![one(5), one(4)], Some((6, 5)), &[1, 2, 3]);
+    check(vec![one(5), put(6, b"x"), one(6)], Some((7, 6)), &[1, 2, 3, 4]);
+    check(vec![range(1, 4)], None, &[5]);
+    check(vec![range(2, u64::MAX)], Some((6, 5)), &[1]);
+    check(vec![range(1, 5), floor(9, 8)], Some((9, 8)), &[]);
+    check(vec![floor(3, 2)], Some((3, 5)), &[1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_long_removal_is_unseen_at_once_and_gone_soon() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    let big = vec![7; 5000];
+    let all = 1..=6000u64;
+    let puts = all.clone().map(|seq| put(seq, if seq % 100 == 0 { &big } else { b"x" }));
+    commit(&store, [put_stream(STREAM)].into_iter().chain(puts)).unwrap();
+    commit(&store, [Op::RemoveMessages { stream: STREAM, from: 1, to: 5990 }]).unwrap();
+    let left: Vec<u64> = (5991..=6000).collect();
+    assert_eq!(seqs(&store, STREAM), left);
+    assert_eq!(store.read(STREAM, 5990).unwrap(), None);
+    let range = store.read_range(STREAM, 1, 3, usize::MAX).unwrap();
+    assert_eq!(range.iter().map(|message| message.seq).collect::<Vec<_>>(), [5991, 5992, 5993]);
+    drop(store);
+    let (store, recovered) = open(&dir);
+    assert_eq!(seqs(&store, STREAM), left);
+    assert_eq!(recovered.streams[0].floor, None);
+}
+
+#[test]
+fn a_dropped_stream_is_gone_with_its_consumers_and_its_id() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    let (first, second) = (store.new_stream_id(), store.new_stream_id());
+    let consumer: Arc<str> = "c".into();
+    commit(&store, [put_stream(first), put_stream(second)]).unwrap();
+    for stream in [first, second] {
+        let messages = (1..=3000).map(|seq| Op::PutMessage { stream, message: message(seq, b"x") });
+        commit(&store, messages).unwrap();
+        let config_json = Bytes::from_static(b"{}");
+        let created = Timestamp(6);
+        commit(&store, [Op::PutConsumer { stream, consumer: consumer.clone(), config_json, created }]).unwrap();
+    }
+    commit(&store, [Op::DropStream { stream: second }]).unwrap();
+    assert_eq!(store.reload(second).unwrap(), None);
+    assert!(seqs(&store, second).is_empty());
+    drop(store);
+    let (store, recovered) = open(&dir);
+    assert_eq!(recovered.streams.iter().map(|stream| stream.id).collect::<Vec<_>>(), [first]);
+    assert_eq!(recovered.streams[0].consumers.len(), 1);
+    assert_eq!(recovered.orphans, []);
+    assert_eq!(seqs(&store, first).len(), 3000);
+    assert!(store.new_stream_id() > second);
+}
+
+#[test]
+fn a_consumers_rows_read_back_and_go_with_it() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    let state = ConsumerStateRow {
+        ack_floor_consumer_seq: 1,
+        ack_floor_stream_seq: 2,
+        delivered_consumer_seq: 3,
+        delivered_stream_seq: 4,
+    };
+    let mut block = AckBlock::empty(1);
+    block.set(4096);
+    block.set(8191);
+    let stream = STREAM;
+    let mut ops = vec![put_stream(stream)];
+    for name in ["a", "b", "bb"] {
+        let consumer: Arc<str> = name.into();
+        let config_json = Bytes::copy_from_slice(name.as_bytes());
+        ops.push(Op::PutConsumer { stream, consumer: consumer.clone(), config_json, created: Timestamp(7) });
+        ops.push(Op::PutConsumerState { stream, consumer: consumer.clone(), state });
+        ops.push(Op::PutAckBlock { stream, consumer: consumer.clone(), block: AckBlock::empty(0) });
+        ops.push(Op::PutAckBlock { stream, consumer: consumer.clone(), block: block.clone() });
+        ops.push(Op::RemoveAckBlock { stream, consumer: consumer.clone(), block: 0 });
+        for (seq, count) in [(9, 2), (10, 3)] {
+            let redelivery = Redelivery { seq, count };
+            ops.push(Op::PutRedelivery { stream, consumer: consumer.clone(), redelivery });
+        }
+        ops.push(Op::RemoveRedelivery { stream, consumer, seq: 9 });
+    }
+    ops.push(Op::DropConsumer { stream, consumer: "b".into() });
+    commit(&store, ops).unwrap();
+    drop(store);
+    let (_store, recovered) = open(&dir);
+    let expected: Vec<RecoveredConsumer> = ["a", "bb"]
+        .into_iter()
+        .map(|name| RecoveredConsumer {
+            name: name.into(),
+            config_json: Bytes::copy_from_slice(name.as_bytes()),
+            created: Timestamp(7),
+            state: Some(state),
+            acked: vec![block.clone()],
+            redeliveries: vec![Redelivery { seq: 10, count: 3 }],
+        })
+        .collect();
+    assert_eq!(recovered.streams[0].consumers, expected);
+}
+
+#[test]
+fn a_second_opening_is_refused_with_the_pid() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    let error = Store::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
+    drop(store);
+    open(&dir);
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let check = |content: Option<Vec<u8>>, expected: &str| {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("natterjack.redb");
+        drop(open(&dir));
+        let intact = std::fs::read(&file).unwrap();
+        let content = content.unwrap_or_else(|| intact[..intact.len() / 2].to_vec());
+        std::fs::write(&file, &content).unwrap();
+        let error = Store::open(dir.path(), Options::default()).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.to_string().contains("natterjack.redb"), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap(), content);
+    };
+    check(Some(Vec::new()), "it is empty");
+    check(Some(b"not a store".repeat(1000)), "damaged");
+    check(None, "damaged");
+
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let error = Store::open(&file, Options::default()).unwrap_err();
+    assert!(matches!(error, OpenError::NotADirectory { .. }), "{error}");
+}
+
+#[test]
+fn an_interrupted_first_creation_is_started_over() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("natterjack.redb.new"), b"half a database").unwrap();
+    drop(open(&dir));
+    assert!(!dir.path().join("natterjack.redb.new").exists());
+}
