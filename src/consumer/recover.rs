@@ -1,0 +1,91 @@
+//! A consumer from its rows: everything above the floor that is not marked as done is delivered again.
+
+use hashbrown::HashMap;
+
+use super::acked::Acked;
+use super::config::{AckPolicy, DeliverPolicy};
+use super::cursor::Cursor;
+use super::machine::{Consumer, Position, Setup};
+use super::rows::{AckBlock, ConsumerRows};
+use crate::stream::{Filter, Index};
+use crate::types::Timestamp;
+
+impl Consumer {
+    /// The consumer as its rows describe it. All of `index` is durable.
+    ///
+    /// Messages it is known to have delivered wait for their acks again, from now on. Deliveries that were not written
+    /// down are forgotten and made again, but acks for them are taken.
+    pub fn restore(setup: Setup, rows: ConsumerRows, index: &Index, now: Timestamp) -> Consumer {
+        let Some(state) = rows.state else {
+            // Created and never heard of again.
+            return Consumer::new(setup, index, index.last_seq(), now);
+        };
+        let delivered = Position {
+            consumer: state.delivered_consumer_seq.max(state.ack_floor_consumer_seq),
+            stream: state.delivered_stream_seq.max(state.ack_floor_stream_seq),
+        };
+        let floor = Position { consumer: state.ack_floor_consumer_seq, stream: state.ack_floor_stream_seq };
+        let visible = index.last_seq();
+        let skip_until = replayed_subjects_until(&setup, index);
+        let ahead = rows.acked.iter().flat_map(AckBlock::seqs).filter(|&seq| seq > delivered.stream);
+        let mut cursor = Cursor::resume(&setup.config, index, visible, delivered.stream, ahead, skip_until);
+
+        let mut out = Vec::new();
+        if setup.config.ack_policy != AckPolicy::None {
+            out = delivered_since(floor.stream, delivered.stream, skip_until, cursor.filter_mut(), index);
+        }
+        let mut consumer = Consumer::at(setup, cursor, delivered, floor, index, now);
+        consumer.recovered_until = visible;
+        consumer.acked = Acked::restore(rows.acked, floor.stream);
+        consumer.restore_pending(out, rows.redeliveries.iter().map(|row| (row.seq, row.count)).collect(), index, now);
+        consumer
+    }
+
+    /// Puts the delivered messages above the floor that are not done back among those that are out.
+    fn restore_pending(&mut self, out: Vec<u64>, mut counts: HashMap<u64, u64>, index: &Index, now: Timestamp) {
+        let mut consumer_seq = self.floor.consumer;
+        for seq in out {
+            // The original sequences are not stored; any ascending ones between floor and delivered serve.
+            consumer_seq = (consumer_seq + 1).min(self.delivered.consumer.max(1));
+            if self.acked.contains(seq) {
+                continue;
+            }
+            let count = counts.remove(&seq).unwrap_or(1);
+            let deadline = self.deadline(count, now);
+            self.pending.push(seq, consumer_seq, count, now, deadline);
+        }
+        for (seq, count) in counts {
+            // A count without a wait is left of a message delivered too often; of one that is gone, nothing is.
+            if index.exists(seq) && self.cursor.has_passed(seq) {
+                self.exceeded.insert(seq, count);
+            } else {
+                self.touched.insert(seq);
+            }
+        }
+    }
+}
+
+/// What the filter matches in `floor + 1 ..= delivered`, as far as it can have been delivered.
+fn delivered_since(floor: u64, delivered: u64, skip_until: u64, filter: &mut Filter, index: &Index) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    let mut from = floor + 1;
+    if from <= skip_until {
+        seqs = index.last_per_subject(filter, skip_until);
+        seqs.retain(|&seq| seq >= from && seq <= delivered);
+        from = skip_until + 1;
+    }
+    while let Some(seq) = index.next(from, filter).filter(|&seq| seq <= delivered) {
+        seqs.push(seq);
+        from = seq + 1;
+    }
+    seqs
+}
+
+/// Up to where a `last_per_subject` consumer delivers only the last message of each subject: the end of the stream when
+/// it was created, which the messages' times tell.
+fn replayed_subjects_until(setup: &Setup, index: &Index) -> u64 {
+    match setup.config.deliver_policy {
+        DeliverPolicy::LastPerSubject => index.seq_at_time(setup.created).saturating_sub(1),
+        _ => 0,
+    }
+}
