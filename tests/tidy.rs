@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["types"]),
     ("monitor", &["types", "config", "broker"]),
     ("coordinator", &["types", "client"]),
-    ("server", &["types", "config", "protocol", "broker", "storage", "client", "monitor", "coordinator"]),
+    ("server", &["types", "config", "protocol", "session", "broker", "storage", "client", "monitor", "coordinator"]),
     ("cli", &["types", "config", "client", "coordinator", "server"]),
 ];
 

@@ -1,12 +1,70 @@
 //! The command line: flags in, log lines, tables and exit codes out. Owns what a person sees; must not know how the
 //! broker works inside.
 
-pub mod agent;
-pub mod argv;
-pub mod connection;
-pub mod demo;
-pub mod failure;
-pub mod flags;
-pub mod log;
-pub mod table;
-pub mod task;
+mod agent;
+mod argv;
+mod connection;
+mod demo;
+mod failure;
+mod flags;
+mod log;
+mod serve;
+mod table;
+mod task;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::failure::Failure;
+use self::flags::{Command, CommandLine, SUBCOMMANDS};
+use crate::config::Config;
+
+/// The whole program: arguments in, exit code out.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = CommandLine::parse_from(argv::normalise(arguments, SUBCOMMANDS));
+    let like_nats_server = program_name() == "nats-server";
+    if line.version {
+        let version = if like_nats_server {
+            format!("nats-server: v{}", crate::server::NATS_VERSION)
+        } else {
+            format!("natterjack {}", env!("CARGO_PKG_VERSION"))
+        };
+        task::say(&version);
+        return ExitCode::SUCCESS;
+    }
+    let base = if like_nats_server { Config::nats_server() } else { Config::default() };
+    match line.command {
+        None => serve::run(&line.serve, base),
+        Some(Command::Serve(flags)) => serve::run(&flags, base),
+        Some(Command::Demo(demo)) => outcome(demo.run()),
+        Some(Command::Task(task)) => outcome(task.run()),
+        Some(Command::Agent(agent)) => outcome(agent.run()),
+    }
+}
+
+/// Runs a command that is a client; two threads are plenty for it.
+fn outcome(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let finished = match built {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => Err(Failure::new(failure::REFUSED, format!("cannot start threads: {error}"))),
+    };
+    match finished {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr().lock(), "{}: {}", program_name(), failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// What the program was called by, without folder and extension.
+fn program_name() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    Path::new(&called).file_stem().map_or_else(|| "natterjack".to_owned(), |name| name.to_string_lossy().into_owned())
+}

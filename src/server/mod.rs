@@ -4,16 +4,19 @@
 mod accept;
 mod connection;
 mod files;
+mod monitoring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Options};
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, ConfigError, Limits, Listen};
+use crate::monitor::{Identity, Monitor};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::types::{Timestamp, id};
@@ -26,20 +29,25 @@ pub const NATS_VERSION: &str = "2.12.0";
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("Error listening on port: {address}, {source}{}", listen_hint(.source))]
-    Listen { address: String, source: std::io::Error },
+    #[error("Error listening on port: {address}, {source}{}", listen_hint(.source, .flag))]
+    Listen { address: String, source: std::io::Error, flag: &'static str },
     #[error("could not write {path}: {source}")]
     File { path: String, source: std::io::Error },
 }
 
-fn listen_hint(error: &std::io::Error) -> &'static str {
+/// What to do about it; `flag` chooses the port.
+fn listen_hint(error: &std::io::Error, flag: &str) -> String {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            "\n  Another program listens there. Stop it, or choose another port with -p (-p -1 takes any free one)."
+        std::io::ErrorKind::AddrInUse => format!(
+            "\n  Another program listens there. Stop it, or choose another port with {flag} ({flag} -1 takes any free one)."
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("\n  This user may not listen there. Choose a port above 1023 with {flag}.")
         }
-        std::io::ErrorKind::PermissionDenied => "\n  This user may not listen there. Choose a port above 1023 with -p.",
-        std::io::ErrorKind::AddrNotAvailable => "\n  This machine has no such address. Choose another one with -a.",
-        _ => "",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "\n  This machine has no such address. Choose another one with -a.".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -49,6 +57,7 @@ pub struct Server {
     config: Config,
     broker: Arc<Broker>,
     client_address: Option<SocketAddr>,
+    monitor_address: Option<SocketAddr>,
     /// Cancelled first: no further connections.
     stop_accepting: CancellationToken,
     /// Cancelled second: connections flush and close.
@@ -64,20 +73,22 @@ impl Server {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         config.check()?;
-        let listener = match &config.listen {
-            Some(listen) => {
-                let bound = accept::bind(listen).await;
-                Some(bound.map_err(|source| StartError::Listen { address: listen.to_string(), source })?)
-            }
-            None => None,
-        };
+        let listener = listen(config.listen.as_ref(), "-p").await?;
+        let monitor_listener = listen(config.monitor.as_ref(), "-m").await?;
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Broker::new(first_info(&config, client_address), options(&config.limits), Timestamp::now());
 
         let tasks = TaskTracker::new();
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
-        let files = files::RunFiles::write(&config, client_address, None)?;
+        let files = files::RunFiles::write(&config, client_address, monitor_address)?;
+        if let (Some(listener), Some(address)) = (monitor_listener, monitor_address) {
+            let identity = identity(&broker, client_address, address);
+            let source = Arc::new(monitoring::BrokerSource::new(broker.clone()));
+            let monitor = Monitor::new(identity, config.limits.clone(), source);
+            tasks.spawn(monitor.serve(listener, stop_accepting.clone()));
+        }
         if let Some(listener) = listener {
             let accepting = accept::accept(listener, broker.clone(), tasks.clone(), stop_connections.clone());
             let stop = stop_accepting.clone();
@@ -88,7 +99,7 @@ impl Server {
                 }
             });
         }
-        Ok(Server { config, broker, client_address, stop_accepting, stop_connections, tasks, files })
+        Ok(Server { config, broker, client_address, monitor_address, stop_accepting, stop_connections, tasks, files })
     }
 
     pub fn config(&self) -> &Config {
@@ -102,6 +113,11 @@ impl Server {
     /// Where clients connect; `None` when the broker serves only its own process.
     pub fn client_address(&self) -> Option<SocketAddr> {
         self.client_address
+    }
+
+    /// Where the monitoring endpoints answer; `None` when they are off.
+    pub fn monitor_address(&self) -> Option<SocketAddr> {
+        self.monitor_address
     }
 
     /// `nats://host:port` for clients on this machine; empty when nothing listens.
@@ -145,6 +161,24 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         });
     }
     address
+}
+
+async fn listen(on: Option<&Listen>, flag: &'static str) -> Result<Option<TcpListener>, StartError> {
+    let Some(on) = on else { return Ok(None) };
+    let bound = accept::bind(on).await;
+    bound.map(Some).map_err(|source| StartError::Listen { address: on.to_string(), source, flag })
+}
+
+fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: SocketAddr) -> Identity {
+    let info = broker.info();
+    Identity {
+        server_id: info.server_id,
+        server_name: info.server_name,
+        version: info.version,
+        listen,
+        monitor,
+        start: broker.started,
+    }
 }
 
 fn first_info(config: &Config, address: Option<SocketAddr>) -> Info {

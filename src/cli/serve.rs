@@ -1,0 +1,170 @@
+//! `natterjack` and `natterjack serve`: start, say where everything is, wait to be stopped, stop in order.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use tracing::{info, warn};
+
+use super::flags::ServeFlags;
+use super::log;
+use crate::config::{Config, Listen};
+use crate::server::{Server, StartError};
+
+/// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
+pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
+    let config = flags.config(base);
+    if let Err(error) = log::start(config.log_level, flags.log.as_deref()) {
+        let path = flags.log.as_deref().unwrap_or("the log".as_ref()).display().to_string();
+        return failed(&format!("cannot write {path}: {error}\n  Choose another file with -l."));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn failed(text: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "{}: {text}", super::program_name());
+    ExitCode::FAILURE
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    // From here on a signal is an orderly stop, even while the store is being opened.
+    let mut signals = Signals::listen();
+    let starting = Server::start(config);
+    let server = tokio::select! {
+        started = starting => started?,
+        name = signals.next() => {
+            info!("Trapped \"{name}\" signal while starting");
+            return Ok(());
+        }
+    };
+    announce(&server);
+    let name = signals.next().await;
+    info!("Trapped \"{name}\" signal");
+    info!("Initiating Shutdown...");
+    tokio::select! {
+        () = server.stop() => info!("Server Exiting.."),
+        // Who asks twice is in a hurry; what was acknowledged is on disk.
+        name = signals.next() => warn!("Trapped a second \"{name}\" signal, exiting at once"),
+    }
+    Ok(())
+}
+
+/// The lines that people and test harnesses look for, then what to try next.
+fn announce(server: &Server) {
+    let config = server.config();
+    info!("Starting natterjack {}", env!("CARGO_PKG_VERSION"));
+    if let Some(listen) = &config.listen
+        && !listen.is_loopback()
+    {
+        warn!(
+            "{listen} can be reached from other machines, and nobody is asked who they are: anyone may read and write"
+        );
+    }
+    if let Some(address) = server.monitor_address() {
+        info!("Starting http monitor on {address}");
+    }
+    if let Some(address) = server.client_address() {
+        info!("Listening for client connections on {address}");
+    }
+    if config.jetstream {
+        info!("Store Directory: \"{}\"", config.store_dir.display());
+    }
+    info!("Server is ready");
+    let lines = welcome(config, &server.client_url(), server.monitor_address().map(|address| address.to_string()));
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(std::io::stderr().lock(), "\n{}\n", lines.join("\n"));
+    } else {
+        for line in lines.iter().filter(|line| !line.is_empty()) {
+            info!("{line}");
+        }
+    }
+}
+
+fn welcome(config: &Config, url: &str, monitor: Option<String>) -> Vec<String> {
+    let mut lines = vec![format!(
+        "  natterjack {}: a NATS broker with durable streams and a task coordinator",
+        env!("CARGO_PKG_VERSION")
+    )];
+    let mut fact = |name: &str, value: &str| lines.push(format!("  {name:<12}{value}"));
+    fact("clients", url);
+    if let Some(monitor) = &monitor {
+        fact("monitoring", &format!("http://{monitor}"));
+    }
+    if config.jetstream {
+        fact("data", &format!("{} (on disk before it is acknowledged)", config.store_dir.display()));
+    } else {
+        fact("data", "nothing is kept: JetStream is off");
+    }
+    // Commands find the default address by themselves.
+    let default = Listen::loopback(4222).to_string();
+    let server = if url == format!("nats://{default}") { String::new() } else { format!(" -s {url}") };
+    lines.push(String::new());
+    lines.push("  Try next, in another terminal:".to_owned());
+    if config.coordinator {
+        lines.push(format!("    natterjack demo{server}"));
+        lines.push(format!("    natterjack task submit{server} 'say hello'"));
+    }
+    lines.push(format!("    nats{server} sub '>'"));
+    lines
+}
+
+/// What asks the program to end.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Signals {
+        use tokio::signal::unix::{SignalKind, signal};
+        Signals {
+            interrupt: signal(SignalKind::interrupt()).expect("SIGINT can be listened to"),
+            terminate: signal(SignalKind::terminate()).expect("SIGTERM can be listened to"),
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupt",
+            _ = self.terminate.recv() => "terminated",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Signals {
+        Signals {}
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let _ = tokio::signal::ctrl_c().await;
+        "interrupt"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_welcome_names_another_port_only_when_it_must() {
+        let config = Config::in_folder("/data");
+        let lines = welcome(&config, "nats://127.0.0.1:4222", Some("127.0.0.1:8222".into())).join("\n");
+        assert!(lines.contains("monitoring  http://127.0.0.1:8222"), "{lines}");
+        assert!(lines.contains("data        /data (on disk"), "{lines}");
+        assert!(lines.contains("    natterjack demo\n"), "{lines}");
+        let lines = welcome(&config, "nats://127.0.0.1:5000", None).join("\n");
+        assert!(lines.contains("    nats -s nats://127.0.0.1:5000 sub '>'"), "{lines}");
+        assert!(!lines.contains("monitoring"), "{lines}");
+    }
+}
