@@ -113,6 +113,7 @@ pub fn refused(error: &ApiError) -> Failure {
         30410 => (REFUSED, "\n`natterjack task get` shows how it ended; failed and canceled ones can be requeued."),
         30411 => (REFUSED, "\nChoose another --id, or leave it out for a fresh one."),
         30412 => (REFUSED, "\n`natterjack agent ls` shows the labels there are."),
+        30425 => (REFUSED, "\n`natterjack task get` shows why; `natterjack task requeue` gives it a new run."),
         30429 => (REFUSED, "\nTry again when some of its tasks are done."),
         _ => (REFUSED, ""),
     };

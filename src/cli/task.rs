@@ -28,7 +28,7 @@ enum Action {
     Submit(Submit),
     /// Show one task.
     Get { id: String },
-    /// List tasks, the newest last.
+    /// List tasks, the newest first.
     #[command(visible_alias = "list")]
     Ls(List),
     /// Wait until a task is finished and print its result.
@@ -71,12 +71,12 @@ struct Submit {
     /// 0 (first) to 9.
     #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
-    /// Tasks of one key take turns with those of other keys.
-    #[arg(long)]
-    key: Option<String>,
-    /// Ids of tasks that must be completed first, joined by commas.
-    #[arg(long, value_name = "IDS")]
-    after: Option<String>,
+    /// When it may begin: an RFC 3339 time, or a duration from now.
+    #[arg(long, value_name = "WHEN")]
+    not_before: Option<String>,
+    /// When it is given up: an RFC 3339 time, or a duration from now.
+    #[arg(long, value_name = "WHEN")]
+    deadline: Option<String>,
     /// Longest time one attempt may take.
     #[arg(long, value_name = "DURATION", value_parser = table::duration)]
     timeout: Option<Duration>,
@@ -99,7 +99,7 @@ struct List {
     /// Only tasks of this queue.
     #[arg(short, long, value_name = "NAME")]
     queue: Option<String>,
-    /// Only tasks in this state: submitted, working, input-required, completed, failed, canceled, rejected.
+    /// Only tasks in this state: submitted, working, completed, failed, canceled, rejected.
     #[arg(long)]
     state: Option<String>,
     /// Only tasks of this agent.
@@ -179,8 +179,8 @@ impl Submit {
             ("Task-Requires", text(&self.requires)),
             ("Task-Prefer", text(&self.prefer)),
             ("Task-Priority", self.priority.map(|priority| priority.to_string())),
-            ("Task-Key", text(&self.key)),
-            ("Task-After", text(&self.after)),
+            ("Task-Not-Before", text(&self.not_before)),
+            ("Task-Deadline", text(&self.deadline)),
             ("Task-Timeout", self.timeout.map(seconds)),
             ("Task-Max-Attempts", self.max_attempts.map(|attempts| attempts.to_string())),
             ("Task-Result-To", text(&self.result_to)),

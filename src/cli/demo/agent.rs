@@ -51,7 +51,7 @@ pub struct Agent {
 struct Post {
     stream: String,
     consumer: String,
-    resume: Value,
+    resume: String,
 }
 
 impl Agent {
@@ -62,7 +62,7 @@ impl Agent {
     pub async fn start(role: Role, id: String, url: &str, queue: &str, ledger: Arc<Ledger>) -> Result<Agent, Failure> {
         let options = ConnectOptions { name: id.clone(), ..ConnectOptions::default() };
         let client = Client::connect_with(url, options).await.map_err(|error| Failure::client(url, &error))?;
-        let post = register(&client, role, &id, queue, &Value::Null).await.map_err(|error| refused(&error))?;
+        let post = register(&client, role, &id, queue, "").await.map_err(|error| refused(&error))?;
         let life = Life { role, id, queue: queue.to_owned(), client: client.clone(), ledger };
         Ok(Agent { role, client, working: tokio::spawn(life.work(post)) })
     }
@@ -204,7 +204,7 @@ async fn register(
     role: Role,
     id: &str,
     queue: &str,
-    resume: &Value,
+    resume: &str,
 ) -> Result<Post, crate::types::ApiError> {
     let card = json!({
         "labels": role.labels,
@@ -222,7 +222,7 @@ async fn register(
     }
     let post: Value = serde_json::from_slice(answer.payload()).map_err(|error| unavailable(error.to_string()))?;
     let text = |field: &str| post[field].as_str().unwrap_or_default().to_owned();
-    Ok(Post { stream: text("stream"), consumer: text("consumer"), resume: post["resume"].clone() })
+    Ok(Post { stream: text("stream"), consumer: text("consumer"), resume: text("resume") })
 }
 
 #[cfg(test)]
