@@ -71,6 +71,9 @@ struct Submit {
     /// 0 (first) to 9.
     #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
+    /// Tasks of one key take turns with those of other keys.
+    #[arg(long)]
+    key: Option<String>,
     /// When it may begin: an RFC 3339 time, or a duration from now.
     #[arg(long, value_name = "WHEN")]
     not_before: Option<String>,
@@ -179,6 +182,7 @@ impl Submit {
             ("Task-Requires", text(&self.requires)),
             ("Task-Prefer", text(&self.prefer)),
             ("Task-Priority", self.priority.map(|priority| priority.to_string())),
+            ("Task-Key", text(&self.key)),
             ("Task-Not-Before", text(&self.not_before)),
             ("Task-Deadline", text(&self.deadline)),
             ("Task-Timeout", self.timeout.map(seconds)),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Options};
+use crate::client::{Client, ClientError, ConnectOptions};
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::monitor::{Identity, Monitor};
 use crate::protocol::Info;
@@ -123,6 +124,14 @@ impl Server {
     /// `nats://host:port` for clients on this machine; empty when nothing listens.
     pub fn client_url(&self) -> String {
         self.client_address.map(|address| format!("nats://{}", reachable(address))).unwrap_or_default()
+    }
+
+    /// A client inside the process. It lives as long as the server.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn connect(&self) -> Result<Client, ClientError> {
+        Client::attach(self.connect_in_process(), ConnectOptions::default()).await
     }
 
     /// A connection from inside the process: one end of a byte stream whose other end is served like any client.
