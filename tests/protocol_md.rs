@@ -5,6 +5,9 @@
 //! matched the first time; in a `C:` line `<word>` stands for that. `<len>` in a `C:` line is the size of the line after it,
 //! `<hlen>` and `<tlen>` the sizes of the header block after it and of that with the payload line. `S: (closed)` is the end
 //! of the connection. Within a block everything happens on one broker with an empty store.
+//!
+//! With `NATTERJACK_TRANSCRIPT_SERVER=host:port` the same lines are said to whatever serves there, such as the real
+//! nats-server, to see which of them are ours alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,8 +116,16 @@ struct Peer {
 
 async fn run(mut steps: Vec<Step>) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let server = Server::start(Config::on_free_ports(folder.path())).await.map_err(|error| error.to_string())?;
-    let address = server.client_address().expect("it listens");
+    let other = std::env::var("NATTERJACK_TRANSCRIPT_SERVER").ok();
+    let (server, address) = match other {
+        Some(address) => (None, address),
+        None => {
+            let config = Config::on_free_ports(folder.path());
+            let server = Server::start(config).await.map_err(|error| error.to_string())?;
+            let address = server.client_address().expect("it listens").to_string();
+            (Some(server), address)
+        }
+    };
     let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
     let mut words = BTreeMap::new();
     // Sizes depend on captured words only if a transcript says so with a fixed size; then it is right as written.
@@ -122,7 +133,7 @@ async fn run(mut steps: Vec<Step>) -> Result<(), String> {
     for step in &steps {
         let (Step::Send { connection, .. } | Step::Expect { connection, .. }) = step;
         if !peers.contains_key(connection) {
-            let (reader, writer) = TcpStream::connect(address).await.map_err(|error| error.to_string())?.into_split();
+            let (reader, writer) = TcpStream::connect(&address).await.map_err(|error| error.to_string())?.into_split();
             peers.insert(connection.clone(), Peer { reader: BufReader::new(reader), writer });
         }
         let peer = peers.get_mut(connection).expect("it was just opened");
@@ -154,7 +165,9 @@ async fn run(mut steps: Vec<Step>) -> Result<(), String> {
         }
     }
     drop(peers);
-    server.stop().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
     Ok(())
 }
 
