@@ -174,7 +174,8 @@ async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<Clien
             Ok(()) => {}
             Err(reason) => {
                 if reason == Closed::SlowConsumer {
-                    cut_slow_consumer(&broker, &client, "Slow Consumer (Pending Bytes)");
+                    let max = broker.options.pending_bytes_max;
+                    cut_slow_consumer(&broker, &client, &format!("MaxPending of {max} Exceeded"));
                 }
                 let _ = writer.shutdown().await;
                 return;
@@ -182,7 +183,8 @@ async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<Clien
         }
         if !write_whole(&mut writer, &buffer, &client.outbox, broker.options.write_deadline).await {
             if client.outbox.closed().is_none_or(|reason| reason == Closed::SlowConsumer) {
-                cut_slow_consumer(&broker, &client, "Slow Consumer (Write Deadline)");
+                let deadline = broker.options.write_deadline;
+                cut_slow_consumer(&broker, &client, &format!("WriteDeadline of {deadline:?} exceeded"));
             }
             client.outbox.close(Closed::Gone);
             return;
@@ -227,11 +229,8 @@ async fn write_whole<W: AsyncWrite + Unpin>(
     true
 }
 
+/// Counts and logs it in nats-server's words, which people grep for.
 fn cut_slow_consumer(broker: &Broker, client: &ClientState, reason: &str) {
     broker.count_slow_consumer();
-    let waiting = client.outbox.waiting_bytes();
-    info!(
-        "{} - cid:{} - {reason}: {waiting} bytes were waiting; the client is disconnected",
-        client.address, client.id
-    );
+    info!("{} - cid:{} - Slow Consumer Detected: {reason}", client.address, client.id);
 }

@@ -194,3 +194,30 @@ async fn a_subscriber_that_never_reads_is_cut_and_others_go_on() {
     assert_eq!(server.broker().totals().slow_consumers, 1);
     server.stop().await;
 }
+
+/// A part of the broker with a defect.
+struct Defective;
+
+impl natterjack::broker::Service for Defective {
+    fn call(&self, _request: natterjack::broker::Inbound) {
+        panic!("a defect, as this test wants it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_ends_one_connection_and_not_the_server() {
+    let (server, _folder) = start().await;
+    server.broker().account.add_service(b"defect", std::sync::Arc::new(Defective)).unwrap();
+    let bystander = connect(&server).await;
+    let mut subscriber = bystander.subscribe("news").await.unwrap();
+    settle(&bystander).await;
+    let mut victim = tokio::net::TcpStream::connect(server.client_address().unwrap()).await.unwrap();
+    victim.write_all(b"CONNECT {\"verbose\":false}\r\nSUB news 1\r\nPUB defect 0\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, victim.read_to_end(&mut rest)).await.expect("the connection ends").unwrap();
+    // Its subscription went with it, and everyone else is served.
+    bystander.publish("news", "still here".into()).await.unwrap();
+    assert_eq!(next(&mut subscriber).await.payload, "still here");
+    assert_eq!(server.broker().client_count(), 1);
+    server.stop().await;
+}
