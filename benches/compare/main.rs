@@ -22,7 +22,7 @@ mod wire;
 
 use clap::{Parser, ValueEnum};
 use report::{Figures, Side};
-use rows::{ROWS, Row, Scale};
+use rows::{Outcome, ROWS, Row, Scale};
 use std::process::ExitCode;
 use support::server::{Program, is_memory_backed};
 
@@ -116,14 +116,15 @@ fn compare(args: &Args) -> Result<bool, String> {
         for round in 1..=args.rounds {
             for &side in sides.iter().filter(|&&side| applies(row, side)) {
                 match (row.measure)(&program(side), &scale) {
-                    Ok(values) => {
-                        let shown: Vec<String> = row
-                            .lines
-                            .iter()
-                            .zip(&values)
-                            .map(|(line, &value)| report::figure(line.unit, value))
-                            .collect();
-                        eprintln!("{:<12} {round}/{} {:<20} {}", row.key, args.rounds, side.name(), shown.join("  "));
+                    Ok(Outcome { values, cpu_us }) => {
+                        let figures_of = row.lines.iter().zip(&values);
+                        let shown: Vec<String> =
+                            figures_of.map(|(line, &value)| report::figure(line.unit, value)).collect();
+                        let cpu = cpu_us.map_or(String::new(), |(server, load)| {
+                            format!("   (CPU per message: server {server:.2} us, load {load:.2} us)")
+                        });
+                        let shown = shown.join("  ");
+                        eprintln!("{:<12} {round}/{} {:<20} {shown}{cpu}", row.key, args.rounds, side.name());
                         figures.add(row.key, side, round, values);
                     }
                     Err(text) => {

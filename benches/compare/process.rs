@@ -1,8 +1,10 @@
 //! A load in a process of its own: this very executable, started again.
 
 use crate::load::{Load, Measured};
+use crate::support::server::cpu_of;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 pub struct Process {
     child: Child,
@@ -37,9 +39,14 @@ impl Process {
     }
 
     /// Waits for what it measured.
-    pub fn finish(mut self) -> Result<Measured, String> {
+    pub fn finish(&mut self) -> Result<Measured, String> {
         let line = self.read_line()?;
         serde_json::from_str(&line).map_err(|e| format!("{:?} said {line:?}: {e}", self.load))
+    }
+
+    /// Processor time it used so far, or in all.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.child.id())
     }
 
     fn read_line(&mut self) -> Result<String, String> {

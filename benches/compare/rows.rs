@@ -23,7 +23,7 @@ pub struct Row {
     pub also_always: bool,
     /// What only we have is not asked of the other.
     pub only_ours: bool,
-    pub measure: fn(&Program, &Scale) -> Result<Vec<f64>, String>,
+    pub measure: fn(&Program, &Scale) -> Result<Outcome, String>,
 }
 
 pub struct Line {
@@ -48,6 +48,39 @@ pub enum Bar {
     AtMostAlways(f64),
     /// Of our own figure, whatever theirs is.
     OwnAtMost(f64),
+}
+
+/// What one measurement gave.
+pub struct Outcome {
+    /// One figure per line of the row.
+    pub values: Vec<f64>,
+    /// Microseconds of processor time per message: the server's, and all load processes' together. Unlike a rate it does
+    /// not depend on what else the machine does; and a load that needs more than the server bounds the figure.
+    pub cpu_us: Option<(f64, f64)>,
+}
+
+impl From<f64> for Outcome {
+    fn from(value: f64) -> Outcome {
+        Outcome { values: vec![value], cpu_us: None }
+    }
+}
+
+/// The server's processor time from here on.
+struct Meter {
+    before: Duration,
+}
+
+impl Meter {
+    fn start(server: &Server) -> Meter {
+        Meter { before: server.cpu() }
+    }
+
+    fn stop(self, server: &Server, loads: &[&Process], count: u64, values: Vec<f64>) -> Outcome {
+        let per_message = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        let server_us = per_message(server.cpu().saturating_sub(self.before));
+        let load_us = per_message(loads.iter().map(|load| load.cpu()).sum());
+        Outcome { values, cpu_us: Some((server_us, load_us)) }
+    }
 }
 
 /// How many messages a measurement uses.
@@ -172,66 +205,79 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-fn core_publish(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+fn core_publish(program: &Program, scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let count = scale.count(10_000_000);
     let mut publisher = Process::start(Load::Publish { address: server.address(), subject: SUBJECT.into(), count })?;
+    let meter = Meter::start(&server);
     publisher.go()?;
     let measured = publisher.finish()?;
-    Ok(vec![per_second(count, measured.start_ns, measured.end_ns)])
+    let rate = per_second(count, measured.start_ns, measured.end_ns);
+    Ok(meter.stop(&server, &[&publisher], count, vec![rate]))
 }
 
-fn fan_out(program: &Program, count: u64, connections: usize) -> Result<Vec<f64>, String> {
+fn fan_out(program: &Program, count: u64, connections: usize) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let (address, subject) = (server.address(), SUBJECT.to_string());
     let mut subscriber =
         Process::start(Load::Subscribe { address: address.clone(), subject: subject.clone(), count, connections })?;
     let mut publisher = Process::start(Load::Publish { address, subject, count })?;
+    let meter = Meter::start(&server);
     subscriber.go()?;
     publisher.go()?;
     let start_ns = publisher.finish()?.start_ns;
     let end_ns = subscriber.finish()?.end_ns;
-    Ok(vec![per_second(count * connections as u64, start_ns, end_ns)])
+    let delivered = count * connections as u64;
+    let rate = per_second(delivered, start_ns, end_ns);
+    Ok(meter.stop(&server, &[&publisher, &subscriber], delivered, vec![rate]))
 }
 
-fn request_reply(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+fn request_reply(program: &Program, scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let (address, subject) = (server.address(), SUBJECT.to_string());
     let mut responder = Process::start(Load::Respond { address: address.clone(), subject: subject.clone() })?;
-    let mut requester = Process::start(Load::Request { address, subject, count: scale.count(30_000) })?;
+    let count = scale.count(30_000);
+    let mut requester = Process::start(Load::Request { address, subject, count })?;
+    let meter = Meter::start(&server);
     responder.go()?;
     requester.go()?;
     let measured = requester.finish()?;
-    Ok(vec![measured.p50_ns as f64 / 1e3, measured.p99_ns as f64 / 1e3])
+    let micros = vec![measured.p50_ns as f64 / 1e3, measured.p99_ns as f64 / 1e3];
+    Ok(meter.stop(&server, &[&responder, &requester], count, micros))
 }
 
-fn persist_sync(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+fn persist_sync(program: &Program, scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
     control.create_stream("limits")?;
-    let load =
-        Load::Persist { address: server.address(), subject: SUBJECT.into(), count: scale.count(5_000), window: 1 };
+    let count = scale.count(5_000);
+    let load = Load::Persist { address: server.address(), subject: SUBJECT.into(), count, window: 1 };
     let mut publisher = Process::start(load)?;
+    let meter = Meter::start(&server);
     publisher.go()?;
-    Ok(vec![publisher.finish()?.p50_ns as f64 / 1e3])
+    let micros = publisher.finish()?.p50_ns as f64 / 1e3;
+    Ok(meter.stop(&server, &[&publisher], count, vec![micros]))
 }
 
-fn persist_async(program: &Program, scale: &Scale) -> Result<Vec<f64>, String> {
+fn persist_async(program: &Program, scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let count = scale.durable_count(program, 500_000);
     let mut control = Control::connect(&server)?;
     control.create_stream("limits")?;
     let mut publisher = start_persist(&server, count)?;
+    let meter = Meter::start(&server);
     publisher.go()?;
     let measured = publisher.finish()?;
+    let rate = per_second(count, measured.start_ns, measured.end_ns);
+    let outcome = meter.stop(&server, &[&publisher], count, vec![rate]);
     let state = control.stream_state()?;
     if state["messages"] != count {
         return Err(format!("{count} messages acked, the stream says {state}"));
     }
-    Ok(vec![per_second(count, measured.start_ns, measured.end_ns)])
+    Ok(outcome)
 }
 
-fn fetch_and_ack(program: &Program, count: u64, workers: usize) -> Result<Vec<f64>, String> {
+fn fetch_and_ack(program: &Program, count: u64, workers: usize) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
     control.create_stream("limits")?;
@@ -240,22 +286,25 @@ fn fetch_and_ack(program: &Program, count: u64, workers: usize) -> Result<Vec<f6
     publisher.finish()?;
     control.create_consumer()?;
     let mut workers = start_workers(&server, workers)?;
+    let meter = Meter::start(&server);
     let start_ns = now_ns();
     workers.iter_mut().try_for_each(Process::go)?;
     control.wait(|control| {
         let info = control.call(&format!("CONSUMER.INFO.{STREAM}.{CONSUMER}"), &Value::Null)?;
         Ok(info["num_pending"] == 0 && info["num_ack_pending"] == 0)
     })?;
-    Ok(vec![per_second(count, start_ns, now_ns())])
+    let rate = per_second(count, start_ns, now_ns());
+    Ok(meter.stop(&server, &workers.iter().collect::<Vec<_>>(), count, vec![rate]))
 }
 
-fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Vec<f64>, String> {
+fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
     control.create_stream("workqueue")?;
     control.create_consumer()?;
     let mut workers = start_workers(&server, workers)?;
     let mut publisher = start_persist(&server, count)?;
+    let meter = Meter::start(&server);
     workers.iter_mut().try_for_each(Process::go)?;
     publisher.go()?;
     let start_ns = publisher.finish()?.start_ns;
@@ -263,29 +312,32 @@ fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Vec<f64>,
         let state = control.stream_state()?;
         Ok(state["messages"] == 0 && state["last_seq"] == count)
     })?;
-    Ok(vec![per_second(count, start_ns, now_ns())])
+    let rate = per_second(count, start_ns, now_ns());
+    let loads: Vec<&Process> = workers.iter().chain([&publisher]).collect();
+    Ok(meter.stop(&server, &loads, count, vec![rate]))
 }
 
-fn idle_memory(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+fn idle_memory(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
     control.wire.round_trip().map_err(|e| e.to_string())?;
     // What start-up leaves behind settles within this.
     std::thread::sleep(Duration::from_millis(500));
-    Ok(vec![server.resident_bytes()? as f64])
+    Ok((server.resident_bytes()? as f64).into())
 }
 
-fn idle_connections(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+fn idle_connections(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     Control::connect(&server)?;
     std::thread::sleep(Duration::from_millis(500));
     let before = server.resident_bytes()?;
     let _connections = Process::start(Load::Idle { address: server.address(), count: IDLE_CONNECTIONS })?;
     std::thread::sleep(Duration::from_millis(500));
-    Ok(vec![server.resident_bytes()?.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64])
+    let more = server.resident_bytes()?.saturating_sub(before);
+    Ok((more as f64 / IDLE_CONNECTIONS as f64).into())
 }
 
-fn start_up(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
+fn start_up(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     let mut millis = Vec::new();
     for _ in 0..5 {
         let port = free_port();
@@ -308,7 +360,7 @@ fn start_up(program: &Program, _scale: &Scale) -> Result<Vec<f64>, String> {
         millis.push(began.elapsed().as_secs_f64() * 1e3);
     }
     millis.sort_unstable_by(f64::total_cmp);
-    Ok(vec![millis[millis.len() / 2]])
+    Ok(millis[millis.len() / 2].into())
 }
 
 fn start_persist(server: &Server, count: u64) -> Result<Process, String> {

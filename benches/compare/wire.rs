@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-const READ_BUFFER_BYTES: usize = 1 << 20;
+const READ_BUFFER_BYTES: usize = 1 << 18;
 /// With less room than this behind what is buffered, the rest moves to the front before the next read.
 const READ_ROOM_BYTES: usize = 1 << 16;
 /// Far above what any server here takes to answer; a hang is an error, not a figure.
