@@ -7,6 +7,7 @@
 pub mod lock;
 pub mod nats_server;
 pub mod server;
+pub mod toolchain;
 
 use std::path::PathBuf;
 

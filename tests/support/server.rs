@@ -17,6 +17,8 @@ pub struct Program {
     real: bool,
     /// Every nats-server write is synced to disk before its PubAck. Ours always does.
     sync_always: bool,
+    /// Config lines that give nats-server what ours has by default.
+    config: &'static str,
     extra: Vec<String>,
 }
 
@@ -24,19 +26,19 @@ impl Program {
     /// Our own binary, with its defaults.
     pub fn natterjack() -> Program {
         let path = PathBuf::from(env!("CARGO_BIN_EXE_natterjack"));
-        Program { path, real: false, sync_always: false, extra: Vec::new() }
+        Program { path, real: false, sync_always: false, config: "", extra: Vec::new() }
     }
 
     /// The real nats-server at `path`, with its defaults and JetStream on.
     pub fn nats_server(path: PathBuf) -> Program {
-        Program { path, real: true, sync_always: false, extra: Vec::new() }
+        Program { path, real: true, sync_always: false, config: "", extra: Vec::new() }
     }
 
     /// The program under test: ours, or the one that `NATTERJACK_TEST_SERVER` names (a real nats-server), by which a
     /// scenario itself can be checked.
     pub fn under_test() -> Program {
         match std::env::var_os("NATTERJACK_TEST_SERVER") {
-            Some(path) => Program::nats_server(path.into()),
+            Some(path) => Program { config: "max_payload: 8MB", ..Program::nats_server(path.into()) },
             None => Program::natterjack(),
         }
     }
@@ -139,6 +141,10 @@ impl Server {
         self.child.as_ref().expect("a running server").id()
     }
 
+    pub fn is_real(&self) -> bool {
+        self.program.real
+    }
+
     /// `host:port` of the client listener.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -202,15 +208,13 @@ impl Server {
         let port = |port: u16| if port == 0 { "-1".to_string() } else { port.to_string() };
         command.args(["-a", "127.0.0.1", "-p", &port(self.port), "-m", &port(self.monitoring_port)]);
         let store = self.dir.path().join("store");
-        if self.program.sync_always {
+        if self.program.real {
+            let sync = if self.program.sync_always { ", sync_interval: always" } else { "" };
             let config = self.dir.path().join("server.conf");
-            fs::write(&config, format!("jetstream {{ store_dir: {store:?}, sync_interval: always }}\n"))?;
+            fs::write(&config, format!("jetstream {{ store_dir: {store:?}{sync} }}\n{}\n", self.program.config))?;
             command.arg("-c").arg(config);
         } else {
             command.arg("-sd").arg(store);
-            if self.program.real {
-                command.arg("-js");
-            }
         }
         // `--flag=value`, which every spelling of flags understands.
         command.arg(format!("--ports_file_dir={}", self.dir.path().display())).args(&self.program.extra);

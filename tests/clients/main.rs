@@ -1,0 +1,12 @@
+//! The systems that must run on natterjack, each as a scenario with its real, unmodified client library, and the real
+//! `nats` command.
+//!
+//! Every scenario can be checked against the real server: `NATTERJACK_TEST_SERVER=/path/to/nats-server cargo test --test
+//! clients`.
+
+#![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
+
+mod languages;
+mod scenario;
+#[path = "../support/mod.rs"]
+mod support;

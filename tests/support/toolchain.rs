@@ -1,0 +1,132 @@
+//! Real clients in their own languages: each is prepared once under the target folder, whichever test needs it first.
+//!
+//! A machine without a toolchain runs the rest. What did not run is said past the test harness's capture, and on CI
+//! (`CI=true`) it is a failure.
+
+use super::{lock, target_dir};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Writes a line to the terminal even where the test harness captures output.
+pub fn announce(text: &str) {
+    // Nobody to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The prepared tool, or `None` after saying loudly that `test` does not run.
+///
+/// # Panics
+/// With `CI=true`, when it cannot be prepared.
+pub fn or_skip<T>(test: &str, prepared: Result<T, String>) -> Option<T> {
+    match prepared {
+        Ok(tool) => Some(tool),
+        Err(reason) if std::env::var("CI").is_ok_and(|value| value == "true") => panic!("{test} cannot run: {reason}"),
+        Err(reason) => {
+            announce(&format!("\n!!!! NOT RUN: {test}\n!!!! {reason}\n"));
+            None
+        }
+    }
+}
+
+/// The tests' folder of client projects.
+pub fn clients_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("clients")
+}
+
+fn toolchains_dir() -> PathBuf {
+    target_dir().join("toolchains")
+}
+
+/// A Python interpreter with nats-py of `version` (`latest` for the newest that the registry has).
+pub fn python(version: &str) -> Result<PathBuf, String> {
+    let venv = toolchains_dir().join(format!("python-nats-py-{version}"));
+    let package = if version == "latest" { "nats-py".into() } else { format!("nats-py=={version}") };
+    lock::once(&venv, &package, || {
+        announce(&format!("setting up Python with {package} ..."));
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", &package]))
+    })?;
+    Ok(venv.join("bin/python"))
+}
+
+/// A folder with the packages of `tests/clients/node/<name>` installed, its own modules and those all projects share.
+pub fn node(name: &str) -> Result<PathBuf, String> {
+    let shared = clients_dir().join("node");
+    let (project, copy) = (shared.join(name), toolchains_dir().join("node").join(name));
+    let manifest = read(&project.join("package.json"))?;
+    lock::once(&copy, &manifest, || {
+        announce(&format!("installing the packages of {name} ..."));
+        write(&copy.join("package.json"), &manifest)?;
+        run(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--no-package-lock"]).current_dir(&copy))
+    })?;
+    // Modules are found beside the script that imports them, so scripts are copied to where the packages are.
+    for folder in [&shared, &project] {
+        for entry in std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten() {
+            if entry.path().extension() == Some(OsStr::new("mjs")) {
+                let script = read(&entry.path())?;
+                write(&copy.join(entry.file_name()), &script)?;
+            }
+        }
+    }
+    Ok(copy)
+}
+
+/// The program built from the Go module `tests/clients/<name>`.
+pub fn go(name: &str) -> Result<PathBuf, String> {
+    go_build(&clients_dir().join(name), ".", &toolchains_dir().join(name).join("program"))
+}
+
+/// The `nats` command at the release that `tests/tools/go.mod` pins.
+pub fn nats_cli() -> Result<PathBuf, String> {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("tools");
+    go_build(&module, "github.com/nats-io/natscli/nats", &toolchains_dir().join("nats-cli").join("nats"))
+}
+
+fn go_build(module: &Path, package: &str, program: &Path) -> Result<PathBuf, String> {
+    let folder = program.parent().expect("a program lies in a folder");
+    let _lock = lock::DirLock::take(folder).map_err(|e| e.to_string())?;
+    if !program.exists() {
+        announce(&format!("building {package} of {} with Go, which takes a while ...", module.display()));
+    }
+    run(Command::new("go").args(["build", "-buildvcs=false", "-o"]).arg(program).arg(package).current_dir(module))?;
+    Ok(program.into())
+}
+
+/// The program built from the Cargo project `tests/clients/<name>`, which is no member of this package.
+pub fn cargo(name: &str) -> Result<PathBuf, String> {
+    let target = target_dir().join("clients");
+    let _lock = lock::DirLock::take(&target).map_err(|e| e.to_string())?;
+    let manifest = clients_dir().join(name).join("Cargo.toml");
+    // Package names have no dots.
+    let program = target.join("debug").join(name.replace('.', "_"));
+    if !program.exists() {
+        announce(&format!("building {name}, which takes a while ..."));
+    }
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(target)
+        .env_remove("CARGO_TARGET_DIR"))?;
+    Ok(program)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{program} cannot be run: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Err(format!("{command:?} failed, {}\n{out}{err}", output.status))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
