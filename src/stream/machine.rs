@@ -1,9 +1,22 @@
 //! One stream: its configuration, its index, and the events that change them.
+//!
+//! The events themselves are told in [`publish`](super::publish), [`batch`](super::batch), [`purge`](super::purge) and
+//! [`limits`](super::limits).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Changes, Filter, Index, Published, Removal, RemovalReason, StreamConfig, StreamState};
-use crate::types::{ApiError, Message, StoredMessage, Timestamp};
+use super::batch::Batches;
+use super::config::{Retention, Storage};
+use super::dedup::Dedup;
+use super::headers::PublishHeaders;
+use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState};
+use crate::types::{Message, StoredMessage, Timestamp};
+
+/// Messages expire in bursts at least this far apart, so that each burst is one transaction.
+const EXPIRY_SPACING: Duration = Duration::from_millis(50);
+/// Messages expired per call: bounds one transaction.
+const EXPIRY_SLICE: usize = 16 * 1024;
 
 /// Storage's number of a stream, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,15 +26,34 @@ pub struct StreamId(pub u32);
 #[derive(Debug)]
 pub struct Stream {
     id: StreamId,
-    config: Arc<StreamConfig>,
+    pub(super) config: Arc<StreamConfig>,
     created: Timestamp,
-    index: Index,
+    pub(super) index: Index,
+    pub(super) dedup: Dedup,
+    /// The last stored message's `Nats-Msg-Id`, empty when it had none.
+    pub(super) last_msg_id: Vec<u8>,
+    pub(super) batches: Batches,
+    /// No message expires before this.
+    expiry_not_before: Timestamp,
 }
 
 impl Stream {
     /// An empty stream; `config` has passed its check.
     pub fn new(id: StreamId, config: Arc<StreamConfig>, created: Timestamp) -> Stream {
-        Stream { id, config, created, index: Index::default() }
+        let mut index = Index::new();
+        if config.first_seq > 1 {
+            index.skip_to(config.first_seq - 1, Timestamp::ZERO);
+        }
+        Stream {
+            id,
+            created,
+            index,
+            dedup: Dedup::new(config.duplicate_window.duration()),
+            last_msg_id: Vec::new(),
+            batches: Batches::default(),
+            expiry_not_before: Timestamp::ZERO,
+            config,
+        }
     }
 
     pub fn id(&self) -> StreamId {
@@ -44,81 +76,45 @@ impl Stream {
         &self.index
     }
 
-    /// Recovery: one stored row, in ascending order of sequence.
-    pub fn restore(&mut self, seq: u64, time: Timestamp, subject: &[u8], _headers: &[u8], accounted_bytes: u64) {
-        self.index.append(seq, subject, accounted_bytes, time);
-    }
-
-    /// Recovery: what the rows alone cannot tell, after all of them.
-    pub fn restore_floor(&mut self, last_seq: u64, last_time: Timestamp, first_seq: u64) {
-        self.index.set_floor(first_seq, last_seq, last_time);
-    }
-
-    /// A message arrived on one of the stream's subjects. `interest` tells whether any consumer wants a subject; it is
-    /// asked in interest streams only.
-    ///
-    /// # Errors
-    /// As nats-server's PubAck error; nothing changed.
-    pub fn handle_publish(
-        &mut self,
-        message: &Message,
-        interest: &dyn Fn(&[u8]) -> bool,
-        now: Timestamp,
-        changes: &mut Changes,
-    ) -> Result<Published, ApiError> {
-        let seq = self.index.last_seq() + 1;
-        if self.config.retention == super::config::Retention::Interest && !interest(message.subject()) {
-            self.index.set_floor(seq + 1, seq, now);
-            changes.state_dirty = true;
-            return Ok(Published::NoInterest { seq });
+    /// What the stream's `state.bytes` and `max_bytes` count for a message: nats-server's sizes, which differ between its
+    /// file and memory stores.
+    pub fn accounted_bytes(&self, message: &Message) -> u64 {
+        let (subject, headers, payload) = (message.subject().len(), message.headers().len(), message.payload().len());
+        match self.config.storage {
+            Storage::File => StoredMessage::accounted_bytes(subject, headers, payload),
+            Storage::Memory => (subject + headers + payload) as u64 + 16,
         }
-        let accounted =
-            StoredMessage::accounted_bytes(message.subject().len(), message.headers().len(), message.payload().len());
-        self.index.append(seq, message.subject(), accounted, now);
-        changes.puts.push(StoredMessage { seq, time: now, message: message.clone() });
-        Ok(Published::Stored { seq })
+    }
+
+    /// Recovery: one stored row, in ascending order of sequence.
+    pub fn restore(&mut self, seq: u64, time: Timestamp, subject: &[u8], headers: &[u8], accounted_bytes: u64) {
+        self.index.append(seq, subject, accounted_bytes, time);
+        self.last_msg_id.clear();
+        if headers.is_empty() {
+            return;
+        }
+        if let Some(id) = PublishHeaders::parse(headers).msg_id {
+            self.last_msg_id.extend_from_slice(id);
+            self.dedup.insert(id, seq, time);
+        }
+    }
+
+    /// Recovery: what the rows alone cannot tell, after all of them. The first sequence follows from the two others
+    /// unless a message lives.
+    pub fn restore_floor(&mut self, last_seq: u64, last_time: Timestamp) {
+        if last_seq > self.index.last_seq() {
+            self.last_msg_id.clear();
+        }
+        self.index.skip_to(last_seq, last_time);
     }
 
     /// A new configuration that has passed its update check; stricter limits apply at once.
-    pub fn handle_update(&mut self, config: Arc<StreamConfig>, _now: Timestamp, _changes: &mut Changes) {
+    pub fn handle_update(&mut self, config: Arc<StreamConfig>, now: Timestamp, changes: &mut Changes) {
         self.config = config;
-    }
-
-    /// Removes what `filter` matches (everything without one), up to but not including `seq` when it is not 0, keeping
-    /// the last `keep`. Returns how many were removed.
-    ///
-    /// # Errors
-    /// On a sealed stream, or one that denies purges.
-    pub fn handle_purge(
-        &mut self,
-        filter: Option<&[u8]>,
-        seq: u64,
-        keep: u64,
-        changes: &mut Changes,
-    ) -> Result<u64, ApiError> {
-        let mut filter = filter.map_or(Filter::all(), |filter| Filter::new([filter]));
-        let end = if seq == 0 { u64::MAX } else { seq };
-        let count = self.index.count_from(0, &mut filter).saturating_sub(keep);
-        let mut purged = 0;
-        let mut from = 0;
-        while let Some(next) = self.index.next(from, &mut filter).filter(|next| *next < end && purged < count) {
-            self.remove(next, RemovalReason::Purge, changes);
-            purged += 1;
-            from = next + 1;
-        }
-        Ok(purged)
-    }
-
-    /// Deletes one message.
-    ///
-    /// # Errors
-    /// When there is none, and on a sealed stream or one that denies deletes.
-    pub fn handle_delete(&mut self, seq: u64, changes: &mut Changes) -> Result<(), ApiError> {
-        if self.remove(seq, RemovalReason::Delete, changes) {
-            Ok(())
-        } else {
-            Err(ApiError::SEQUENCE_NOT_FOUND.with(seq))
-        }
+        self.dedup.set_window(self.config.duplicate_window.duration(), now);
+        self.enforce_all_limits(changes);
+        self.expiry_not_before = Timestamp::ZERO;
+        self.handle_expiry(now, changes);
     }
 
     /// A consumer is done with a message. In interest and work-queue streams the message leaves unless `still_needed`
@@ -129,7 +125,7 @@ impl Stream {
         still_needed: &dyn Fn(u64, &[u8]) -> bool,
         changes: &mut Changes,
     ) -> bool {
-        if self.config.retention == super::config::Retention::Limits {
+        if self.config.retention == Retention::Limits {
             return false;
         }
         match self.index.subject_of(seq) {
@@ -138,50 +134,73 @@ impl Stream {
         }
     }
 
-    /// The set of consumers shrank. In interest streams every message that nobody needs any more leaves.
+    /// The consumers became fewer or want less. In interest streams every message that nobody needs any more leaves.
     pub fn handle_interest_lost(&mut self, still_needed: &dyn Fn(u64, &[u8]) -> bool, changes: &mut Changes) {
-        let mut from = 0;
-        while let Some(seq) = self.index.next(from, &mut Filter::all()) {
-            self.handle_consumed(seq, still_needed, changes);
-            from = seq + 1;
+        if self.config.retention != Retention::Interest {
+            return;
+        }
+        let needless: Vec<u64> = self
+            .index
+            .seqs(0)
+            .filter(|&seq| self.index.subject_of(seq).is_some_and(|subject| !still_needed(seq, subject)))
+            .collect();
+        for seq in needless {
+            self.remove(seq, RemovalReason::Consumed, changes);
         }
     }
 
-    /// Time passed: whatever is due at `now` happens, in bounded slices; ask [`Stream::next_deadline`] again after it.
+    /// Time passed: whatever is due at `now` happens, messages in bounded slices. Ask [`Stream::next_deadline`] again
+    /// after it.
     pub fn handle_expiry(&mut self, now: Timestamp, changes: &mut Changes) {
-        while self.next_deadline().is_some_and(|deadline| deadline <= now) {
+        self.dedup.expire(now);
+        self.batches.expire(now, changes);
+        if now < self.expiry_not_before {
+            return;
+        }
+        for _ in 0..EXPIRY_SLICE {
+            if self.first_expires().is_none_or(|at| at > now) {
+                self.expiry_not_before = now + EXPIRY_SPACING;
+                return;
+            }
             self.remove(self.index.first_seq(), RemovalReason::Age, changes);
         }
     }
 
     /// When [`Stream::handle_expiry`] wants to be called next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.config.max_age.is_zero() {
-            return None;
-        }
-        self.index.time_of(self.index.first_seq()).map(|time| time + self.config.max_age.duration())
+        let age = self.first_expires().map(|at| at.max(self.expiry_not_before));
+        [age, self.dedup.next_deadline(), self.batches.next_deadline()].into_iter().flatten().min()
     }
 
     /// Without `subjects`, `deleted` and the consumers, which only those who asked for them pay for.
     pub fn state(&self) -> StreamState {
-        let empty = self.index.is_empty();
+        let index = &self.index;
         StreamState {
-            messages: self.index.len(),
-            bytes: self.index.bytes(),
-            first_seq: if self.index.last_seq() == 0 { 0 } else { self.index.first_seq() },
-            first_time: self.index.time_of(self.index.first_seq()).unwrap_or_default(),
-            last_seq: self.index.last_seq(),
-            last_time: self.index.last_time(),
-            num_subjects: self.index.num_subjects(),
-            num_deleted: if empty { 0 } else { self.index.last_seq() + 1 - self.index.first_seq() - self.index.len() },
+            messages: index.len(),
+            bytes: index.bytes(),
+            first_seq: if index.last_seq() == 0 { 0 } else { index.first_seq() },
+            first_time: index.time_of(index.first_seq()).unwrap_or_default(),
+            last_seq: index.last_seq(),
+            last_time: index.last_time(),
+            num_subjects: index.num_subjects(),
+            num_deleted: index.num_deleted(),
             ..StreamState::default()
         }
     }
 
-    fn remove(&mut self, seq: u64, reason: RemovalReason, changes: &mut Changes) -> bool {
+    fn first_expires(&self) -> Option<Timestamp> {
+        if self.config.max_age.is_zero() {
+            return None;
+        }
+        Some(self.index.time_of(self.index.first_seq())? + self.config.max_age.duration())
+    }
+
+    /// Removes a message if it lives, and says whether it did.
+    pub(super) fn remove(&mut self, seq: u64, reason: RemovalReason, changes: &mut Changes) -> bool {
         let Some(row) = self.index.remove(seq) else { return false };
         changes.removes.push(Removal::One { seq, subject: row.subject, reason });
-        changes.state_dirty |= self.index.is_empty() || seq == self.index.last_seq();
+        // Without its last row a stream's rows no longer tell the last sequence.
+        changes.state_dirty |= seq == self.index.last_seq();
         true
     }
 }

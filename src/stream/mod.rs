@@ -6,12 +6,20 @@
 //!
 //! Reading order: [`config`], [`state`], [`changes`], [`index`] (the log as consumers see it), [`machine`].
 
+pub mod batch;
 pub mod changes;
 pub mod config;
+pub mod config_check;
+pub mod dedup;
 pub mod filter;
+pub mod headers;
 pub mod index;
+mod limits;
 pub mod machine;
+mod publish;
+mod purge;
 pub mod state;
+pub mod ttl;
 
 pub use changes::{AbandonReason, AbandonedBatch, Changes, Published, Removal, RemovalReason, SubjectRef};
 pub use config::StreamConfig;

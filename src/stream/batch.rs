@@ -1,0 +1,287 @@
+//! Atomic batch publish (ADR-50): messages wait here until their commit, which stores all of them or none
+//! (nats-server `processJetStreamAtomicBatchMsg`).
+//!
+//! Where we differ: nats-server stages in a store of its own, we in memory, so the bytes waiting per stream have a
+//! bound. A restart gives up open batches in both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hashbrown::{HashMap, HashSet};
+
+use super::config::Discard;
+use super::headers::{self, PublishHeaders};
+use super::limits::limit;
+use super::machine::Stream;
+use super::publish::{HEADERS_MAX, Rollup, check_unserved};
+use super::{AbandonReason, AbandonedBatch, Changes, Published};
+use crate::types::{ApiError, Message, Timestamp};
+
+/// Messages in one batch.
+const BATCH_MAX: u64 = 1000;
+/// Open batches in one stream.
+const OPEN_MAX: usize = 50;
+/// Bytes waiting in all of a stream's open batches.
+const STAGED_BYTES_MAX: usize = 256 << 20;
+/// A batch without a new message for this long is given up.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const ID_MAX: usize = 64;
+/// The level of the JetStream API served (ADR-44).
+pub const API_LEVEL: i64 = 5;
+
+/// A stream's open batches.
+#[derive(Debug, Default)]
+pub struct Batches {
+    open: BTreeMap<Box<[u8]>, Batch>,
+    staged_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Batch {
+    messages: Vec<Message>,
+    deadline: Timestamp,
+}
+
+impl Batches {
+    /// Batches waiting for their commit.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Gives up what is past its deadline.
+    pub fn expire(&mut self, now: Timestamp, changes: &mut Changes) {
+        while let Some(id) = self.open.iter().find(|(_, batch)| batch.deadline <= now).map(|(id, _)| id.clone()) {
+            self.abandon(&id, AbandonReason::Timeout, changes);
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.open.values().map(|batch| batch.deadline).min()
+    }
+
+    fn take(&mut self, id: &[u8]) -> Vec<Message> {
+        let messages = self.open.remove(id).map(|batch| batch.messages).unwrap_or_default();
+        self.staged_bytes -= messages.iter().map(|message| message.as_bytes().len()).sum::<usize>();
+        messages
+    }
+
+    fn abandon(&mut self, id: &[u8], reason: AbandonReason, changes: &mut Changes) {
+        self.take(id);
+        let batch_id = String::from_utf8_lossy(id).into_owned();
+        changes.abandoned_batches.push(AbandonedBatch { batch_id, reason });
+    }
+}
+
+/// What a batch's messages up to now would do, while the rest is checked.
+#[derive(Default)]
+struct Staged<'a> {
+    /// Messages and bytes by subject.
+    written: HashMap<&'a [u8], u64>,
+    messages: u64,
+    bytes: u64,
+    msg_ids: HashSet<&'a [u8]>,
+    /// The last sequences already expected, by subject.
+    expected: HashMap<&'a [u8], u64>,
+}
+
+impl Stream {
+    /// Open atomic batches.
+    pub fn open_batches(&self) -> usize {
+        self.batches.open()
+    }
+
+    pub(super) fn handle_batch_message(
+        &mut self,
+        id: &[u8],
+        message: &Message,
+        headers: &PublishHeaders,
+        interest: &dyn Fn(&[u8]) -> bool,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> Result<Published, ApiError> {
+        if self.config.sealed {
+            return Err(ApiError::STREAM_SEALED);
+        }
+        self.check_size(message)?;
+        if !self.config.allow_atomic {
+            return Err(ApiError::ATOMIC_PUBLISH_DISABLED);
+        }
+        if id.len() > ID_MAX {
+            return Err(ApiError::ATOMIC_PUBLISH_INVALID_BATCH_ID);
+        }
+        let sequence = headers.batch_sequence.ok_or(ApiError::ATOMIC_PUBLISH_MISSING_SEQ)?;
+        let at_end = headers.batch_commit == Some(b"eob");
+        // The end-of-batch marker is no message of the batch.
+        let size = sequence.saturating_sub(u64::from(at_end));
+        self.batches.expire(now, changes);
+        if !self.batches.open.contains_key(id) {
+            if sequence != 1 {
+                return Err(if size > BATCH_MAX {
+                    ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MAX)
+                } else {
+                    ApiError::ATOMIC_PUBLISH_INCOMPLETE_BATCH
+                });
+            }
+            if self.batches.open() >= OPEN_MAX {
+                return Err(ApiError::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT);
+            }
+            self.batches.open.insert(id.into(), Batch { messages: Vec::new(), deadline: now + TIMEOUT });
+        }
+        if headers.batch_commit.is_some_and(|commit| commit != b"1" && commit != b"eob") {
+            self.batches.take(id);
+            return Err(ApiError::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT);
+        }
+        if let Some(level) = headers.required_api_level
+            && std::str::from_utf8(level).ok().and_then(|l| l.parse().ok()).is_none_or(|l: i64| l > API_LEVEL)
+        {
+            self.batches.abandon(id, AbandonReason::RequirementsNotMet, changes);
+            return Err(ApiError::REQUIRED_API_LEVEL);
+        }
+        let batch = self.batches.open.get_mut(id).expect("it was opened above");
+        if batch.messages.len() as u64 + 1 != sequence || size == 0 {
+            self.batches.abandon(id, AbandonReason::Incomplete, changes);
+            return Err(ApiError::ATOMIC_PUBLISH_INCOMPLETE_BATCH);
+        }
+        if size > BATCH_MAX {
+            self.batches.abandon(id, AbandonReason::Large, changes);
+            return Err(ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MAX));
+        }
+        batch.deadline = now + TIMEOUT;
+        if !at_end {
+            let staged_bytes = self.batches.staged_bytes + message.as_bytes().len();
+            if staged_bytes > STAGED_BYTES_MAX {
+                self.batches.abandon(id, AbandonReason::Incomplete, changes);
+                return Err(ApiError::INSUFFICIENT_RESOURCES);
+            }
+            batch.messages.push(message.clone());
+            self.batches.staged_bytes = staged_bytes;
+        }
+        if headers.batch_commit.is_none() {
+            return Ok(Published::Staged);
+        }
+        let mut messages = self.batches.take(id);
+        if at_end && let Some(last) = messages.last_mut() {
+            *last = with_commit_header(last);
+        }
+        let seq = self.commit_batch(messages, interest, now, changes)?;
+        Ok(Published::BatchCommitted { batch_id: String::from_utf8_lossy(id).into_owned(), count: size, seq })
+    }
+
+    /// Checks every message against the log as it will be when its turn comes, then stores them all.
+    fn commit_batch(
+        &mut self,
+        messages: Vec<Message>,
+        interest: &dyn Fn(&[u8]) -> bool,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> Result<u64, ApiError> {
+        let parsed: Vec<PublishHeaders> =
+            messages.iter().map(|message| PublishHeaders::parse(message.headers())).collect();
+        let mut staged = Staged::default();
+        let mut rollups = Vec::with_capacity(messages.len());
+        for (message, headers) in messages.iter().zip(&parsed) {
+            rollups.push(self.check_staged(message, headers, &mut staged, now)?);
+        }
+        let mut seq = self.index.last_seq();
+        for ((message, headers), rollup) in messages.iter().zip(&parsed).zip(rollups) {
+            seq = if self.is_wanted(message.subject(), interest) {
+                self.store(message.clone(), self.accounted_bytes(message), headers, rollup, now, changes)
+            } else {
+                self.skip(headers, rollup, message.subject(), now, changes)
+            };
+        }
+        Ok(seq)
+    }
+
+    /// One message of a batch about to commit (nats-server `checkMsgHeadersPreClusteredProposal`).
+    fn check_staged<'a>(
+        &self,
+        message: &'a Message,
+        headers: &PublishHeaders<'a>,
+        staged: &mut Staged<'a>,
+        now: Timestamp,
+    ) -> Result<Option<Rollup>, ApiError> {
+        let subject = message.subject();
+        if headers.expected_last_msg_id.is_some() {
+            return Err(ApiError::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(headers::EXPECTED_LAST_MSG_ID));
+        }
+        if message.headers().len() > HEADERS_MAX {
+            return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
+        }
+        self.check_foreign_stream(headers)?;
+        if let Some(id) = headers.msg_id
+            && (!staged.msg_ids.insert(id) || self.dedup.find(id, now).is_some())
+        {
+            return Err(ApiError::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE);
+        }
+        if headers.stream_source.is_some() {
+            return Err(ApiError::MESSAGE_SOURCE_HDR_NOT_ALLOWED);
+        }
+        if let Some(expected) = headers.expected_last_sequence {
+            let last = self.index.last_seq() + staged.messages;
+            if expected != last {
+                return Err(ApiError::STREAM_WRONG_LAST_SEQUENCE.with(last));
+            }
+            // Only a batch's first message may expect one.
+            if staged.messages > 0 {
+                return Err(ApiError::STREAM_WRONG_LAST_SEQUENCE_CONSTANT);
+            }
+        }
+        if let Some(expected) = headers.expected_last_subject_sequence {
+            let asked = headers.expected_last_subject_sequence_subject.unwrap_or(subject);
+            if staged.written.contains_key(asked) {
+                return Err(ApiError::STREAM_WRONG_LAST_SEQUENCE_CONSTANT);
+            }
+            let last = *staged.expected.entry(asked).or_insert_with(|| self.last_for_expected(asked));
+            if last != expected {
+                return Err(ApiError::STREAM_WRONG_LAST_SEQUENCE.with(last));
+            }
+        } else if headers.expected_last_subject_sequence_subject.is_some() {
+            return Err(ApiError::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID);
+        }
+        check_unserved(headers)?;
+        let rollup = self.check_rollup(headers)?;
+        let invalid = match rollup {
+            Some(Rollup::Subject) if staged.written.contains_key(subject) => Some("batch rollup sub invalid"),
+            Some(Rollup::All) if staged.messages > 0 => Some("batch rollup all invalid"),
+            _ => None,
+        };
+        if let Some(why) = invalid {
+            return Err(ApiError::STREAM_ROLLUP_FAILED_F.with(why));
+        }
+        let of_subject = staged.written.entry(subject).or_insert(0);
+        *of_subject += 1;
+        let of_subject = *of_subject;
+        staged.messages += 1;
+        staged.bytes += self.accounted_bytes(message);
+        if self.config.discard == Discard::New {
+            let refused = |why: &str| Err(ApiError::STREAM_STORE_FAILED_F.with(why));
+            if self.index.len() + staged.messages > limit(self.config.max_msgs) {
+                return refused("maximum messages exceeded");
+            }
+            if self.index.bytes() + staged.bytes > limit(self.config.max_bytes) {
+                return refused("maximum bytes exceeded");
+            }
+            let of_subject = self.index.count_for(subject) + of_subject;
+            let most = limit(self.config.max_msgs_per_subject);
+            if self.config.discard_new_per_subject && rollup.is_none() && of_subject > most {
+                return refused("maximum messages per subject exceeded");
+            }
+        }
+        Ok(rollup)
+    }
+}
+
+/// A batch that an end-of-batch marker committed shows the commit on its last message.
+fn with_commit_header(message: &Message) -> Message {
+    let block = message.headers();
+    let open = block.strip_suffix(b"\r\n").unwrap_or(block);
+    let line = format!("{}: 1\r\n\r\n", headers::BATCH_COMMIT);
+    let mut bytes = BytesMut::with_capacity(message.as_bytes().len() + line.len());
+    bytes.extend_from_slice(message.subject());
+    bytes.extend_from_slice(open);
+    bytes.extend_from_slice(line.as_bytes());
+    bytes.extend_from_slice(message.payload());
+    Message::from_parts(bytes.freeze(), message.subject().len(), open.len() + line.len())
+}
