@@ -123,10 +123,10 @@ impl Consumer {
                 self.inactive_check = Some(after(now, threshold));
                 return;
             }
-            // Whoever got the last message may be at work until its wait ends.
-            if let Some(last) =
-                self.pending.last_deadline().map(|last| after(last, threshold)).filter(|&last| last > now)
-            {
+            // Whoever got a message may be at work until its wait ends, and be heard of only then.
+            let wait_end = |entry: &Entry| entry.deadline().max(self.deadline(entry.count, entry.sent));
+            let last = self.pending.iter().filter_map(wait_end).max().map(|last| after(last, threshold));
+            if let Some(last) = last.filter(|&last| last > now) {
                 self.inactive_check = Some(last);
                 return;
             }

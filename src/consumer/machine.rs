@@ -248,12 +248,10 @@ impl Consumer {
         // A purge moves both cursors past the hole it leaves (nats-server `purge`).
         if reason == RemovalReason::Purge && index.first_seq() > self.floor.stream + 1 {
             let first = index.first_seq();
-            if !self.cursor.has_passed(first - 1) {
-                self.cursor.jump(first, index);
-                self.delivered.stream = self.delivered.stream.max(first - 1);
-            }
-            let floor = if self.pending.is_empty() { self.delivered.stream } else { first - 1 };
-            self.raise_floor(Position { consumer: self.floor.consumer, stream: floor });
+            self.cursor.jump(first, index);
+            let passed = if self.pending.is_empty() { self.cursor.next_seq() - 1 } else { first - 1 };
+            self.delivered.stream = self.delivered.stream.max(passed);
+            self.raise_floor(Position { consumer: self.floor.consumer, stream: first - 1 });
             self.settle_floor();
         }
     }

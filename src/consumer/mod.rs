@@ -34,6 +34,9 @@ mod recover;
 pub mod rows;
 mod waiting;
 
+#[cfg(test)]
+mod tests;
+
 pub use ack::{Ack, AckAddress, AckKind};
 pub use advisory::Advisory;
 pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};

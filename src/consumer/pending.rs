@@ -37,6 +37,11 @@ impl Entry {
     pub(super) fn is_in_line(&self) -> bool {
         self.ticket != 0
     }
+
+    /// When its wait ends, while it is waiting.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        (self.deadline != NEVER).then_some(self.deadline)
+    }
 }
 
 /// All messages out without an ack.
@@ -268,11 +273,6 @@ impl Pending {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
-    }
-
-    /// When the last wait ends, of all messages.
-    pub(super) fn last_deadline(&self) -> Option<Timestamp> {
-        self.iter().map(|entry| entry.deadline).filter(|&deadline| deadline != NEVER).max()
     }
 
     /// Replaces all deadlines that are set, as after a change of the ack wait.

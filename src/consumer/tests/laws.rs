@@ -1,0 +1,352 @@
+//! The laws, under random events, against a model of maps and scans that knows nothing of rings, queues and bitmaps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ACK_WAIT: i64 = 30;
+const MAX_OUT: usize = 6;
+const MAX_DELIVER: u64 = 3;
+
+/// Times are seconds.
+#[derive(Clone, Debug)]
+enum Event {
+    Publish(bool),
+    /// Up to so many messages, one at a time.
+    Take(usize),
+    Ack(usize),
+    /// An ack for a sequence, delivered or not.
+    AckSeq(u64),
+    Nak(usize, Option<i64>),
+    Progress(usize),
+    Term(usize),
+    Delete(u64),
+    Purge,
+    Pass(i64),
+    Commit,
+    Crash,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => prop::bool::weighted(0.8).prop_map(Event::Publish),
+        6 => (1usize..4).prop_map(Event::Take),
+        6 => (0usize..8).prop_map(Event::Ack),
+        1 => (1u64..60).prop_map(Event::AckSeq),
+        2 => (0usize..8, prop::option::of(0i64..50)).prop_map(|(at, delay)| Event::Nak(at, delay)),
+        1 => (0usize..8).prop_map(Event::Progress),
+        1 => (0usize..8).prop_map(Event::Term),
+        1 => (1u64..60).prop_map(Event::Delete),
+        1 => prop::bool::weighted(0.1).prop_map(|purge| if purge { Event::Purge } else { Event::Pass(1) }),
+        2 => (1i64..40).prop_map(Event::Pass),
+        3 => Just(Event::Commit),
+        1 => Just(Event::Crash),
+    ]
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Out {
+    count: u64,
+    /// `None` while in line.
+    deadline: Option<i64>,
+}
+
+/// What a restart finds.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    floor: u64,
+    delivered: u64,
+    done: BTreeSet<u64>,
+    counts: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    /// Live messages that match.
+    wanted: BTreeSet<u64>,
+    last_seq: u64,
+    out: BTreeMap<u64, Out>,
+    line: Vec<u64>,
+    next: u64,
+    delivered: u64,
+    floor: u64,
+    done: BTreeSet<u64>,
+    exceeded: BTreeMap<u64, u64>,
+    recovered_until: u64,
+    now: i64,
+}
+
+impl Model {
+    fn pending(&self) -> u64 {
+        self.wanted.range(self.next..).filter(|seq| !self.done.contains(seq)).count() as u64
+    }
+
+    fn settle(&mut self) {
+        let floor = self.out.keys().next().map_or(self.delivered, |first| first - 1);
+        self.floor = self.floor.max(floor);
+    }
+
+    fn finish(&mut self, seq: u64) -> bool {
+        let was_first = self.out.keys().next() == Some(&seq);
+        let found = self.out.remove(&seq).is_some();
+        self.line.retain(|other| *other != seq);
+        if found {
+            self.done.insert(seq);
+            if was_first {
+                self.settle();
+            }
+        }
+        found
+    }
+
+    /// The wait of a message is over.
+    fn due(&mut self, seq: u64) {
+        let count = self.out[&seq].count;
+        if count >= MAX_DELIVER {
+            self.finish(seq);
+            self.exceeded.insert(seq, count);
+        } else if !self.line.contains(&seq) {
+            self.out.get_mut(&seq).unwrap().deadline = None;
+            self.line.push(seq);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = self.now;
+        let due: Vec<u64> =
+            self.out.iter().filter(|(_, out)| out.deadline.is_some_and(|at| at <= now)).map(|(&seq, _)| seq).collect();
+        due.into_iter().for_each(|seq| self.due(seq));
+    }
+
+    /// The next delivery: sequence and count.
+    fn deliver(&mut self) -> Option<(u64, u64)> {
+        let deadline = Some(self.now + ACK_WAIT);
+        if !self.line.is_empty() {
+            let seq = self.line.remove(0);
+            let out = self.out.get_mut(&seq).unwrap();
+            out.count += 1;
+            out.deadline = deadline;
+            return Some((seq, out.count));
+        }
+        if self.out.len() >= MAX_OUT {
+            return None;
+        }
+        let next = self.wanted.range(self.next..).copied().find(|seq| !self.done.contains(seq));
+        let Some(seq) = next else {
+            self.next = self.next.max(self.wanted.last().copied().unwrap_or(0) + 1);
+            return None;
+        };
+        self.next = seq + 1;
+        self.delivered = seq;
+        self.out.insert(seq, Out { count: 1, deadline });
+        Some((seq, 1))
+    }
+
+    fn ack(&mut self, seq: u64) {
+        if seq < self.next {
+            if !self.finish(seq) {
+                self.exceeded.remove(&seq);
+            }
+        } else if seq <= self.recovered_until && self.wanted.contains(&seq) {
+            self.done.insert(seq);
+        }
+    }
+
+    fn remove(&mut self, seq: u64) {
+        self.wanted.remove(&seq);
+        self.finish(seq);
+        self.exceeded.remove(&seq);
+    }
+
+    fn stored(&self) -> Stored {
+        let mut counts = self.exceeded.clone();
+        counts.extend(self.out.iter().filter(|(_, out)| out.count > 1).map(|(&seq, out)| (seq, out.count)));
+        Stored { floor: self.floor, delivered: self.delivered, done: self.done.clone(), counts }
+    }
+
+    fn restart(&mut self, stored: &Stored) {
+        let now = self.now;
+        self.done = stored.done.clone();
+        (self.floor, self.delivered, self.next) = (stored.floor, stored.delivered, stored.delivered + 1);
+        self.out.clear();
+        self.line.clear();
+        self.exceeded.clear();
+        for &seq in self.wanted.range(stored.floor + 1..).filter(|&&seq| seq <= stored.delivered) {
+            if !self.done.contains(&seq) {
+                let count = stored.counts.get(&seq).copied().unwrap_or(1);
+                self.out.insert(seq, Out { count, deadline: Some(now + ACK_WAIT) });
+            }
+        }
+        for (&seq, &count) in &stored.counts {
+            if self.wanted.contains(&seq) && seq < self.next && !self.out.contains_key(&seq) {
+                self.exceeded.insert(seq, count);
+            }
+        }
+        self.recovered_until = self.last_seq;
+    }
+}
+
+fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let config = ConsumerConfig {
+        filter_subject: "wanted".into(),
+        max_ack_pending: MAX_OUT as i64,
+        max_deliver: MAX_DELIVER as i64,
+        ack_wait: GoDuration::from_secs(ACK_WAIT),
+        ..explicit()
+    };
+    let mut world = World::new(config, &[]);
+    let mut model = Model { next: 1, now: 1, ..Model::default() };
+    let mut rows = ConsumerRows::default();
+    world.commit(&mut rows);
+    let mut stored = model.stored();
+    let mut durably_done: BTreeSet<u64> = BTreeSet::new();
+    let mut last_floor = SequenceInfo::default();
+
+    for event in events {
+        let nth = |at: usize| model.out.keys().nth(at).copied();
+        match event {
+            Event::Publish(wanted) => {
+                world.publish(if wanted { "wanted" } else { "other" });
+                model.last_seq += 1;
+                if wanted {
+                    model.wanted.insert(model.last_seq);
+                }
+            }
+            Event::Take(count) => {
+                world.poll();
+                model.pass_time();
+                for _ in 0..count {
+                    // A request that does not wait: it gets a message now or goes home.
+                    world.pull("r", r#"{"batch":1,"expires":1,"no_wait":true}"#);
+                    let expected = model.deliver();
+                    let lines = world.poll();
+                    let delivery = lines.iter().find(|line| line.contains('/'));
+                    let expected = expected.map(|(seq, count)| (seq.to_string(), format!("x{count}"), model.pending()));
+                    let found = delivery.map(|line| {
+                        let mut words = line.split([' ', '/']).skip(2);
+                        let (seq, _, count, pending) = (words.next(), words.next(), words.next(), words.next());
+                        let pending = pending.unwrap().trim_start_matches('+').parse::<u64>().unwrap();
+                        (seq.unwrap().to_owned(), count.unwrap().to_owned(), pending)
+                    });
+                    prop_assert_eq!(&found, &expected);
+                    if let Some((seq, count, _)) = &found {
+                        let seq: u64 = seq.parse().unwrap();
+                        prop_assert!(!durably_done.contains(&seq), "{} was durably acked", seq);
+                        prop_assert!(count != "x1" || model.out.len() <= MAX_OUT);
+                    }
+                    world.now.0 += 10;
+                    world.poll();
+                    world.now.0 -= 10;
+                }
+            }
+            Event::Ack(at) => {
+                if let Some(seq) = nth(at) {
+                    world.ack((seq, 0, 1), "");
+                    model.ack(seq);
+                }
+            }
+            Event::AckSeq(seq) => {
+                world.ack((seq, 0, 1), "+ACK");
+                model.ack(seq);
+            }
+            Event::Nak(at, delay) => {
+                if let Some(seq) = nth(at) {
+                    let payload = delay.map_or("-NAK".to_owned(), |delay| format!("-NAK {delay}s"));
+                    world.ack((seq, 0, 1), &payload);
+                    match delay {
+                        Some(delay) => {
+                            model.line.retain(|other| *other != seq);
+                            model.out.get_mut(&seq).unwrap().deadline = Some(model.now + delay);
+                        }
+                        None => model.due(seq),
+                    }
+                }
+            }
+            Event::Progress(at) => {
+                if let Some(seq) = nth(at) {
+                    world.ack((seq, 0, 1), "+WPI");
+                    model.line.retain(|other| *other != seq);
+                    model.out.get_mut(&seq).unwrap().deadline = Some(model.now + ACK_WAIT);
+                }
+            }
+            Event::Term(at) => {
+                if let Some(seq) = nth(at) {
+                    world.ack((seq, 0, 1), "+TERM");
+                    model.ack(seq);
+                }
+            }
+            Event::Delete(seq) => {
+                if world.stream.index().exists(seq) {
+                    world.delete(seq);
+                    model.remove(seq);
+                }
+            }
+            Event::Purge => {
+                let any = !world.stream.index().is_empty();
+                world.purge();
+                for seq in model.wanted.clone() {
+                    model.remove(seq);
+                }
+                if any && model.last_seq > model.floor {
+                    model.next = model.last_seq + 1;
+                    model.delivered = model.last_seq;
+                    model.floor = model.last_seq;
+                }
+            }
+            Event::Pass(seconds) => {
+                world.pass(1_000 * seconds);
+                model.now += seconds;
+            }
+            Event::Commit => {
+                // A delivery alone does not write, so a crash forgets it.
+                if let Some(changes) = world.consumer.changes() {
+                    rows.apply(&changes);
+                    stored = model.stored();
+                    durably_done = model.done.clone();
+                }
+            }
+            Event::Crash => {
+                world.crash(&rows);
+                model.restart(&stored);
+                last_floor = SequenceInfo::default();
+            }
+        }
+        world.poll();
+        model.pass_time();
+        let recount = world.consumer.cursor.recounted(world.stream.index());
+        let info = world.info();
+        prop_assert_eq!(info.num_pending, recount);
+        prop_assert_eq!(info.num_pending, model.pending());
+        prop_assert_eq!(info.num_ack_pending, model.out.len() as u64);
+        let redelivered = model.out.values().filter(|out| out.count > 1).count() + model.exceeded.len();
+        prop_assert_eq!(info.num_redelivered, redelivered as u64);
+        prop_assert_eq!(info.ack_floor.stream_seq, model.floor);
+        prop_assert!(info.ack_floor.stream_seq >= last_floor.stream_seq, "the floor never falls");
+        prop_assert!(info.ack_floor.consumer_seq >= last_floor.consumer_seq, "the floor never falls");
+        prop_assert!(info.ack_floor.consumer_seq <= info.delivered.consumer_seq);
+        last_floor = info.ack_floor;
+        for seq in 1..=model.last_seq {
+            let subject = world.stream.index().subject_of(seq).cloned();
+            let wants = model.out.contains_key(&seq)
+                || model.exceeded.contains_key(&seq)
+                || (seq >= model.next && model.wanted.contains(&seq) && !model.done.contains(&seq));
+            if let Some(subject) = subject {
+                prop_assert_eq!(world.consumer.still_needs(seq, &subject), wants, "seq {}", seq);
+            }
+        }
+        let next = world.consumer.next_deadline().map(|at| at.0 / SECOND);
+        prop_assert_eq!(next, model.out.values().filter_map(|out| out.deadline).min());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn equals_a_model_of_maps(events in prop::collection::vec(event(), 0..120)) {
+        run(events)?;
+    }
+}

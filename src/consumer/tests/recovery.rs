@@ -1,0 +1,126 @@
+//! Restarts: what the rows bring back.
+
+use super::*;
+
+impl World {
+    /// Applies what is to be written to `rows`.
+    pub(super) fn commit(&mut self, rows: &mut ConsumerRows) -> &mut World {
+        if let Some(changes) = self.consumer.changes() {
+            rows.apply(&changes);
+        }
+        self
+    }
+
+    /// The server stops at once and comes back.
+    pub(super) fn crash(&mut self, rows: &ConsumerRows) -> &mut World {
+        self.consumer = Consumer::restore(self.consumer.setup.clone(), rows.clone(), self.stream.index(), self.now);
+        self
+    }
+
+    fn stop(&mut self, rows: &mut ConsumerRows) -> &mut World {
+        if let Some(changes) = self.consumer.final_changes() {
+            rows.apply(&changes);
+        }
+        self.crash(rows)
+    }
+}
+
+#[test]
+fn a_first_delivery_writes_nothing() {
+    let mut world = World::new(explicit(), &["a", "b"]);
+    let start = world.consumer.changes().expect("a new consumer has a state row");
+    assert_eq!(start.state, Some(StateRow::default()));
+    world.pull("r", "2").poll();
+    assert_eq!(world.consumer.changes(), None);
+    world.ack((2, 2, 1), "");
+    let changes = world.consumer.changes().unwrap();
+    assert_eq!(changes.put_acked[0].seqs().collect::<Vec<_>>(), [2]);
+    assert_eq!(world.consumer.changes(), None);
+    world.ack((1, 1, 1), "");
+    let changes = world.consumer.changes().unwrap();
+    let state = changes.state.unwrap();
+    assert_eq!((state.ack_floor_stream_seq, state.delivered_stream_seq), (2, 2));
+}
+
+#[test]
+fn acked_is_done_and_the_rest_comes_again_after_its_wait() {
+    let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "3").poll();
+    world.ack((2, 2, 1), "").commit(&mut rows).crash(&rows);
+    world.expect_state("0/0", "3/3", [2, 0, 1, 0]).pull("s", "9").expect(&["s <- 4/4 x1 +0"]);
+    world.pass(30_000).expect(&[
+        "s <- 1/5 x2 +0 after commit",
+        "s <- 3/6 x2 +0 after commit",
+        "s <- 4/7 x2 +0 after commit",
+    ]);
+    world.ack((1, 1, 1), "").ack((3, 3, 1), "").ack((4, 4, 1), "").expect_state("7/4", "7/4", [0, 0, 0, 1]);
+}
+
+#[test]
+fn a_forgotten_delivery_is_made_again_but_its_ack_counts() {
+    let mut world = World::new(explicit(), &["a", "b", "c"]);
+    let mut rows = ConsumerRows::default();
+    world.commit(&mut rows).pull("r", "3").poll();
+    world.crash(&rows).expect_state("0/0", "0/0", [0, 0, 3, 0]);
+    world.ack_sync((2, 2, 1), "+ACK", "s").expect(&["s <- taken"]).expect_state("0/0", "0/0", [0, 0, 2, 0]);
+    world.ack_sync((2, 2, 1), "+ACK", "s").expect(&["s <- taken"]).commit(&mut rows).crash(&rows);
+    world.pull("s", "9").expect(&["s <- 1/1 x1 +1", "s <- 3/2 x1 +0"]);
+    world.ack((1, 1, 1), "").ack((3, 2, 1), "").expect_state("2/3", "2/3", [0, 0, 0, 1]);
+    // What came after the restart is another matter.
+    world.publish("d").ack_sync((4, 3, 1), "+ACK", "s").expect(&["s <- 4/3 x1 +0"]);
+}
+
+#[test]
+fn redelivery_counts_survive() {
+    let mut world = World::new(ConsumerConfig { max_deliver: 3, ..explicit() }, &["a"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "9").poll();
+    world.pass(30_000).expect(&["r <- 1/2 x2 +0 after commit"]).commit(&mut rows);
+    assert_eq!(rows.redeliveries, [Redelivery { seq: 1, count: 2 }]);
+    world.crash(&rows).expect_state("0/0", "2/1", [1, 1, 0, 0]).pull("r", "9");
+    world.pass(30_000).expect(&["r <- 1/3 x3 +0 after commit"]);
+    world.pass(30_000).expect(&["advisory max_deliver 1 x3"]).commit(&mut rows).crash(&rows);
+    world.expect_state("3/1", "3/1", [0, 1, 0, 0]).pull("r", "9").pass(60_000).expect(&[]);
+    assert!(world.consumer.still_needs(1, b"a"));
+    world.ack((1, 1, 1), "").commit(&mut rows);
+    assert_eq!(rows.redeliveries, []);
+}
+
+#[test]
+fn an_orderly_stop_remembers_deliveries() {
+    let mut world = World::new(explicit(), &["a", "b"]);
+    let mut rows = ConsumerRows::default();
+    world.commit(&mut rows).pull("r", "2").poll();
+    world.stop(&mut rows).expect_state("0/0", "2/2", [2, 0, 0, 0]);
+    let mut none = World::new(ConsumerConfig { ack_policy: AckPolicy::None, ..explicit() }, &["a", "b"]);
+    let mut rows = ConsumerRows::default();
+    none.commit(&mut rows).pull("r", "1").poll();
+    none.stop(&mut rows).expect_state("1/1", "1/1", [0, 0, 1, 0]);
+}
+
+#[test]
+fn new_filters_do_not_bring_back_what_the_old_ones_passed() {
+    let config = ConsumerConfig { filter_subject: "a".into(), ..explicit() };
+    let mut world = World::new(config.clone(), &["a", "b", "a"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "9").poll();
+    let new = setup(ConsumerConfig { filter_subject: ">".into(), ..config }).config;
+    let (index, now) = (world.stream.index(), world.now);
+    world.consumer.handle_update(new, index, 3, now);
+    world.commit(&mut rows).crash(&rows).expect_state("0/0", "2/3", [2, 0, 0, 0]);
+}
+
+#[test]
+fn the_last_of_each_subject_goes_on_where_it_was() {
+    let config =
+        ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, filter_subject: "k.*".into(), ..explicit() };
+    let mut world = World::new(config, &["k.a", "k.b", "k.a", "k.c", "k.b"]);
+    // The messages are older than the consumer.
+    world.consumer.setup.created = Timestamp(2 * SECOND);
+    world.pass(2_000);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "2").expect(&["r <- 3/1 x1 +2", "r <- 4/2 x1 +1"]);
+    world.ack((3, 1, 1), "").commit(&mut rows).publish("k.d").crash(&rows);
+    world.expect_state("1/3", "2/4", [1, 0, 2, 0]).pull("r", "9").expect(&["r <- 5/3 x1 +1", "r <- 6/4 x1 +0"]);
+}
