@@ -56,7 +56,12 @@ impl Incoming {
     }
 
     pub fn headers(&self) -> Headers<'_> {
-        Headers::new(&self.bytes[(self.subject_len + self.reply_len) as usize..self.payload_start()])
+        Headers::new(self.header_block())
+    }
+
+    /// The raw header block, empty when there is none.
+    pub fn header_block(&self) -> &[u8] {
+        &self.bytes[(self.subject_len + self.reply_len) as usize..self.payload_start()]
     }
 
     pub fn payload(&self) -> &[u8] {

@@ -29,7 +29,7 @@ pub struct PubAck {
 }
 
 /// A stored message as a get returns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredEntry {
     pub seq: u64,
     pub time: Timestamp,
@@ -359,6 +359,17 @@ fn strip_direct_headers(headers: Headers<'_>) -> Bytes {
         block.extend_from_slice(b"\r\n");
     }
     Bytes::from(block)
+}
+
+/// Reads the answer of STREAM.MSG.GET.
+///
+/// # Errors
+/// The API error in it ([`ApiError::NO_MESSAGE_FOUND`] when there is no such message), or an answer of another shape.
+pub fn decode_stored(body: &[u8]) -> Result<StoredEntry, JetStreamError> {
+    if let Ok(ErrorOnly { error: Some(error) }) = serde_json::from_slice(body) {
+        return Err(error.into());
+    }
+    serde_json::from_slice::<GetResponse>(body).map_err(decode_error)?.message.decode()
 }
 
 #[derive(Deserialize)]

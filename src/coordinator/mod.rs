@@ -2,11 +2,19 @@
 //! but a NATS client, so it runs on any broker with JetStream. Must not know our broker or its store.
 
 pub mod agent;
+mod assets;
 pub mod backoff;
+mod desk;
 pub mod errors;
 pub mod labels;
+mod micro;
+mod names;
 pub mod queue;
 pub mod random;
 pub mod record;
 pub mod scheduler;
+mod service;
 pub mod task;
+
+pub use desk::{ConnectionEvent, Settings};
+pub use service::{Coordinator, Options, StartError};

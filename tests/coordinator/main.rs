@@ -2,5 +2,8 @@
 //!
 //! They run against the embedded broker, or, with `NATS_SERVER_BIN=<path of nats-server 2.14 or newer>`, against that.
 
+mod agent;
 mod client;
+mod lifecycle;
+mod restarts;
 mod support;

@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use natterjack::client::{Client, ConnectOptions};
+use natterjack::coordinator::{Coordinator, Options, Settings};
 
 /// A broker with a store of its own; killed when dropped.
 pub struct Broker {
@@ -76,5 +78,61 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Times short enough for tests.
+pub fn quick() -> Settings {
+    Settings {
+        grace: Duration::from_millis(200),
+        sweep: Duration::from_millis(50),
+        cancel_grace: Duration::from_millis(300),
+        ..Settings::default()
+    }
+}
+
+/// A broker and a coordinator on it.
+pub struct World {
+    broker: Broker,
+    coordinator: Option<Coordinator>,
+    settings: Settings,
+}
+
+impl World {
+    pub async fn start() -> Option<World> {
+        World::start_with(quick()).await
+    }
+
+    pub async fn start_with(settings: Settings) -> Option<World> {
+        let mut world = World { broker: Broker::start()?, coordinator: None, settings };
+        world.start_coordinator().await;
+        Some(world)
+    }
+
+    async fn start_coordinator(&mut self) {
+        let client = self.broker.client("coordinator").await;
+        let options = Options { settings: self.settings.clone(), presence: None };
+        self.coordinator = Some(Coordinator::start(client, options).await.unwrap());
+    }
+
+    /// Ends the coordinator as a crash would, and starts another.
+    pub async fn restart_coordinator(&mut self) {
+        drop(self.coordinator.take());
+        self.start_coordinator().await;
+    }
+
+    /// Kills the broker and starts it on the same store; the coordinator finds its way back by itself.
+    pub async fn restart_broker(&mut self) {
+        self.broker.restart();
+    }
+
+    pub async fn client(&self, name: &str) -> Client {
+        self.broker.client(name).await
+    }
+
+    pub async fn end(mut self) {
+        if let Some(coordinator) = self.coordinator.take() {
+            coordinator.stop().await;
+        }
     }
 }

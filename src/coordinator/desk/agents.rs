@@ -1,0 +1,402 @@
+//! AGENT.REGISTER, INFO, LIST, DRAIN and REMOVE; agents' coming and going.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::answers::ConsumerState;
+use super::calls::{Answer, Call};
+use super::{Desk, Output};
+use crate::client::{BatchEntry, Incoming, decode_ack};
+use crate::coordinator::agent::{Agent, Card, Link, Status};
+use crate::coordinator::labels::Labels;
+use crate::coordinator::queue::QueueConfig;
+use crate::coordinator::task::Event;
+use crate::coordinator::{errors, names, record};
+use crate::types::ApiError;
+
+/// A registration under way.
+#[derive(Debug)]
+pub(super) struct Registration {
+    card: Card,
+    resume: String,
+    link: Link,
+    /// The same agent as before, with its leases.
+    resumed: bool,
+    request: Incoming,
+}
+
+/// Why an agent's consumer is asked for its state.
+#[derive(Debug)]
+pub(super) enum InfoPurpose {
+    /// Which of its assignments were delivered, and whether it pulls.
+    LookAfter,
+    /// It is gone: which of these tasks, by index and lease, did it have?
+    Lost(Vec<(u32, String)>),
+    /// Another one wants its name: does it still pull?
+    Rival(Box<Registration>),
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Request {
+    labels: Labels,
+    slots: Option<u32>,
+    queues: Option<Vec<String>>,
+    resume: String,
+    client_id: u64,
+    client_name: Option<String>,
+    #[serde(flatten)]
+    more: serde_json::Map<String, Value>,
+}
+
+impl Desk {
+    pub(super) fn agent_register(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
+        if !record::is_id(id) {
+            return Err(errors::bad_request("an agent's id is one token of A-Z a-z 0-9 _ -, up to 64"));
+        }
+        let mut request: Request = match message.payload().trim_ascii() {
+            [] => Request::default(),
+            text => serde_json::from_slice(text).map_err(errors::bad_request)?,
+        };
+        let slots = request.slots.unwrap_or(1);
+        if !(1..=100_000).contains(&slots) {
+            return Err(errors::bad_request("slots is 1 to 100000"));
+        }
+        let queues = request.queues.unwrap_or_else(|| vec![names::DEFAULT_QUEUE.to_owned()]);
+        if queues.is_empty() || queues.iter().any(|queue| queue != "*" && !record::is_id(queue)) {
+            return Err(errors::bad_request("queues are names of queues, or *"));
+        }
+        // What the card says by itself is not the agent's to say.
+        for own in ["id", "status", "instance", "registered", "last_seen", "in_flight", "completed", "resume"] {
+            request.more.remove(own);
+        }
+        let client_name = request.client_name.unwrap_or_else(|| id.to_owned());
+        let (link, client_id) = self.link_of(request.client_id, &client_name);
+        let known = self.roster.find(id).and_then(|index| self.roster.get(index).map(|agent| (index, agent)));
+        let resumed = known.is_some_and(|(_, agent)| !request.resume.is_empty() && agent.resume == request.resume);
+        let instance = match known {
+            Some((_, agent)) if resumed => agent.card.instance.clone(),
+            _ => self.random.token(12),
+        };
+        let card = Card {
+            id: id.to_owned(),
+            status: Status::Online,
+            labels: request.labels,
+            slots,
+            queues,
+            instance,
+            client_id,
+            client_name,
+            registered: self.now,
+            last_seen: self.now,
+            in_flight: 0,
+            completed: known.map_or(0, |(_, agent)| agent.card.completed),
+            more: request.more,
+        };
+        let resume = if resumed { request.resume } else { self.random.token(22) };
+        let registration = Registration { card, resume, link, resumed, request: message.clone() };
+        let rival = known.filter(|(_, agent)| !resumed && agent.card.status != Status::Offline);
+        match rival.map(|(index, agent)| (index, agent.link)) {
+            None | Some((_, Link::Gone(_))) => self.create_agent_consumer(registration),
+            Some((_, Link::Connected)) => return Err(errors::AGENT_IN_USE),
+            Some((index, Link::Unknown)) => self.ask_agent(index, InfoPurpose::Rival(Box::new(registration))),
+        }
+        Ok(())
+    }
+
+    fn agent_lease(&self, card: &Card) -> QueueConfig {
+        card.queues
+            .iter()
+            .find_map(|queue| self.queues.get(queue))
+            .map(|queue| queue.config.clone())
+            .unwrap_or_default()
+    }
+
+    fn create_agent_consumer(&mut self, registration: Registration) {
+        let id = &registration.card.id;
+        let name = names::agent_consumer(id);
+        // One delivery per assignment: a new attempt is a new message. The lease is counted by the coordinator, which sees
+        // the acks; ack_wait only tells the consumer when to forget a message.
+        let body = serde_json::json!({
+            "stream_name": names::STREAM,
+            "config": {
+                "durable_name": name,
+                "name": name,
+                "filter_subject": format!("$KV.TASK.a.{id}.>"),
+                "ack_policy": "explicit",
+                "deliver_policy": "all",
+                "ack_wait": self.agent_lease(&registration.card).lease().as_nanos() as u64,
+                "max_deliver": 1,
+                "max_ack_pending": -1,
+            },
+        });
+        let api = format!("CONSUMER.CREATE.{}.{name}", names::STREAM);
+        self.call_api(Call::AgentConsumer(Box::new(registration)), &api, &body);
+    }
+
+    pub(super) fn agent_consumer_answered(&mut self, registration: Registration, answer: Answer) {
+        if let Err(reason) = super::answers::json(&answer) {
+            return self.refuse(&registration.request, errors::UNAVAILABLE.with(reason));
+        }
+        let entry = card_entry(&registration.card, &registration.resume);
+        self.call_batch(Call::AgentCard(Box::new(registration)), vec![entry]);
+    }
+
+    pub(super) fn agent_card_answered(&mut self, registration: Registration, answer: Answer) {
+        let outcome = match &answer {
+            Answer::Message(message) => decode_ack(message).map(drop).map_err(|error| error.to_string()),
+            _ => Err(answer.reason()),
+        };
+        let Registration { card, resume, link, resumed, request } = registration;
+        if let Err(reason) = outcome {
+            return self.refuse(&request, errors::UNAVAILABLE.with(reason));
+        }
+        let id = card.id.clone();
+        let lease_s = self.agent_lease(&card).lease_s;
+        let instance = card.instance.clone();
+        match self.roster.find(&id) {
+            Some(index) => {
+                if !resumed {
+                    self.lose_tasks(index);
+                }
+                if let Some(agent) = self.roster.get_mut(index) {
+                    agent.card = card;
+                    agent.resume = resume.clone();
+                    agent.link = link;
+                    agent.beats = false;
+                    agent.stalled = false;
+                    agent.dirty = true;
+                }
+                self.roster.changed();
+            }
+            None => {
+                let agent = Agent { card, resume: resume.clone(), link, ..Agent::default() };
+                self.roster.insert(agent);
+            }
+        }
+        self.schedule = true;
+        self.announce_agent(&id, if resumed { "resumed" } else { "registered" });
+        let fields = serde_json::json!({
+            "agent": id,
+            "stream": names::STREAM,
+            "consumer": names::agent_consumer(&id),
+            "heartbeat": format!("$TASK.HB.{id}"),
+            "heartbeat_s": self.settings.heartbeat.as_secs_f64(),
+            "heartbeat_needed": link != Link::Connected,
+            "control": format!("$TASK.X.{id}"),
+            "lease_s": lease_s,
+            "instance": instance,
+            "resume": resume,
+        });
+        self.respond(&request, fields);
+    }
+
+    fn find_agent(&self, id: &str) -> Result<u32, ApiError> {
+        self.roster.find(id).ok_or(errors::AGENT_NOT_FOUND)
+    }
+
+    fn show_agent(&self, agent: &Agent) -> Value {
+        let mut card = agent.card.clone();
+        card.in_flight = agent.live.len() as u32;
+        serde_json::to_value(card).expect("a card is plain data")
+    }
+
+    pub(super) fn agent_info(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
+        let index = self.find_agent(id)?;
+        let agent = self.roster.get(index).ok_or(errors::AGENT_NOT_FOUND)?;
+        let mut shown = self.show_agent(agent);
+        let tasks: Vec<&str> =
+            agent.live.iter().filter_map(|index| Some(self.task(*index)?.record.id.as_str())).collect();
+        shown["tasks"] = tasks.into();
+        self.respond(message, shown);
+        Ok(())
+    }
+
+    pub(super) fn agent_list(&mut self, message: &Incoming) -> Result<(), ApiError> {
+        let mut shown: Vec<Value> = self.roster.iter().map(|(_, agent)| self.show_agent(agent)).collect();
+        shown.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
+        let online = self.roster.iter().filter(|(_, agent)| agent.card.status == Status::Online).count();
+        let available = self.roster.iter().filter(|(_, agent)| agent.free_slots() > 0).count();
+        let fields = serde_json::json!({
+            "agents": shown, "total": shown.len(), "online": online, "available": available,
+        });
+        self.respond(message, fields);
+        Ok(())
+    }
+
+    pub(super) fn agent_drain(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
+        let index = self.find_agent(id)?;
+        if let Some(agent) = self.roster.get_mut(index)
+            && agent.card.status == Status::Online
+        {
+            agent.card.status = Status::Draining;
+            agent.dirty = true;
+            self.tell_agent(id, "drain", "");
+            self.announce_agent(id, "draining");
+        }
+        let shown = self.roster.get(index).map(|agent| self.show_agent(agent)).unwrap_or_default();
+        self.respond(message, shown);
+        Ok(())
+    }
+
+    pub(super) fn agent_remove(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
+        let index = self.find_agent(id)?;
+        self.lose_tasks(index);
+        self.flush_spent(index);
+        self.roster.remove(index);
+        let api = format!("CONSUMER.DELETE.{}.{}", names::STREAM, names::agent_consumer(id));
+        self.call_api(Call::Unimportant, &api, &Value::Null);
+        let call = self.open_call(Call::Unimportant);
+        self.outputs.push(Output::Publish {
+            subject: Bytes::from(names::agent_key(id)),
+            call: Some(call),
+            headers: names::block("KV-Operation: DEL\r\n"),
+            payload: Bytes::new(),
+        });
+        self.announce_agent(id, "removed");
+        self.respond(message, serde_json::json!({ "agent": id, "removed": true }));
+        Ok(())
+    }
+
+    /// A sign of life. `returning` brings an agent back that was given up.
+    pub(super) fn alive(&mut self, index: u32, returning: bool) {
+        let now = self.now;
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        agent.card.last_seen = now;
+        if agent.stalled {
+            agent.stalled = false;
+            self.schedule = true;
+        }
+        if returning && matches!(agent.link, Link::Gone(_)) {
+            agent.link = Link::Unknown;
+            self.schedule = true;
+        }
+        if returning && agent.card.status == Status::Offline {
+            agent.card.status = Status::Online;
+            agent.dirty = true;
+            let id = agent.card.id.clone();
+            self.schedule = true;
+            self.announce_agent(&id, "online");
+        }
+    }
+
+    /// Gives an agent up: no new work, and what it had goes to others.
+    pub(super) fn lose(&mut self, index: u32, reason: &str) {
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        agent.card.status = Status::Offline;
+        agent.link = Link::Unknown;
+        agent.beats = false;
+        agent.dirty = true;
+        let id = agent.card.id.clone();
+        tracing::info!(agent = id, reason, "agent lost");
+        self.lose_tasks(index);
+        self.announce_agent(&id, "offline");
+    }
+
+    /// Takes all tasks from an agent. Which of them it had is asked first: those count as attempts.
+    fn lose_tasks(&mut self, index: u32) {
+        let Some(agent) = self.roster.get(index) else { return };
+        let held: Vec<(u32, String)> =
+            agent.live.iter().filter_map(|task| Some((*task, self.task(*task)?.record.lease.clone()))).collect();
+        if !held.is_empty() {
+            self.ask_agent(index, InfoPurpose::Lost(held));
+        }
+    }
+
+    pub(super) fn ask_agent(&mut self, index: u32, purpose: InfoPurpose) {
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        if matches!(purpose, InfoPurpose::LookAfter) {
+            if agent.asked {
+                return;
+            }
+            agent.asked = true;
+        }
+        let (id, instance) = (agent.card.id.clone(), agent.card.instance.clone());
+        let api = format!("CONSUMER.INFO.{}.{}", names::STREAM, names::agent_consumer(&id));
+        self.call_api(Call::AgentInfo { agent: index, instance, purpose }, &api, &Value::Null);
+    }
+
+    pub(super) fn agent_info_answered(&mut self, index: u32, instance: String, purpose: InfoPurpose, answer: Answer) {
+        let state = super::answers::json(&answer).map(|info| ConsumerState::read(&info));
+        let same = self.roster.get(index).is_some_and(|agent| agent.card.instance == instance);
+        match purpose {
+            InfoPurpose::LookAfter => {
+                if let Some(agent) = self.roster.get_mut(index).filter(|_| same) {
+                    agent.asked = false;
+                    match state {
+                        Ok(state) => self.looked_after(index, state),
+                        Err(reason) => tracing::debug!(reason, "an agent's consumer does not answer"),
+                    }
+                }
+            }
+            InfoPurpose::Lost(held) => {
+                // Without an answer it counts as delivered: an attempt too many counted is better than a task that
+                // kills agents for ever.
+                let delivered = state.map_or(u64::MAX, |state| state.delivered_seq);
+                for (task, lease) in held {
+                    let Some(task_state) = self.task_mut(task) else { continue };
+                    if task_state.record.lease != lease || !task_state.record.phase.is_leased() {
+                        continue;
+                    }
+                    task_state.seen |= task_state.item > 0 && task_state.item <= delivered;
+                    self.enqueue_event(task, Event::AgentLost);
+                }
+            }
+            InfoPurpose::Rival(registration) => {
+                if same && state.is_ok_and(|state| state.waiting > 0) {
+                    self.refuse(&registration.request, errors::AGENT_IN_USE);
+                } else {
+                    self.create_agent_consumer(*registration);
+                }
+            }
+        }
+    }
+
+    /// Removes what is stored of assignments that are over: in one purge below the oldest live one, else one by one.
+    pub(super) fn flush_spent(&mut self, index: u32) {
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        if agent.spent.is_empty() {
+            return;
+        }
+        let spent = std::mem::take(&mut agent.spent);
+        let (id, live) = (agent.card.id.clone(), agent.live.clone());
+        // A slot whose assignment is not stored yet will get a higher sequence than all of these.
+        let oldest =
+            live.iter().filter_map(|task| self.task(*task)).map(|task| task.item).filter(|item| *item > 0).min();
+        let oldest = oldest.unwrap_or(u64::MAX);
+        let (below, above): (Vec<u64>, Vec<u64>) = spent.into_iter().partition(|seq| *seq < oldest);
+        match below.as_slice() {
+            [] => {}
+            [one] => self.delete_message(*one),
+            many => {
+                let upto = many.iter().max().expect("it is not empty") + 1;
+                let body = serde_json::json!({ "filter": format!("$KV.TASK.a.{id}.>"), "seq": upto });
+                self.call_api(Call::Unimportant, &format!("STREAM.PURGE.{}", names::STREAM), &body);
+            }
+        }
+        for seq in above {
+            self.delete_message(seq);
+        }
+    }
+
+    pub(super) fn announce_agent(&mut self, id: &str, what: &str) {
+        let body = serde_json::json!({
+            "type": "io.natterjack.task.event.v1.agent", "agent": id, "event": what, "time": self.now,
+        });
+        self.publish(format!("$TASK.E.AGENT.{id}"), "", Bytes::from(body.to_string()));
+    }
+
+    pub(super) fn store_card(&mut self, index: u32) {
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        agent.dirty = false;
+        agent.card.in_flight = agent.live.len() as u32;
+        let entry = card_entry(&agent.card, &agent.resume);
+        self.call_batch(Call::Unimportant, vec![entry]);
+    }
+}
+
+/// The stored card; the resume token goes along as a header, out of the sight of those who only read values.
+fn card_entry(card: &Card, resume: &str) -> BatchEntry {
+    let body = serde_json::to_vec(card).expect("a card is plain data");
+    BatchEntry::new(names::agent_key(&card.id), body).header("Task-Resume", resume)
+}

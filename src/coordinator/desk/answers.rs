@@ -1,0 +1,75 @@
+//! Reading what JetStream answered.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::calls::Answer;
+use crate::client::StoredEntry;
+use crate::types::{ApiError, Headers};
+
+/// A message as STREAM.MSG.GET returns it; `None` when there is none.
+///
+/// # Errors
+/// Why it is not known.
+pub(super) fn stored(answer: &Answer) -> Result<Option<StoredEntry>, String> {
+    let Answer::Message(message) = answer else { return Err(answer.reason()) };
+    if message.is_no_responders() {
+        return Err("no JetStream".to_owned());
+    }
+    match crate::client::decode_stored(message.payload()) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(error) if error.is(&ApiError::NO_MESSAGE_FOUND) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The JSON of a successful API answer.
+///
+/// # Errors
+/// The error in it, or why there is no answer.
+pub(super) fn json(answer: &Answer) -> Result<Value, String> {
+    let Answer::Message(message) = answer else { return Err(answer.reason()) };
+    if message.is_no_responders() {
+        return Err("no JetStream".to_owned());
+    }
+    let value: Value = serde_json::from_slice(message.payload()).map_err(|error| error.to_string())?;
+    match value["error"]["description"].as_str() {
+        Some(description) => Err(description.to_owned()),
+        None => Ok(value),
+    }
+}
+
+/// A header block's lines without the version line and the closing empty line.
+pub(super) fn all_lines(block: &Bytes) -> String {
+    let mut lines = String::new();
+    for (name, value) in Headers::new(block).iter() {
+        lines.push_str(&String::from_utf8_lossy(name));
+        lines.push_str(": ");
+        lines.push_str(&String::from_utf8_lossy(value));
+        lines.push_str("\r\n");
+    }
+    lines
+}
+
+/// How far a consumer is, from its INFO.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ConsumerState {
+    pub delivered_seq: u64,
+    pub ack_floor_seq: u64,
+    pub ack_pending: u64,
+    pub waiting: u64,
+    pub pending: u64,
+}
+
+impl ConsumerState {
+    pub fn read(info: &Value) -> ConsumerState {
+        let number = |value: &Value| value.as_u64().unwrap_or(0);
+        ConsumerState {
+            delivered_seq: number(&info["delivered"]["stream_seq"]),
+            ack_floor_seq: number(&info["ack_floor"]["stream_seq"]),
+            ack_pending: number(&info["num_ack_pending"]),
+            waiting: number(&info["num_waiting"]),
+            pending: number(&info["num_pending"]),
+        }
+    }
+}

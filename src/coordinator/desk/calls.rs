@@ -1,0 +1,160 @@
+//! Questions to JetStream that are under way, and their answers.
+
+use bytes::Bytes;
+
+use super::agents::{InfoPurpose, Registration};
+use super::{Desk, Output};
+use crate::client::{BatchEntry, ClientError, Incoming};
+use crate::coordinator::queue::QueueConfig;
+use crate::types::Timestamp;
+
+/// What a call was for.
+#[derive(Debug)]
+pub(super) enum Call {
+    /// A step's batch.
+    Step {
+        task: u32,
+        serial: u64,
+    },
+    /// `p.<id>` for the next step.
+    Payload {
+        task: u32,
+        serial: u64,
+    },
+    /// `s.<id>` after a batch of unknown fate.
+    Reload {
+        task: u32,
+        serial: u64,
+    },
+    /// `r.<id>` for somebody who waits for it.
+    Result {
+        task: u32,
+        serial: u64,
+        reply: Bytes,
+    },
+    /// `r.<id>` to send it where the submitter wanted it.
+    ResultToSend {
+        task: u32,
+        serial: u64,
+    },
+    /// The result was sent there.
+    ResultSent {
+        task: u32,
+        serial: u64,
+    },
+    AgentInfo {
+        agent: u32,
+        instance: String,
+        purpose: InfoPurpose,
+    },
+    AgentConsumer(Box<Registration>),
+    AgentCard(Box<Registration>),
+    QueueConsumer {
+        queue: String,
+        config: Box<QueueConfig>,
+        request: Incoming,
+    },
+    QueueStored {
+        queue: String,
+        config: Box<QueueConfig>,
+        request: Incoming,
+    },
+    QueueInfo {
+        queue: String,
+    },
+    /// Housekeeping whose failure the next sweep or restart mends.
+    Unimportant,
+}
+
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    pub call: Call,
+    pub until: Timestamp,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Message(Incoming),
+    /// No answer; whether the call took effect is unknown.
+    Lost(ClientError),
+    /// It was never sent.
+    Unsent(ClientError),
+}
+
+impl Answer {
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Answer::Message(message) => String::from_utf8_lossy(message.payload()).into_owned(),
+            Answer::Lost(error) | Answer::Unsent(error) => error.to_string(),
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn open_call(&mut self, call: Call) -> u64 {
+        let id = self.next_call;
+        self.next_call += 1;
+        self.calls.insert(id, Outstanding { call, until: self.now + self.settings.call_timeout });
+        id
+    }
+
+    pub(super) fn call_api(&mut self, call: Call, api: &str, body: &serde_json::Value) {
+        let call = self.open_call(call);
+        let payload = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let subject = Bytes::from(format!("$JS.API.{api}"));
+        self.outputs.push(Output::Publish { subject, call: Some(call), headers: Vec::new(), payload });
+    }
+
+    pub(super) fn call_direct_get(&mut self, call: Call, key: &str) {
+        self.call_api(
+            call,
+            &format!("STREAM.MSG.GET.{}", crate::coordinator::names::STREAM),
+            &serde_json::json!({ "last_by_subj": key }),
+        );
+    }
+
+    pub(super) fn call_batch(&mut self, call: Call, entries: Vec<BatchEntry>) {
+        let call = self.open_call(call);
+        self.outputs.push(Output::Batch { call, entries });
+    }
+
+    /// Takes the answer of a call; answers nobody waits for any more are ignored.
+    pub fn answer(&mut self, call: u64, answer: Answer, now: Timestamp) {
+        self.now = now;
+        if let Some(outstanding) = self.calls.remove(&call) {
+            self.dispatch_answer(outstanding.call, answer);
+        }
+    }
+
+    /// Ends calls whose time is over.
+    pub(super) fn expire_calls(&mut self) {
+        let now = self.now;
+        let mut late: Vec<u64> =
+            self.calls.iter().filter(|(_, outstanding)| outstanding.until <= now).map(|(id, _)| *id).collect();
+        late.sort_unstable();
+        for id in late {
+            self.answer(id, Answer::Lost(ClientError::Timeout), now);
+        }
+    }
+
+    fn dispatch_answer(&mut self, call: Call, answer: Answer) {
+        match call {
+            Call::Step { task, serial } => self.step_answered(task, serial, answer),
+            Call::Payload { task, serial } => self.payload_answered(task, serial, answer),
+            Call::Reload { task, serial } => self.reload_answered(task, serial, answer),
+            Call::Result { task, serial, reply } => self.result_answered(task, serial, reply, answer),
+            Call::ResultToSend { task, serial } => self.result_to_send_answered(task, serial, answer),
+            Call::ResultSent { task, serial } => self.result_sent(task, serial, answer),
+            Call::AgentInfo { agent, instance, purpose } => self.agent_info_answered(agent, instance, purpose, answer),
+            Call::AgentConsumer(registration) => self.agent_consumer_answered(*registration, answer),
+            Call::AgentCard(registration) => self.agent_card_answered(*registration, answer),
+            Call::QueueConsumer { queue, config, request } => {
+                self.queue_consumer_answered(queue, *config, request, answer)
+            }
+            Call::QueueStored { queue, config, request } => self.queue_stored(queue, *config, request, answer),
+            Call::QueueInfo { queue } => self.queue_info_answered(&queue, answer),
+            Call::Unimportant => {}
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The coordinator's whole state and rules without any I/O: messages and times go in, [`Output`]s come out.
+//!
+//! A task takes one step at a time: while the batch of one step is on its way, what else happens to the task waits in its
+//! line, and other tasks go on. Memory changes and callers are answered only once the batch is acknowledged, so memory never
+//! runs ahead of what a restart would find.
+
+mod agents;
+mod answers;
+mod calls;
+mod connections;
+mod queries;
+mod queues;
+mod requests;
+mod restore;
+mod settle;
+mod signals;
+mod steps;
+mod submit;
+mod sweep;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+pub use calls::Answer;
+use calls::Outstanding;
+pub use connections::ConnectionEvent;
+use queues::Queue;
+pub use requests::{VERBS, VerbStats, needs_assets};
+pub use restore::Row;
+use signals::Early;
+
+use super::agent::Roster;
+use super::random::Random;
+use super::record::{Phase, Record};
+use super::scheduler::Ready;
+use super::task::Event;
+use crate::client::{BatchEntry, Incoming};
+use crate::types::Timestamp;
+
+/// The coordinator's times and bounds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long an agent may be without its connection before its tasks go to others.
+    pub grace: Duration,
+    /// How often an agent without a connection signal beats; three missed beats end it.
+    pub heartbeat: Duration,
+    /// How long an assignment may lie unfetched.
+    pub accept_timeout: Duration,
+    /// How often agents, deliveries and calls are looked after.
+    pub sweep: Duration,
+    /// How long an agent has to confirm a cancel.
+    pub cancel_grace: Duration,
+    /// How long JetStream has to answer.
+    pub call_timeout: Duration,
+    /// Payloads of waiting tasks kept in memory; beyond it they are read again when needed.
+    pub payload_bytes_max: usize,
+    /// The largest task body and result.
+    pub body_bytes_max: usize,
+    /// Whether connection events are fed in.
+    pub presence: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            grace: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(15),
+            accept_timeout: Duration::from_secs(10),
+            sweep: Duration::from_millis(500),
+            cancel_grace: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(5),
+            payload_bytes_max: 64 << 20,
+            body_bytes_max: (1 << 20) - 8192,
+            presence: false,
+        }
+    }
+}
+
+/// What the desk wants sent.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A message; its answer, if `call` says that one is wanted, comes back through [`Desk::answer`].
+    Publish { subject: Bytes, call: Option<u64>, headers: Vec<u8>, payload: Bytes },
+    /// An atomic batch, always answered.
+    Batch { call: u64, entries: Vec<BatchEntry> },
+}
+
+/// A body with the user's header lines.
+#[derive(Clone, Debug, Default)]
+struct Parcel {
+    lines: String,
+    body: Bytes,
+}
+
+/// Something that waits to happen to a task.
+#[derive(Clone, Debug)]
+struct Input {
+    event: Event,
+    /// The request that asks for it, if one does.
+    from: Option<Incoming>,
+}
+
+/// Why a task takes no further step now.
+#[derive(Debug)]
+enum Busy {
+    /// A batch is on its way. `item_at` is the place of the assignment in it.
+    Committing { next: Box<Record>, input: Option<Input>, entries: u64, item_at: Option<u64>, submitted: bool },
+    /// Its payload is being read, for the first input in line.
+    Fetching,
+    /// Whether the last batch was stored is being found out.
+    Reloading { next: Box<Record>, input: Option<Input>, entries: u64, item_at: Option<u64>, submitted: bool },
+}
+
+#[derive(Debug)]
+struct Waiter {
+    reply: Bytes,
+    until: Timestamp,
+}
+
+#[derive(Debug)]
+struct Task {
+    record: Record,
+    /// Tells this task from another that had its slot.
+    serial: u64,
+    /// Stream sequence of `s.<id>`; 0 before the first commit.
+    revision: u64,
+    busy: Option<Busy>,
+    line: VecDeque<Input>,
+    /// Stream sequence of the live assignment or pull item; 0 when there is none.
+    item: u64,
+    /// The agent whose slot it holds.
+    holder: Option<u32>,
+    /// The holder has shown that it has the task.
+    seen: bool,
+    lease_until: Timestamp,
+    cancel_until: Timestamp,
+    /// Its place in line, when queued.
+    ticket: u64,
+    /// The earliest timer set for it.
+    timer: Timestamp,
+    payload: Option<Parcel>,
+    /// The accepted result, until its commit is answered and it is sent on.
+    result: Option<Parcel>,
+    waiters: Vec<Waiter>,
+    /// A step of the coordinator's own failed; try again then.
+    retry_at: Timestamp,
+}
+
+/// The machine.
+pub struct Desk {
+    settings: Settings,
+    /// The time of the event being handled.
+    now: Timestamp,
+    random: Random,
+    tasks: Vec<Option<Task>>,
+    vacant: Vec<u32>,
+    ids: HashMap<String, u32>,
+    next_serial: u64,
+    queues: HashMap<String, Queue>,
+    roster: Roster,
+    ready: Ready,
+    timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
+    calls: HashMap<u64, Outstanding>,
+    next_call: u64,
+    /// Live assignments and pull items by stream sequence.
+    items: HashMap<u64, u32>,
+    early: Vec<Early>,
+    /// The highest stream sequence known to be assigned.
+    seen_seq: u64,
+    connections: HashMap<u64, String>,
+    outputs: Vec<Output>,
+    verbs: [VerbStats; VERBS.len()],
+    next_sweep: Timestamp,
+    payload_bytes: usize,
+    turn: u64,
+    /// Something may have become assignable.
+    schedule: bool,
+}
+
+impl Desk {
+    /// An empty one. `seed` feeds ids, lease tokens and jitter.
+    pub fn new(settings: Settings, seed: u64, now: Timestamp) -> Desk {
+        let next_sweep = now + settings.sweep;
+        Desk {
+            settings,
+            now,
+            random: Random::new(seed),
+            tasks: Vec::new(),
+            vacant: Vec::new(),
+            ids: HashMap::new(),
+            next_serial: 1,
+            queues: HashMap::new(),
+            roster: Roster::default(),
+            ready: Ready::default(),
+            timers: BinaryHeap::new(),
+            calls: HashMap::new(),
+            next_call: 1,
+            items: HashMap::new(),
+            early: Vec::new(),
+            seen_seq: 0,
+            connections: HashMap::new(),
+            outputs: Vec::new(),
+            verbs: std::array::from_fn(|_| VerbStats::default()),
+            next_sweep,
+            payload_bytes: 0,
+            turn: 0,
+            schedule: false,
+        }
+    }
+
+    /// What is to be sent, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Desk::tick`] is due next.
+    pub fn next_deadline(&self) -> Timestamp {
+        match self.timers.peek() {
+            Some(Reverse((at, _))) => (*at).min(self.next_sweep),
+            None => self.next_sweep,
+        }
+    }
+
+    /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.now = now;
+        while let Some(Reverse((at, index))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            self.fire(index, at);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now + self.settings.sweep;
+            self.sweep();
+        }
+        self.assign_ready();
+    }
+
+    fn task(&self, index: u32) -> Option<&Task> {
+        self.tasks.get(index as usize)?.as_ref()
+    }
+
+    fn task_mut(&mut self, index: u32) -> Option<&mut Task> {
+        self.tasks.get_mut(index as usize)?.as_mut()
+    }
+
+    /// The task `index` if it is still the one with `serial`.
+    fn same_task(&mut self, index: u32, serial: u64) -> Option<&mut Task> {
+        self.task_mut(index).filter(|task| task.serial == serial)
+    }
+
+    fn insert_task(&mut self, record: Record, revision: u64) -> u32 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let id = record.id.clone();
+        let task = Task {
+            record,
+            serial,
+            revision,
+            busy: None,
+            line: VecDeque::new(),
+            item: 0,
+            holder: None,
+            seen: false,
+            lease_until: Timestamp::ZERO,
+            cancel_until: Timestamp::ZERO,
+            ticket: 0,
+            timer: Timestamp::ZERO,
+            payload: None,
+            result: None,
+            waiters: Vec::new(),
+            retry_at: Timestamp::ZERO,
+        };
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.tasks[index as usize] = Some(task);
+                index
+            }
+            None => {
+                self.tasks.push(Some(task));
+                (self.tasks.len() - 1) as u32
+            }
+        };
+        self.ids.insert(id, index);
+        index
+    }
+
+    fn remove_task(&mut self, index: u32) {
+        if let Some(task) = self.tasks.get_mut(index as usize).and_then(Option::take) {
+            self.ids.remove(&task.record.id);
+            self.items.remove(&task.item);
+            self.payload_bytes -= task.payload.map_or(0, |parcel| parcel.body.len());
+            self.vacant.push(index);
+        }
+    }
+
+    fn drop_payload(&mut self, index: u32) {
+        if let Some(parcel) = self.task_mut(index).and_then(|task| task.payload.take()) {
+            self.payload_bytes -= parcel.body.len();
+        }
+    }
+
+    /// Sets the timer a task needs next.
+    fn arm(&mut self, index: u32) {
+        let Some(task) = self.tasks.get(index as usize).and_then(Option::as_ref) else { return };
+        let retention = self.queue_config(&task.record.queue).retention();
+        let Some(due) = task.next_deadline(retention) else { return };
+        // Never at once: what is overdue while a step is under way comes up again when that is done.
+        let due = due.max(self.now + Duration::from_millis(if task.busy.is_some() { 20 } else { 1 }));
+        if task.timer.is_zero() || due < task.timer {
+            self.timers.push(Reverse((due, index)));
+            if let Some(task) = self.task_mut(index) {
+                task.timer = due;
+            }
+        }
+    }
+}
+
+impl Task {
+    /// The record as it is in effect: an assignment its agent has shown to have is running, stored so or not.
+    fn view(&self) -> std::borrow::Cow<'_, Record> {
+        if self.seen && self.record.phase == Phase::Assigned {
+            let mut record = self.record.clone();
+            record.set_phase(Phase::Running);
+            std::borrow::Cow::Owned(record)
+        } else {
+            std::borrow::Cow::Borrowed(&self.record)
+        }
+    }
+
+    fn next_deadline(&self, retention: Duration) -> Option<Timestamp> {
+        let mut due: Option<Timestamp> = None;
+        let mut note = |at: Timestamp| {
+            if !at.is_zero() {
+                due = Some(due.map_or(at, |due| due.min(at)));
+            }
+        };
+        let record = &self.record;
+        match record.phase {
+            Phase::Scheduled | Phase::BackingOff => note(record.wake),
+            Phase::Assigned | Phase::Running => {
+                note(self.lease_until);
+                if let Some(timeout) = record.timeout().filter(|_| !record.assigned.is_zero()) {
+                    note(record.assigned + timeout);
+                }
+            }
+            Phase::Cancelling => note(self.cancel_until),
+            _ => {}
+        }
+        if record.phase.is_final() && !record.result_due {
+            note(record.updated + retention);
+        } else if !record.phase.is_final() {
+            note(record.deadline);
+        }
+        note(self.retry_at);
+        for waiter in &self.waiters {
+            note(waiter.until);
+        }
+        due
+    }
+}

@@ -1,0 +1,164 @@
+//! QUEUE.PUT, INFO and LIST, and the counters that limits need.
+
+use super::Desk;
+use super::calls::{Answer, Call};
+use crate::client::{BatchEntry, Incoming, decode_ack};
+use crate::coordinator::queue::{Mode, QueueConfig};
+use crate::coordinator::{errors, names, record};
+use crate::types::ApiError;
+
+/// A queue at run time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue {
+    pub config: QueueConfig,
+    /// Whether QUEUE.PUT made it, rather than the first task.
+    pub stored: bool,
+    /// Tasks not finished.
+    pub open: u32,
+    /// Tasks that hold an agent's slot.
+    pub running: u32,
+    /// A consumer info of it is under way.
+    pub asked: bool,
+}
+
+impl Queue {
+    pub fn admits(&self) -> bool {
+        self.config.max_running == 0 || self.running < self.config.max_running
+    }
+}
+
+impl Desk {
+    pub(super) fn queue_config(&self, queue: &str) -> QueueConfig {
+        self.queues.get(queue).map(|queue| queue.config.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn queue_mut(&mut self, queue: &str) -> &mut Queue {
+        self.queues.entry_ref(queue).or_default()
+    }
+
+    pub(super) fn queue_open(&self, queue: &str) -> u32 {
+        self.queues.get(queue).map_or(0, |queue| queue.open)
+    }
+
+    pub(super) fn queue_admits(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_none_or(Queue::admits)
+    }
+
+    pub(super) fn queue_put(&mut self, name: &str, message: &Incoming) -> Result<(), ApiError> {
+        if !record::is_id(name) {
+            return Err(errors::bad_request("a queue's name is one token of A-Z a-z 0-9 _ -, up to 64"));
+        }
+        let config: QueueConfig = match message.payload().trim_ascii() {
+            [] => QueueConfig::default(),
+            text => serde_json::from_slice(text).map_err(errors::bad_request)?,
+        };
+        config.check().map_err(errors::bad_request)?;
+        if let Some(known) = self.queues.get(name).filter(|known| known.open > 0)
+            && known.config.mode != config.mode
+        {
+            return Err(errors::bad_request("the mode cannot change while the queue has open tasks"));
+        }
+        let (queue, request, boxed) = (name.to_owned(), message.clone(), Box::new(config.clone()));
+        if config.mode == Mode::Pull {
+            self.call_create_queue_consumer(&queue, &config, |queue| Call::QueueConsumer {
+                queue,
+                config: boxed,
+                request,
+            });
+        } else {
+            self.store_queue(queue, config, request);
+        }
+        Ok(())
+    }
+
+    fn call_create_queue_consumer(&mut self, queue: &str, config: &QueueConfig, call: impl FnOnce(String) -> Call) {
+        let name = names::queue_consumer(queue);
+        let body = serde_json::json!({
+            "stream_name": names::STREAM,
+            "config": {
+                "durable_name": name,
+                "name": name,
+                "filter_subject": format!("$KV.TASK.w.{queue}.>"),
+                "ack_policy": "explicit",
+                "deliver_policy": "all",
+                "ack_wait": config.lease().as_nanos() as u64,
+                "max_deliver": config.max_attempts,
+                "max_ack_pending": if config.max_running > 0 { i64::from(config.max_running) } else { 10_000 },
+            },
+        });
+        let call = call(queue.to_owned());
+        self.call_api(call, &format!("CONSUMER.CREATE.{}.{name}", names::STREAM), &body);
+    }
+
+    /// Makes sure a pull queue's consumer is there.
+    pub(super) fn ensure_queue_consumer(&mut self, queue: &str) {
+        let config = self.queue_config(queue);
+        self.call_create_queue_consumer(queue, &config, |_| Call::Unimportant);
+    }
+
+    pub(super) fn queue_consumer_answered(
+        &mut self,
+        queue: String,
+        config: QueueConfig,
+        request: Incoming,
+        answer: Answer,
+    ) {
+        match super::answers::json(&answer) {
+            Ok(_) => self.store_queue(queue, config, request),
+            Err(reason) => self.refuse(&request, errors::UNAVAILABLE.with(reason)),
+        }
+    }
+
+    fn store_queue(&mut self, queue: String, config: QueueConfig, request: Incoming) {
+        let body = serde_json::to_vec(&config).expect("a queue's settings are plain data");
+        let entries = vec![BatchEntry::new(names::queue_key(&queue), body)];
+        self.call_batch(Call::QueueStored { queue, config: Box::new(config), request }, entries);
+    }
+
+    pub(super) fn queue_stored(&mut self, queue: String, config: QueueConfig, request: Incoming, answer: Answer) {
+        let outcome = match &answer {
+            Answer::Message(message) => decode_ack(message).map_err(|error| error.to_string()),
+            _ => Err(answer.reason()),
+        };
+        if let Err(reason) = outcome {
+            return self.refuse(&request, errors::UNAVAILABLE.with(reason));
+        }
+        let known = self.queue_mut(&queue);
+        known.config = config;
+        known.stored = true;
+        self.schedule = true;
+        let shown = self.show_queue(&queue);
+        self.publish(format!("$TASK.E.QUEUE.{queue}"), "", bytes::Bytes::from(shown.to_string()));
+        self.respond(&request, shown);
+    }
+
+    fn show_queue(&self, name: &str) -> serde_json::Value {
+        let queue = self.queues.get(name).cloned().unwrap_or_default();
+        let mut shown = serde_json::to_value(&queue.config).expect("a queue's settings are plain data");
+        shown["queue"] = name.into();
+        shown["open"] = queue.open.into();
+        shown["running"] = queue.running.into();
+        if queue.config.mode == Mode::Pull {
+            shown["stream"] = names::STREAM.into();
+            shown["consumer"] = names::queue_consumer(name).into();
+        }
+        shown
+    }
+
+    pub(super) fn queue_info(&mut self, name: &str, message: &Incoming) -> Result<(), ApiError> {
+        if !self.queues.contains_key(name) {
+            return Err(errors::QUEUE_NOT_FOUND);
+        }
+        let shown = self.show_queue(name);
+        self.respond(message, shown);
+        Ok(())
+    }
+
+    pub(super) fn queue_list(&mut self, message: &Incoming) -> Result<(), ApiError> {
+        let mut names: Vec<&String> = self.queues.keys().collect();
+        names.sort();
+        let shown: Vec<_> = names.into_iter().map(|name| self.show_queue(name)).collect();
+        self.respond(message, serde_json::json!({ "queues": shown }));
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! The doors of `$TASK.API.>`: which request is whose, and how it is answered.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Desk, Input, Output};
+use crate::client::Incoming;
+use crate::coordinator::task::Event;
+use crate::coordinator::{errors, names, record};
+use crate::types::header::HeaderBuilder;
+use crate::types::{ApiError, Timestamp};
+
+/// The endpoints in the order of their statistics: name, subject below `$TASK.API.`.
+pub const VERBS: [(&str, &str); 17] = [
+    ("SUBMIT", "SUBMIT"),
+    ("GET", "GET.*"),
+    ("LIST", "LIST"),
+    ("AWAIT", "AWAIT.*"),
+    ("COMPLETE", "COMPLETE.*.*"),
+    ("FAIL", "FAIL.*.*"),
+    ("DECLINE", "DECLINE.*.*"),
+    ("CANCEL", "CANCEL.*"),
+    ("REQUEUE", "REQUEUE.*"),
+    ("AGENT-REGISTER", "AGENT.REGISTER.*"),
+    ("AGENT-INFO", "AGENT.INFO.*"),
+    ("AGENT-LIST", "AGENT.LIST"),
+    ("AGENT-DRAIN", "AGENT.DRAIN.*"),
+    ("AGENT-REMOVE", "AGENT.REMOVE.*"),
+    ("QUEUE-PUT", "QUEUE.PUT.*"),
+    ("QUEUE-INFO", "QUEUE.INFO.*"),
+    ("QUEUE-LIST", "QUEUE.LIST"),
+];
+
+/// What `$SRV.STATS` tells of an endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct VerbStats {
+    pub requests: u64,
+    pub errors: u64,
+    pub last_error: String,
+    pub processing_ns: u64,
+}
+
+fn verb_index(tail: &str) -> Option<usize> {
+    VERBS.iter().position(|(_, subject)| crate::types::subject::matches(subject.as_bytes(), tail.as_bytes()))
+}
+
+/// Whether a request is one of those before which the buckets must exist.
+pub fn needs_assets(tail: &str) -> bool {
+    tail == "SUBMIT" || tail.starts_with("AGENT.REGISTER.") || tail.starts_with("QUEUE.PUT.")
+}
+
+impl Desk {
+    /// Takes a request below `$TASK.API.`.
+    pub fn request(&mut self, message: Incoming, now: Timestamp) {
+        self.now = now;
+        let subject = message.subject_str().to_owned();
+        let tail = subject.strip_prefix(names::API).unwrap_or_default();
+        match verb_index(tail) {
+            Some(verb) => self.verbs[verb].requests += 1,
+            None => return self.refuse(&message, errors::bad_request("no such endpoint")),
+        }
+        let mut tokens = tail.split('.');
+        let mut token = || tokens.next().unwrap_or_default();
+        let outcome = match token() {
+            "SUBMIT" => self.submit(&message),
+            "GET" => self.get(token(), &message),
+            "LIST" => self.list(&message),
+            "AWAIT" => self.await_task(token(), &message),
+            "COMPLETE" => {
+                let (id, lease) = (token(), token().to_owned());
+                let digest = record::digest(message.payload());
+                self.step_request(id, Event::Complete { lease, digest }, &message)
+            }
+            "FAIL" => {
+                let (id, lease) = (token(), token().to_owned());
+                fail_event(lease, message.payload()).and_then(|event| self.step_request(id, event, &message))
+            }
+            "DECLINE" => {
+                let (id, lease) = (token(), token().to_owned());
+                self.step_request(id, Event::Decline { lease, others: true }, &message)
+            }
+            "CANCEL" => {
+                let id = token();
+                cancel_event(message.payload()).and_then(|event| self.step_request(id, event, &message))
+            }
+            "REQUEUE" => self.step_request(token(), Event::Requeue, &message),
+            "AGENT" => match token() {
+                "REGISTER" => self.agent_register(token(), &message),
+                "INFO" => self.agent_info(token(), &message),
+                "LIST" => self.agent_list(&message),
+                "DRAIN" => self.agent_drain(token(), &message),
+                _ => self.agent_remove(token(), &message),
+            },
+            _ => match token() {
+                "PUT" => self.queue_put(token(), &message),
+                "INFO" => self.queue_info(token(), &message),
+                _ => self.queue_list(&message),
+            },
+        };
+        if let Err(error) = outcome {
+            self.refuse(&message, error);
+        }
+    }
+
+    fn step_request(&mut self, id: &str, event: Event, message: &Incoming) -> Result<(), ApiError> {
+        let index = self.find_task(id)?;
+        self.enqueue(index, Input { event, from: Some(message.clone()) });
+        Ok(())
+    }
+
+    pub(super) fn find_task(&self, id: &str) -> Result<u32, ApiError> {
+        self.ids.get(id).copied().ok_or(errors::TASK_NOT_FOUND)
+    }
+
+    /// Answers with an error, in headers and body.
+    pub(super) fn refuse(&mut self, message: &Incoming, error: ApiError) {
+        let kind = kind_of(message);
+        if let Some(verb) = verb_index(message.subject_str().strip_prefix(names::API).unwrap_or_default()) {
+            self.verbs[verb].errors += 1;
+            self.verbs[verb].last_error = format!("{}:{}", error.code, error.description);
+        }
+        let body = serde_json::json!({ "type": kind, "error": error });
+        self.send_reply(message.reply_bytes(), error_headers(&error), Bytes::from(body.to_string()));
+    }
+
+    /// Answers with `fields`, to which the response's type is added.
+    pub(super) fn respond(&mut self, message: &Incoming, mut fields: Value) {
+        if message.reply().is_empty() {
+            return;
+        }
+        fields["type"] = kind_of(message).into();
+        self.send_reply(message.reply_bytes(), Vec::new(), Bytes::from(fields.to_string()));
+    }
+
+    pub(super) fn send_reply(&mut self, reply: Bytes, headers: Vec<u8>, payload: Bytes) {
+        if !reply.is_empty() {
+            self.outputs.push(Output::Publish { subject: reply, call: None, headers, payload });
+        }
+    }
+
+    /// Answers a step with where the task is now.
+    pub(super) fn respond_state(&mut self, index: u32, message: &Incoming, duplicate: Option<bool>) {
+        if message.reply().is_empty() {
+            return;
+        }
+        let Some(task) = self.task(index) else { return };
+        let record = task.view();
+        let duplicate = duplicate.map(|duplicate| format!(r#","duplicate":{duplicate}"#)).unwrap_or_default();
+        // Written by hand because it is the answer of every step; ids hold nothing that needs escaping.
+        let body = format!(
+            r#"{{"type":"{}","id":"{}","state":"{}","phase":"{}"{duplicate},"revision":{}}}"#,
+            kind_of(message),
+            record.id,
+            record.state.as_str(),
+            record.phase.as_str(),
+            task.revision
+        );
+        self.send_reply(message.reply_bytes(), Vec::new(), Bytes::from(body));
+    }
+
+    /// The endpoints' counters, in the order of [`VERBS`].
+    pub fn verb_stats(&self) -> &[VerbStats] {
+        &self.verbs
+    }
+
+    /// Adds time spent on requests of a subject below `$TASK.API.`.
+    pub fn note_processing(&mut self, tail: &str, nanos: u64) {
+        if let Some(verb) = verb_index(tail) {
+            self.verbs[verb].processing_ns += nanos;
+        }
+    }
+}
+
+pub(super) fn error_headers(error: &ApiError) -> Vec<u8> {
+    HeaderBuilder::new()
+        .add("Nats-Service-Error", &error.description)
+        .add("Nats-Service-Error-Code", error.code)
+        .build()
+}
+
+fn kind_of(message: &Incoming) -> String {
+    let tail = message.subject_str().strip_prefix(names::API).unwrap_or_default();
+    let mut tokens = tail.split('.');
+    let mut verb = tokens.next().unwrap_or_default().to_ascii_lowercase();
+    if matches!(verb.as_str(), "agent" | "queue") {
+        verb = format!("{verb}_{}", tokens.next().unwrap_or_default().to_ascii_lowercase());
+    }
+    format!("io.natterjack.task.api.v1.{verb}_response")
+}
+
+/// Reads `{error,retry,delay_ms}`, or takes the whole body as the error's text.
+fn fail_event(lease: String, body: &[u8]) -> Result<Event, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        error: String,
+        retry: Option<bool>,
+        delay_ms: Option<u64>,
+    }
+    if body.trim_ascii_start().starts_with(b"{")
+        && let Ok(body) = serde_json::from_slice::<Body>(body)
+    {
+        let delay = body.delay_ms.map(|delay| std::time::Duration::from_millis(delay.min(30 * 86_400_000)));
+        return Ok(Event::Fail { lease, error: clip(&body.error), retry: body.retry.unwrap_or(true), delay });
+    }
+    Ok(Event::Fail { lease, error: clip(&String::from_utf8_lossy(body)), retry: true, delay: None })
+}
+
+fn cancel_event(body: &[u8]) -> Result<Event, ApiError> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Body {
+        reason: String,
+        force: bool,
+    }
+    let body = match body.trim_ascii() {
+        [] => Body::default(),
+        text => serde_json::from_slice(text).map_err(errors::bad_request)?,
+    };
+    Ok(Event::Cancel { reason: clip(&body.reason), force: body.force })
+}
+
+/// Errors and reasons are kept in records, so they are bounded.
+pub(super) fn clip(text: &str) -> String {
+    let mut end = text.len().min(2048);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

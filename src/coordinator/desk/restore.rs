@@ -1,0 +1,158 @@
+//! The desk's memory after a restart: everything from what the stream holds.
+
+use super::Desk;
+use super::agents::InfoPurpose;
+use crate::coordinator::agent::{Agent, Card, Status};
+use crate::coordinator::queue::{Mode, QueueConfig};
+use crate::coordinator::record::{Phase, Record};
+use crate::types::{Headers, Timestamp};
+
+/// A message of the buckets as a restart reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    pub subject: &'a str,
+    pub seq: u64,
+    /// The raw header block.
+    pub headers: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+impl Desk {
+    /// Takes a state, queue or agent; rows that cannot be read are reported and left alone.
+    pub fn restore(&mut self, row: Row<'_>) {
+        self.seen_seq = self.seen_seq.max(row.seq);
+        if Headers::new(row.headers).get("KV-Operation").is_some() {
+            return;
+        }
+        let unreadable = |error: serde_json::Error| tracing::warn!(subject = row.subject, %error, "unreadable row");
+        if let Some(key) = row.subject.strip_prefix("$KV.TASK_AGENTS.") {
+            match serde_json::from_slice::<Card>(row.payload) {
+                Ok(card) if card.id == key && self.roster.find(key).is_none() => {
+                    let resume = Headers::new(row.headers).get_str("Task-Resume").unwrap_or_default().to_owned();
+                    let agent = Agent { card: Card { in_flight: 0, ..card }, resume, ..Agent::default() };
+                    self.roster.insert(agent);
+                }
+                Ok(_) => {}
+                Err(error) => unreadable(error),
+            }
+        } else if let Some(queue) = row.subject.strip_prefix("$KV.TASK.q.") {
+            match serde_json::from_slice::<QueueConfig>(row.payload) {
+                Ok(config) => {
+                    let known = self.queue_mut(queue);
+                    known.config = config;
+                    known.stored = true;
+                }
+                Err(error) => unreadable(error),
+            }
+        } else if row.subject.starts_with("$KV.TASK.s.") {
+            match serde_json::from_slice::<Record>(row.payload) {
+                Ok(record) if !self.ids.contains_key(&record.id) => {
+                    self.insert_task(record, row.seq);
+                }
+                Ok(_) => {}
+                Err(error) => unreadable(error),
+            }
+        }
+    }
+
+    /// Takes an assignment or pull item, after all states. One that no task stands behind is removed.
+    pub fn restore_item(&mut self, subject: &str, seq: u64) {
+        self.seen_seq = self.seen_seq.max(seq);
+        let mut tokens = subject.strip_prefix("$KV.TASK.").unwrap_or_default().split('.');
+        let (kind, owner, id) = (tokens.next(), tokens.next(), tokens.next());
+        let (Some(kind), Some(owner), Some(id)) = (kind, owner, id) else { return };
+        let index = self.ids.get(id).copied();
+        let live = index.and_then(|index| self.task(index)).is_some_and(|task| {
+            let record = &task.record;
+            match kind {
+                "a" => record.mode == Mode::Inbox && record.phase.is_leased() && record.agent == owner,
+                "w" => {
+                    record.mode == Mode::Pull
+                        && record.queue == owner
+                        && matches!(record.phase, Phase::Queued | Phase::Running)
+                }
+                _ => false,
+            }
+        });
+        match index.filter(|_| live) {
+            Some(index) => {
+                let older = self.task_mut(index).map_or(0, |task| std::mem::replace(&mut task.item, seq));
+                self.items.remove(&older);
+                self.items.insert(seq, index);
+                if older > 0 {
+                    self.delete_message(older);
+                }
+            }
+            None => self.delete_message(seq),
+        }
+    }
+
+    /// Takes up work after all rows: leases begin anew, since signs of life may have been missed; agents have the usual time
+    /// to show themselves.
+    pub fn restored(&mut self, now: Timestamp) {
+        self.now = now;
+        for index in self.roster.indices() {
+            if let Some(agent) = self.roster.get_mut(index)
+                && agent.card.status != Status::Offline
+            {
+                agent.card.last_seen = now;
+            }
+        }
+        for index in 0..self.tasks.len() as u32 {
+            self.take_up(index);
+        }
+        let pulled: Vec<String> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.stored && queue.config.mode == Mode::Pull)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for queue in pulled {
+            self.ensure_queue_consumer(&queue);
+        }
+        for index in self.roster.indices() {
+            if self.roster.get(index).is_some_and(|agent| !agent.live.is_empty()) {
+                self.ask_agent(index, InfoPurpose::LookAfter);
+            }
+        }
+        self.schedule = true;
+    }
+
+    fn take_up(&mut self, index: u32) {
+        let now = self.now;
+        let Some(task) = self.task(index) else { return };
+        let record = task.record.clone();
+        if !record.phase.is_final() {
+            self.queue_mut(&record.queue).open += 1;
+        }
+        let lease = self.queue_config(&record.queue).lease();
+        let cancel_grace = self.settings.cancel_grace;
+        if record.phase.is_leased() && record.mode == Mode::Inbox {
+            let holder = self.roster.find(&record.agent);
+            if let Some(holder) = holder {
+                self.reserve(holder, index);
+            }
+            if let Some(task) = self.task_mut(index) {
+                // An agent nobody knows has lost the task already.
+                task.lease_until = if holder.is_some() { now + lease } else { now };
+                task.cancel_until = now + cancel_grace;
+                task.seen = record.phase == Phase::Running;
+            }
+            if record.phase == Phase::Cancelling {
+                self.tell_agent(&record.agent, "cancel", &record.id);
+            }
+            let offline = holder
+                .and_then(|holder| self.roster.get(holder))
+                .is_none_or(|agent| agent.card.status == Status::Offline);
+            if let Some(holder) = holder.filter(|_| offline) {
+                self.ask_agent(holder, InfoPurpose::Lost(vec![(index, record.lease.clone())]));
+            }
+        } else if record.phase == Phase::Queued {
+            self.line_up(index);
+        }
+        if record.result_due {
+            self.send_result(index);
+        }
+        self.arm(index);
+    }
+}

@@ -1,0 +1,373 @@
+//! What follows from a record that is now the task's: slots, lines, leases, waiters, events, results.
+
+use bytes::Bytes;
+
+use super::calls::{Answer, Call};
+use super::submit::class_of;
+use super::{Busy, Desk, Output};
+use crate::client::decode_ack;
+use crate::coordinator::names;
+use crate::coordinator::queue::Mode;
+use crate::coordinator::record::{Phase, Record};
+use crate::coordinator::scheduler::Place;
+use crate::coordinator::task::Event;
+use crate::types::Timestamp;
+
+impl Desk {
+    /// Brings everything around a task in line with its record. `before` is the record it had, `None` for a new task.
+    pub(super) fn settle(&mut self, index: u32, before: Option<&Record>) {
+        let now = self.now;
+        let Some(record) = self.task(index).map(|task| task.record.clone()) else { return };
+        let lease = self.queue_config(&record.queue).lease();
+        let Some(task) = self.task_mut(index) else { return };
+        let was = before.map(|before| before.phase);
+        let was_leased = was.is_some_and(Phase::is_leased);
+        let entered = was != Some(record.phase);
+
+        if record.phase.is_leased() {
+            if entered && record.phase == Phase::Assigned {
+                task.seen = false;
+                task.lease_until = now + lease;
+            }
+        } else {
+            let held = task.holder.is_some();
+            let keeps_item = record.mode == Mode::Pull && matches!(record.phase, Phase::Queued | Phase::Running);
+            let dead_item = if keeps_item { 0 } else { std::mem::take(&mut task.item) };
+            let seen = std::mem::take(&mut task.seen);
+            task.lease_until = Timestamp::ZERO;
+            if dead_item > 0 {
+                self.items.remove(&dead_item);
+                self.discard_item(index, dead_item, seen || record.phase == Phase::Completed);
+            }
+            if held {
+                self.release(index);
+            }
+        }
+        if record.phase == Phase::Running
+            && record.mode == Mode::Inbox
+            && let Some(task) = self.task_mut(index)
+        {
+            task.seen = true;
+        }
+        if entered {
+            match record.phase {
+                Phase::Queued => {
+                    self.line_up(index);
+                    if was == Some(Phase::Dead) {
+                        self.purge(&names::dead_letter_key(&record.queue, &record.id));
+                    }
+                    if was.is_some_and(Phase::is_final) {
+                        self.queue_mut(&record.queue).open += 1;
+                    }
+                }
+                Phase::Cancelling => {
+                    let grace = self.settings.cancel_grace;
+                    if let Some(task) = self.task_mut(index) {
+                        task.cancel_until = now + grace;
+                    }
+                    self.tell_agent(&record.agent, "cancel", &record.id);
+                }
+                Phase::Canceled if was_leased && was != Some(Phase::Cancelling) => {
+                    let agent = before.map(|before| before.agent.clone()).unwrap_or_default();
+                    self.tell_agent(&agent, "cancel", &record.id);
+                }
+                _ => {}
+            }
+            if record.phase.is_final() {
+                if was.is_none_or(|was| !was.is_final()) {
+                    let queue = self.queue_mut(&record.queue);
+                    queue.open = queue.open.saturating_sub(1);
+                }
+                self.finished(index, &record);
+            }
+            self.announce(index, &record);
+        }
+        if let Some(task) = self.task_mut(index) {
+            task.retry_at = Timestamp::ZERO;
+        }
+        self.arm(index);
+    }
+
+    /// Puts a queued task in line for an agent.
+    pub(super) fn line_up(&mut self, index: u32) {
+        let Some(task) = self.task(index) else { return };
+        if task.record.phase != Phase::Queued || task.record.mode != Mode::Inbox {
+            return;
+        }
+        let (class, priority, key) = (class_of(&task.record), task.record.priority, task.record.key.clone());
+        let ticket = self.ready.push(&class, priority, &key, index);
+        if let Some(task) = self.task_mut(index) {
+            task.ticket = ticket;
+        }
+        self.schedule = true;
+    }
+
+    /// Gives waiting tasks to free agents for as long as both are there.
+    pub(super) fn assign_ready(&mut self) {
+        if !std::mem::take(&mut self.schedule) {
+            return;
+        }
+        self.ready.begin();
+        loop {
+            let Desk { ready, roster, tasks, queues, .. } = self;
+            let stands = |place: Place| {
+                let task = tasks.get(place.task as usize).and_then(Option::as_ref);
+                task.is_some_and(|task| task.ticket == place.ticket && task.record.phase == Phase::Queued)
+            };
+            let admits = |queue: &str| queues.get(queue).is_none_or(super::queues::Queue::admits);
+            let Some((index, agent)) = ready.next(roster, stands, admits) else { return };
+            let lease = self.random.token(12);
+            let agent = self.reserve(agent, index);
+            if let Some(task) = self.task_mut(index) {
+                task.ticket = 0;
+            }
+            self.enqueue_event(index, Event::Assign { agent, lease });
+        }
+    }
+
+    /// Takes a slot of an agent for a task; returns the agent's id.
+    pub(super) fn reserve(&mut self, agent: u32, index: u32) -> String {
+        self.turn += 1;
+        let turn = self.turn;
+        let queue = self.task(index).map(|task| task.record.queue.clone()).unwrap_or_default();
+        self.queue_mut(&queue).running += 1;
+        if let Some(task) = self.task_mut(index) {
+            task.holder = Some(agent);
+        }
+        let agent = self.roster.get_mut(agent).expect("the scheduler chooses agents of the roster");
+        agent.live.push(index);
+        agent.last_turn = turn;
+        agent.dirty = true;
+        agent.card.id.clone()
+    }
+
+    /// Gives a task's slot back.
+    pub(super) fn release(&mut self, index: u32) {
+        let Some(task) = self.task_mut(index) else { return };
+        let Some(holder) = task.holder.take() else { return };
+        let queue = task.record.queue.clone();
+        let queue = self.queue_mut(&queue);
+        queue.running = queue.running.saturating_sub(1);
+        if let Some(agent) = self.roster.get_mut(holder) {
+            agent.live.retain(|live| *live != index);
+            agent.dirty = true;
+        }
+        self.schedule = true;
+    }
+
+    /// Removes an assignment that is over from the stream: at once if it may still be fetched, else with others.
+    fn discard_item(&mut self, index: u32, item: u64, fetched: bool) {
+        let holder = self.task(index).and_then(|task| task.holder);
+        match holder.and_then(|holder| self.roster.get_mut(holder)) {
+            Some(agent) if fetched => agent.spent.push(item),
+            _ => self.delete_message(item),
+        }
+    }
+
+    pub(super) fn delete_message(&mut self, seq: u64) {
+        let body = serde_json::json!({ "seq": seq, "no_erase": true });
+        self.call_api(Call::Unimportant, &format!("STREAM.MSG.DELETE.{}", names::STREAM), &body);
+    }
+
+    pub(super) fn purge(&mut self, filter: &str) {
+        let body = serde_json::json!({ "filter": filter });
+        self.call_api(Call::Unimportant, &format!("STREAM.PURGE.{}", names::STREAM), &body);
+    }
+
+    pub(super) fn tell_agent(&mut self, agent: &str, op: &str, task: &str) {
+        let grace = self.settings.cancel_grace.as_secs_f64();
+        let body = serde_json::json!({ "op": op, "task": task, "grace_s": grace });
+        self.publish(format!("$TASK.X.{agent}"), "", Bytes::from(body.to_string()));
+    }
+
+    fn finished(&mut self, index: u32, record: &Record) {
+        self.drop_payload(index);
+        if record.phase == Phase::Completed
+            && let Some(holder) = self.roster.find(&record.agent)
+            && let Some(agent) = self.roster.get_mut(holder)
+        {
+            agent.card.completed += 1;
+            agent.dirty = true;
+        }
+        let waiters = self.task_mut(index).map(|task| std::mem::take(&mut task.waiters)).unwrap_or_default();
+        for waiter in waiters {
+            self.answer_finished(index, waiter.reply);
+        }
+        if record.result_due {
+            self.send_result(index);
+        } else if let Some(task) = self.task_mut(index) {
+            task.result = None;
+        }
+    }
+
+    /// Sends the result where the submitter wanted it.
+    pub(super) fn send_result(&mut self, index: u32) {
+        let Some(task) = self.task(index) else { return };
+        let (serial, record) = (task.serial, &task.record);
+        let (lines, body) = match (record.phase, &task.result) {
+            (Phase::Completed, Some(result)) => (result.lines.clone(), result.body.clone()),
+            (Phase::Completed, None) => {
+                let key = names::result_key(&record.id);
+                return self.call_direct_get(Call::ResultToSend { task: index, serial }, &key);
+            }
+            _ => {
+                let lines = format!("Task-Id: {}\r\nTask-State: {}\r\n", record.id, record.state.as_str());
+                (lines, Bytes::from(serde_json::to_vec(record).expect("a record is plain data")))
+            }
+        };
+        // A stream behind the subject stores it once, however often it is sent.
+        let lines = format!("Nats-Msg-Id: task.{}.{}\r\n{lines}", record.id, record.run);
+        let subject = Bytes::from(record.result_to.clone());
+        let call = self.open_call(Call::ResultSent { task: index, serial });
+        self.outputs.push(Output::Publish { subject, call: Some(call), headers: names::block(&lines), payload: body });
+    }
+
+    pub(super) fn result_to_send_answered(&mut self, index: u32, serial: u64, answer: Answer) {
+        let retry_at = self.now + self.settings.call_timeout;
+        let Some(task) = self.same_task(index, serial) else { return };
+        match super::answers::stored(&answer) {
+            Ok(entry) => {
+                let entry = entry.unwrap_or_default();
+                let lines = super::answers::all_lines(&entry.headers);
+                task.result = Some(super::Parcel { lines, body: entry.payload });
+                self.send_result(index);
+            }
+            Err(_) => {
+                task.retry_at = retry_at;
+                self.arm(index);
+            }
+        }
+    }
+
+    /// The result is out, or has to be sent again: a stream refused it or the connection broke. A plain subscriber does not
+    /// answer, so silence on a live connection is as good as an answer.
+    pub(super) fn result_sent(&mut self, index: u32, serial: u64, answer: Answer) {
+        let pause = self.settings.call_timeout;
+        let retry_at = self.now + pause;
+        let Some(task) = self.same_task(index, serial) else { return };
+        let out = match &answer {
+            Answer::Message(message) if message.is_no_responders() => true,
+            Answer::Message(message) => !matches!(decode_ack(message), Err(crate::client::JetStreamError::Api(_))),
+            Answer::Lost(error) => *error == crate::client::ClientError::Timeout,
+            Answer::Unsent(error) => !matches!(error, crate::client::ClientError::Full { .. }),
+        };
+        if !out {
+            task.retry_at = retry_at;
+            return self.arm(index);
+        }
+        task.result = None;
+        if task.record.result_due && task.busy.is_none() {
+            let mut next = task.record.clone();
+            next.result_due = false;
+            self.commit(index, next, None, false);
+        }
+    }
+
+    /// Tells whoever listens where the task is now.
+    fn announce(&mut self, index: u32, record: &Record) {
+        let revision = self.task(index).map_or(0, |task| task.revision);
+        let mut event = serde_json::json!({
+            "type": "io.natterjack.task.event.v1.task",
+            "id": record.id, "queue": record.queue, "state": record.state, "phase": record.phase,
+            "run": record.run, "attempt": record.attempt, "time": record.updated, "revision": revision,
+        });
+        if !record.agent.is_empty() {
+            event["agent"] = record.agent.as_str().into();
+        }
+        if !record.reason.is_empty() {
+            event["reason"] = record.reason.as_str().into();
+        }
+        if let Some(fault) = record.fault.as_ref().filter(|_| record.phase != Phase::Completed) {
+            event["error"] = fault.error.as_str().into();
+        }
+        let body = Bytes::from(event.to_string());
+        if record.phase == Phase::Dead {
+            self.publish(format!("$TASK.E.QUEUE.{}", record.queue), "", body.clone());
+        }
+        self.publish(format!("$TASK.E.TASK.{}", record.id), "", body);
+    }
+
+    /// A task's timer: everything whose time has come.
+    pub(super) fn fire(&mut self, index: u32, at: Timestamp) {
+        let now = self.now;
+        let Some(task) = self.task_mut(index) else { return };
+        if task.timer == at {
+            task.timer = Timestamp::ZERO;
+        }
+        let late: Vec<Bytes> =
+            task.waiters.extract_if(.., |waiter| waiter.until <= now).map(|waiter| waiter.reply).collect();
+        for reply in late {
+            self.answer_too_late(reply);
+        }
+        let retention = self.task(index).map(|task| self.queue_config(&task.record.queue).retention());
+        let (Some(task), Some(retention)) = (self.task_mut(index), retention) else { return };
+        if !task.retry_at.is_zero() && task.retry_at <= now {
+            task.retry_at = Timestamp::ZERO;
+            let result_due = task.record.result_due;
+            match task.busy {
+                Some(Busy::Reloading { .. }) => self.reload_again(index),
+                Some(Busy::Fetching) => {
+                    if !self.calls_for(index) {
+                        if let Some(task) = self.task_mut(index) {
+                            task.busy = None;
+                        }
+                        self.drain(index);
+                    }
+                }
+                Some(Busy::Committing { .. }) => {}
+                None if result_due => self.send_result(index),
+                None => self.line_up_again(index),
+            }
+        }
+        let Some(task) = self.task(index) else { return };
+        if task.busy.is_none() {
+            let record = &task.record;
+            let due = |at: Timestamp| !at.is_zero() && at <= now;
+            let timed_out =
+                record.timeout().is_some_and(|timeout| !record.assigned.is_zero() && due(record.assigned + timeout));
+            let event = match record.phase {
+                phase if phase.is_final() => {
+                    if record.updated + retention <= now && !record.result_due {
+                        self.expire(index);
+                    }
+                    None
+                }
+                _ if due(record.deadline) => Some(Event::DeadlinePassed),
+                Phase::Scheduled | Phase::BackingOff if due(record.wake) => Some(Event::Due),
+                Phase::Assigned | Phase::Running if timed_out => Some(Event::TimedOut),
+                Phase::Assigned | Phase::Running if due(task.lease_until) => Some(Event::LeaseExpired),
+                Phase::Cancelling if due(task.cancel_until) => Some(Event::CancelOver),
+                _ => None,
+            };
+            if let Some(event) = event {
+                self.enqueue_event(index, event);
+            }
+        }
+        self.arm(index);
+    }
+
+    fn calls_for(&self, index: u32) -> bool {
+        self.calls.values().any(|outstanding| matches!(outstanding.call, Call::Payload { task, .. } if task == index))
+    }
+
+    /// A queued task that fell out of line because its assignment could not be stored.
+    fn line_up_again(&mut self, index: u32) {
+        if self.task(index).is_some_and(|task| task.record.phase == Phase::Queued && task.ticket == 0) {
+            self.line_up(index);
+        }
+    }
+
+    /// Forgets a finished task and all its keys.
+    fn expire(&mut self, index: u32) {
+        let Some(task) = self.task(index) else { return };
+        let record = task.record.clone();
+        self.remove_task(index);
+        if record.phase == Phase::Dead {
+            self.purge(&names::dead_letter_key(&record.queue, &record.id));
+        }
+        // The state goes last: as long as it is there, a restart takes this up again.
+        for key in [names::payload_key(&record.id), names::result_key(&record.id), names::state_key(&record.id)] {
+            self.purge(&key);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What agents and workers say without asking the API: acks, progress, heartbeats, and the broker's advisories.
+//!
+//! Acks travel on `$JS.ACK.<stream>.<consumer>...`, where any client may listen; they carry the stream sequence of the
+//! message they are about. That is how a coordinator that is only a client sees `+WPI`, `-NAK` and `+TERM`.
+
+use std::time::Duration;
+
+use super::Desk;
+use super::requests::clip;
+use crate::client::Incoming;
+use crate::coordinator::names;
+use crate::coordinator::queue::Mode;
+use crate::coordinator::record::Phase;
+use crate::coordinator::task::Event;
+use crate::types::Timestamp;
+
+/// What an ack says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Signal {
+    Ack,
+    Progress,
+    Nak { delay: Option<Duration>, delivery: u64 },
+    Term { reason: String },
+    DeliveriesUsed,
+}
+
+/// A signal about a message whose own PubAck is still on its way to us.
+#[derive(Debug)]
+pub(super) struct Early {
+    at: Timestamp,
+    seq: u64,
+    signal: Signal,
+}
+
+const EARLY_MAX: usize = 100_000;
+const EARLY_KEPT: Duration = Duration::from_secs(5);
+
+impl Desk {
+    /// Takes an ack of an agent's or worker's; others are ignored.
+    pub fn ack(&mut self, message: &Incoming, now: Timestamp) {
+        self.now = now;
+        if let Some((seq, signal)) = read_ack(message.subject_str(), message.payload()) {
+            self.signal(seq, signal);
+        }
+    }
+
+    /// Takes a consumer advisory: only deliveries used up on a pull queue matter.
+    pub fn advisory(&mut self, message: &Incoming, now: Timestamp) {
+        self.now = now;
+        let mut tokens = message.subject_str().rsplit('.');
+        let queue = tokens.next().and_then(|consumer| consumer.strip_prefix("queue_"));
+        let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
+        if let (Some(_), Some(seq)) = (queue, body["stream_seq"].as_u64()) {
+            self.signal(seq, Signal::DeliveriesUsed);
+        }
+    }
+
+    fn signal(&mut self, seq: u64, signal: Signal) {
+        match self.items.get(&seq).copied() {
+            Some(index) => self.apply(index, signal),
+            None if seq > self.seen_seq && self.early.len() < EARLY_MAX => {
+                self.early.push(Early { at: self.now, seq, signal });
+            }
+            None => {}
+        }
+    }
+
+    /// Takes signals whose message is known by now; old ones belong to messages that are not ours.
+    pub(super) fn release_early(&mut self) {
+        if self.early.is_empty() {
+            return;
+        }
+        let oldest = self.now - EARLY_KEPT;
+        self.early.retain(|early| early.at > oldest);
+        let known: Vec<Early> = self.early.extract_if(.., |early| self.items.contains_key(&early.seq)).collect();
+        for early in known {
+            self.signal(early.seq, early.signal);
+        }
+    }
+
+    fn apply(&mut self, index: u32, signal: Signal) {
+        let now = self.now;
+        let Some(task) = self.task(index) else { return };
+        let (mode, lease, max) = (task.record.mode, task.record.lease.clone(), task.record.max_attempts);
+        let holder = task.holder;
+        let lease_time = self.queue_config(&task.record.queue).lease();
+        if let Some(holder) = holder {
+            self.alive(holder, false);
+        }
+        if let Some(task) = self.task_mut(index).filter(|_| mode == Mode::Inbox) {
+            task.seen = true;
+            if signal == Signal::Progress {
+                task.lease_until = now + lease_time;
+            }
+        }
+        let event = match (mode, signal) {
+            (_, Signal::Term { reason }) => {
+                let error = if reason.is_empty() { "terminated".to_owned() } else { reason };
+                Event::Fail { lease, error, retry: false, delay: None }
+            }
+            (Mode::Inbox, Signal::Nak { delay, .. }) => {
+                Event::Fail { lease, error: "not acknowledged (nak)".to_owned(), retry: true, delay }
+            }
+            (Mode::Inbox, Signal::Ack | Signal::Progress | Signal::DeliveriesUsed) => return,
+            (Mode::Pull, Signal::Ack) => Event::PullAcked,
+            (Mode::Pull, Signal::DeliveriesUsed) => Event::DeliveriesUsed,
+            (Mode::Pull, Signal::Nak { delivery, .. }) if delivery >= u64::from(max) => Event::DeliveriesUsed,
+            // The broker delivers it again by itself.
+            (Mode::Pull, Signal::Nak { .. } | Signal::Progress) => Event::Delivered,
+        };
+        self.enqueue_event(index, event);
+    }
+
+    /// A progress chunk extends the lease.
+    pub fn progress(&mut self, id: &str, now: Timestamp) {
+        self.now = now;
+        let Some(index) = self.ids.get(id).copied() else { return };
+        let Some(task) = self.task(index) else { return };
+        if task.record.mode != Mode::Inbox || !matches!(task.record.phase, Phase::Assigned | Phase::Running) {
+            return;
+        }
+        self.apply(index, Signal::Progress);
+    }
+
+    /// A heartbeat of an agent.
+    pub fn heartbeat(&mut self, agent: &str, now: Timestamp) {
+        self.now = now;
+        let Some(index) = self.roster.find(agent) else { return };
+        if let Some(agent) = self.roster.get_mut(index) {
+            agent.beats = true;
+        }
+        self.alive(index, true);
+    }
+}
+
+/// The stream sequence and meaning of an ack, from its subject (with or without domain and account) and body.
+fn read_ack(subject: &str, body: &[u8]) -> Option<(u64, Signal)> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let at = match tokens.len() {
+        9 => 2,
+        11.. => 4,
+        _ => return None,
+    };
+    if tokens[0] != "$JS" || tokens[1] != "ACK" || tokens[at] != names::STREAM {
+        return None;
+    }
+    let delivery = tokens[at + 2].parse().ok()?;
+    let seq = tokens[at + 3].parse().ok()?;
+    let word = |word: &[u8]| body.starts_with(word);
+    let signal = if body.is_empty() || word(b"+ACK") || word(b"+NXT") {
+        Signal::Ack
+    } else if word(b"+WPI") {
+        Signal::Progress
+    } else if word(b"-NAK") {
+        Signal::Nak { delay: nak_delay(body[4..].trim_ascii()), delivery }
+    } else if word(b"+TERM") {
+        Signal::Term { reason: clip(String::from_utf8_lossy(&body[5..]).trim()) }
+    } else {
+        Signal::Ack
+    };
+    Some((seq, signal))
+}
+
+/// `{"delay": nanoseconds}` or a Go duration is what clients send; we know the former and whole units of the latter.
+fn nak_delay(text: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.starts_with('{') {
+        let body: serde_json::Value = serde_json::from_str(text).ok()?;
+        return body["delay"].as_u64().map(Duration::from_nanos);
+    }
+    names::seconds(text).filter(|_| !text.is_empty()).map(Duration::from_secs_f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_are_read() {
+        let check = |subject: &str, body: &str, expected: Option<(u64, Signal)>| {
+            assert_eq!(read_ack(subject, body.as_bytes()), expected, "{subject} {body}");
+        };
+        let plain = "$JS.ACK.KV_TASK.agent_a.2.7.3.1795263733519796665.5";
+        let long = "$JS.ACK.hub.ACC.KV_TASK.agent_a.2.7.3.1795263733519796665.5.x";
+        check(plain, "", Some((7, Signal::Ack)));
+        check(long, "+ACK", Some((7, Signal::Ack)));
+        check(plain, "+WPI", Some((7, Signal::Progress)));
+        let delay = Some(Duration::from_millis(100));
+        check(plain, "-NAK {\"delay\":100000000}", Some((7, Signal::Nak { delay, delivery: 2 })));
+        check(plain, "-NAK", Some((7, Signal::Nak { delay: None, delivery: 2 })));
+        check(plain, "+TERM no use", Some((7, Signal::Term { reason: "no use".into() })));
+        check("$JS.ACK.OTHER.agent_a.2.7.3.1.5", "", None);
+        check("$JS.ACK.KV_TASK", "", None);
+    }
+}

@@ -1,0 +1,418 @@
+//! One step of a task: event in, batch out, and what follows once the batch is stored, refused or of unknown fate.
+
+use bytes::Bytes;
+
+use super::calls::{Answer, Call};
+use super::requests::clip;
+use super::submit::class_of;
+use super::{Busy, Desk, Input, Parcel};
+use crate::client::{BatchEntry, ClientError, Incoming, JetStreamError, decode_ack};
+use crate::coordinator::backoff::Backoff;
+use crate::coordinator::queue::Mode;
+use crate::coordinator::record::{Phase, Record};
+use crate::coordinator::task::{Context, Event};
+use crate::coordinator::{errors, names};
+use crate::types::ApiError;
+
+/// How long a step of the coordinator's own waits after a refused commit.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Desk {
+    /// Puts an input in the task's line and takes it if the task is free.
+    pub(super) fn enqueue(&mut self, index: u32, input: Input) {
+        if let Some(task) = self.task_mut(index) {
+            task.line.push_back(input);
+            self.drain(index);
+        }
+    }
+
+    pub(super) fn enqueue_event(&mut self, index: u32, event: Event) {
+        self.enqueue(index, Input { event, from: None });
+    }
+
+    pub(super) fn drain(&mut self, index: u32) {
+        while let Some(task) = self.task_mut(index)
+            && task.busy.is_none()
+            && let Some(input) = task.line.pop_front()
+        {
+            self.process(index, input);
+        }
+        self.arm(index);
+    }
+
+    fn process(&mut self, index: u32, mut input: Input) {
+        let Some(task) = self.task(index) else { return };
+        let queue = task.record.queue.clone();
+        let pauses = match task.record.backoff.as_slice() {
+            [] => self.queue_config(&queue).pauses(),
+            own => Backoff::from_seconds(own).unwrap_or_default(),
+        };
+        let Some(task) = self.task(index) else { return };
+        let record = task.view().into_owned();
+        if let Event::Decline { others, .. } = &mut input.event {
+            let mut class = class_of(&record);
+            class.excluded.push(record.agent.clone());
+            *others = self.roster.iter().any(|(_, agent)| class.matches(agent));
+        }
+        let now = self.now;
+        let outcome = record.handle(&input.event, &mut Context { now, pauses: &pauses, random: &mut self.random });
+        match outcome {
+            Err(error) => {
+                self.abandon(index, &input.event);
+                if let Some(message) = &input.from {
+                    self.refuse(message, error);
+                }
+            }
+            Ok(None) => {
+                self.abandon(index, &input.event);
+                if let Some(message) = &input.from {
+                    let duplicate = is_submit(message).then_some(true);
+                    self.respond_state(index, message, duplicate);
+                }
+            }
+            Ok(Some(next)) => {
+                if needs_payload(&record, &next) && self.task(index).is_some_and(|task| task.payload.is_none()) {
+                    self.fetch_payload(index, input);
+                } else {
+                    self.commit(index, next, Some(input), false);
+                }
+            }
+        }
+    }
+
+    /// Gives back what was reserved for an event that did not happen.
+    fn abandon(&mut self, index: u32, event: &Event) {
+        if matches!(event, Event::Assign { .. }) {
+            self.release(index);
+            self.line_up(index);
+        }
+    }
+
+    fn fetch_payload(&mut self, index: u32, input: Input) {
+        let Some(task) = self.task_mut(index) else { return };
+        task.line.push_front(input);
+        task.busy = Some(Busy::Fetching);
+        let (serial, key) = (task.serial, names::payload_key(&task.record.id));
+        self.call_direct_get(Call::Payload { task: index, serial }, &key);
+    }
+
+    pub(super) fn payload_answered(&mut self, index: u32, serial: u64, answer: Answer) {
+        let retry_at = self.now + RETRY;
+        let Some(task) = self.same_task(index, serial) else { return };
+        task.busy = None;
+        match super::answers::stored(&answer) {
+            Ok(Some(entry)) => {
+                let lines = names::user_lines(crate::types::Headers::new(&entry.headers));
+                let bytes = entry.payload.len();
+                task.payload = Some(Parcel { lines, body: entry.payload });
+                self.payload_bytes += bytes;
+            }
+            // A payload that is gone cannot come back: deliver what there is, rather than hold the task for ever.
+            Ok(None) => task.payload = Some(Parcel::default()),
+            Err(reason) => {
+                let input = task.line.pop_front();
+                task.retry_at = retry_at;
+                if let Some(input) = input {
+                    self.put_off(index, input, &reason);
+                }
+            }
+        }
+        self.drain(index);
+        if self.payload_bytes > self.settings.payload_bytes_max {
+            self.drop_payload(index);
+        }
+    }
+
+    /// A step that could not be taken now: its caller is told, the coordinator's own come again.
+    fn put_off(&mut self, index: u32, input: Input, reason: &str) {
+        if matches!(input.event, Event::Assign { .. }) {
+            // It gets in line again when the timer says so, not at once.
+            self.release(index);
+        }
+        let now = self.now;
+        if let Some(task) = self.task_mut(index) {
+            task.retry_at = now + RETRY;
+        }
+        match input.from {
+            Some(message) => self.refuse(&message, errors::UNAVAILABLE.with(clip(reason))),
+            None if matches!(input.event, Event::Assign { .. }) => {}
+            None => {
+                if let Some(task) = self.task_mut(index) {
+                    task.line.push_back(input);
+                    // The timer at `retry_at` drains the line.
+                    task.busy = Some(Busy::Fetching);
+                }
+            }
+        }
+        self.arm(index);
+    }
+
+    /// Sends the batch that makes `next` the task's record.
+    pub(super) fn commit(&mut self, index: u32, next: Record, input: Option<Input>, submitted: bool) {
+        let Some(task) = self.task_mut(index) else { return };
+        let from = input.as_ref().and_then(|input| input.from.as_ref());
+        let before = (!submitted).then_some(&task.record);
+        let record = serde_json::to_vec(&next).expect("a record is plain data");
+        let mut entries = vec![BatchEntry::new(names::state_key(&next.id), record).expect_revision(task.revision)];
+        let parcel = task.payload.clone().unwrap_or_default();
+        if submitted {
+            let mut entry = BatchEntry::new(names::payload_key(&next.id), parcel.body.clone());
+            entry.header_lines = parcel.lines.clone();
+            entries.push(entry);
+        }
+        let mut item_at = None;
+        let changed = before.is_none_or(|before| before.phase != next.phase);
+        let key = match (next.phase, next.mode) {
+            (Phase::Assigned, Mode::Inbox) if changed => Some(names::assignment_key(&next.agent, &next.id)),
+            (Phase::Queued, Mode::Pull) if changed => Some(names::pull_key(&next.queue, &next.id)),
+            _ => None,
+        };
+        if let Some(key) = key {
+            item_at = Some(entries.len() as u64);
+            let mut entry = BatchEntry::new(key, parcel.body.clone());
+            entry.header_lines = delivery_lines(&next, &parcel.lines);
+            entries.push(entry);
+        }
+        if next.phase == Phase::Completed && changed {
+            let result = match from {
+                Some(message) => Parcel { lines: names::user_lines(message.headers()), body: message.payload_bytes() },
+                None => Parcel::default(),
+            };
+            let mut entry = BatchEntry::new(names::result_key(&next.id), result.body.clone());
+            entry.header_lines = result_lines(&next, &result.lines);
+            task.result = Some(Parcel { lines: entry.header_lines.clone(), body: result.body });
+            entries.push(entry);
+        }
+        if next.phase == Phase::Dead && changed {
+            let mut entry = BatchEntry::new(names::dead_letter_key(&next.queue, &next.id), parcel.body.clone());
+            entry.header_lines = dead_letter_lines(&next, &parcel.lines);
+            entries.push(entry);
+        }
+        let count = entries.len() as u64;
+        let serial = task.serial;
+        task.busy = Some(Busy::Committing { next: Box::new(next), input, entries: count, item_at, submitted });
+        self.call_batch(Call::Step { task: index, serial }, entries);
+    }
+
+    pub(super) fn step_answered(&mut self, index: u32, serial: u64, answer: Answer) {
+        let Some(task) = self.same_task(index, serial) else { return };
+        let Some(Busy::Committing { next, input, entries, item_at, submitted }) = task.busy.take() else { return };
+        let outcome = match &answer {
+            Answer::Message(message) => decode_ack(message).map_err(Some),
+            Answer::Unsent(_) => Err(None),
+            Answer::Lost(error) => Err(Some(JetStreamError::Client(error.clone()))),
+        };
+        match outcome {
+            Ok(ack) => {
+                let first = ack.seq + 1 - entries;
+                self.seen_seq = self.seen_seq.max(ack.seq);
+                self.committed(index, *next, input, first, item_at.map_or(0, |at| first + at), submitted);
+            }
+            // The store's word that nothing was stored.
+            Err(Some(JetStreamError::Api(error))) if !error_is_race(&error) => {
+                self.not_stored(index, input, submitted, &error.description);
+            }
+            Err(None) | Err(Some(JetStreamError::Client(ClientError::NoResponders { .. }))) => {
+                self.not_stored(index, input, submitted, &answer.reason());
+            }
+            // A lost race, a lost answer: the stream knows.
+            Err(Some(_)) => {
+                task.busy = Some(Busy::Reloading { next, input, entries, item_at, submitted });
+                let key = names::state_key(&task.record.id);
+                self.call_direct_get(Call::Reload { task: index, serial }, &key);
+            }
+        }
+    }
+
+    fn not_stored(&mut self, index: u32, input: Option<Input>, submitted: bool, reason: &str) {
+        tracing::warn!(reason, "a task's step could not be stored");
+        if let Some(task) = self.task_mut(index) {
+            task.result = None;
+        }
+        if submitted {
+            return self.forget_submission(index, input, reason);
+        }
+        if let Some(input) = input {
+            self.put_off(index, input, reason);
+        }
+        self.drain(index);
+    }
+
+    /// A task whose first batch was not stored does not exist.
+    fn forget_submission(&mut self, index: u32, input: Option<Input>, reason: &str) {
+        self.release(index);
+        let Some(task) = self.task_mut(index) else { return };
+        let queue = task.record.queue.clone();
+        let waiting: Vec<Input> = input.into_iter().chain(task.line.drain(..)).collect();
+        self.remove_task(index);
+        let queue = self.queue_mut(&queue);
+        queue.open = queue.open.saturating_sub(1);
+        for message in waiting.into_iter().filter_map(|input| input.from) {
+            self.refuse(&message, errors::UNAVAILABLE.with(clip(reason)));
+        }
+    }
+
+    pub(super) fn reload_answered(&mut self, index: u32, serial: u64, answer: Answer) {
+        let retry_at = self.now + RETRY;
+        let Some(task) = self.same_task(index, serial) else { return };
+        let Some(Busy::Reloading { next, input, entries, item_at, submitted }) = task.busy.take() else { return };
+        match super::answers::stored(&answer) {
+            Ok(Some(entry)) => {
+                let found: Option<Record> = serde_json::from_slice(&entry.payload).ok();
+                let ours = found.as_ref() == Some(&*next);
+                if ours {
+                    let item = item_at.map_or(0, |at| entry.seq + at);
+                    self.seen_seq = self.seen_seq.max(entry.seq + entries - 1);
+                    return self.committed(index, *next, input, entry.seq, item, submitted);
+                }
+                match found.filter(|_| entry.seq != task.revision) {
+                    // Somebody else wrote it: theirs is the truth, and the event meets that.
+                    Some(found) => {
+                        let queued_again = found.phase;
+                        let before = std::mem::replace(&mut task.record, found);
+                        task.revision = entry.seq;
+                        task.result = None;
+                        tracing::warn!(task = before.id, phase = queued_again.as_str(), "took over a record");
+                        let holder_kept = before.agent == self.task(index).map_or("", |task| &task.record.agent);
+                        if !holder_kept {
+                            self.release(index);
+                        }
+                        self.settle(index, (!submitted).then_some(&before));
+                        match input {
+                            Some(input) if submitted => {
+                                if let Some(message) = &input.from {
+                                    let same = self.task(index).is_some_and(|task| {
+                                        task.record.digest == crate::coordinator::record::digest(message.payload())
+                                    });
+                                    if same {
+                                        self.respond_state(index, message, Some(true));
+                                    } else {
+                                        self.refuse(message, errors::SAME_ID_OTHER_BODY);
+                                    }
+                                }
+                            }
+                            Some(input) => {
+                                if let Some(task) = self.task_mut(index) {
+                                    task.line.push_front(input);
+                                }
+                            }
+                            None => {}
+                        }
+                        self.drain(index);
+                    }
+                    // Unchanged: our batch was not stored.
+                    None => self.again(index, input, submitted),
+                }
+            }
+            Ok(None) => self.again(index, input, submitted),
+            // Not even that could be asked: keep asking.
+            Err(_) => {
+                task.busy = Some(Busy::Reloading { next, input, entries, item_at, submitted });
+                task.retry_at = retry_at;
+                self.arm(index);
+            }
+        }
+    }
+
+    /// The batch of a step is known not to be stored; the event is taken again.
+    fn again(&mut self, index: u32, input: Option<Input>, submitted: bool) {
+        if submitted {
+            return self.forget_submission(index, input, "the connection was lost");
+        }
+        if let (Some(task), Some(input)) = (self.task_mut(index), input) {
+            task.result = None;
+            task.line.push_front(input);
+        }
+        self.drain(index);
+    }
+
+    /// Asks again for the fate of a batch.
+    pub(super) fn reload_again(&mut self, index: u32) {
+        let Some(task) = self.task(index) else { return };
+        let (serial, key) = (task.serial, names::state_key(&task.record.id));
+        self.call_direct_get(Call::Reload { task: index, serial }, &key);
+    }
+
+    fn committed(&mut self, index: u32, next: Record, input: Option<Input>, revision: u64, item: u64, submitted: bool) {
+        let Some(task) = self.task_mut(index) else { return };
+        let before = std::mem::replace(&mut task.record, next);
+        task.revision = revision;
+        let old_item = task.item;
+        if item > 0 {
+            task.item = item;
+            self.items.insert(item, index);
+        }
+        if let Some(message) = input.and_then(|input| input.from) {
+            let duplicate = is_submit(&message).then_some(false);
+            self.respond_state(index, &message, duplicate);
+        }
+        debug_assert!(item == 0 || old_item == 0, "one live assignment per task");
+        self.settle(index, (!submitted).then_some(&before));
+        self.release_early();
+        self.drain(index);
+    }
+}
+
+fn error_is_race(error: &ApiError) -> bool {
+    error.err_code == ApiError::STREAM_WRONG_LAST_SEQUENCE.err_code
+}
+
+fn is_submit(message: &Incoming) -> bool {
+    message.subject().ends_with(b".API.SUBMIT")
+}
+
+fn needs_payload(before: &Record, next: &Record) -> bool {
+    before.phase != next.phase
+        && (matches!(next.phase, Phase::Assigned | Phase::Dead)
+            || (next.mode == Mode::Pull && next.phase == Phase::Queued))
+}
+
+/// What an agent gets with a task: full subjects, so that it builds nothing.
+fn delivery_lines(record: &Record, user: &str) -> String {
+    let Record { id, queue, attempt, run, lease, .. } = record;
+    let attempt = (*attempt).max(1);
+    let mut lines = format!(
+        "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
+         Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
+         Task-Progress: $TASK.P.{id}\r\n"
+    );
+    if record.mode == Mode::Inbox {
+        lines.push_str(&format!("Task-Decline: $TASK.API.DECLINE.{id}.{lease}\r\n"));
+    }
+    if !record.deadline.is_zero() {
+        lines.push_str(&format!("Task-Deadline: {}\r\n", record.deadline.to_rfc3339()));
+    }
+    if !record.parent.is_empty() {
+        lines.push_str(&format!("Task-Parent: {}\r\n", record.parent));
+    }
+    lines.push_str(user);
+    lines
+}
+
+fn result_lines(record: &Record, user: &str) -> String {
+    let Record { id, queue, agent, .. } = record;
+    let mut lines = format!("Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-State: completed\r\n");
+    if !agent.is_empty() {
+        lines.push_str(&format!("Task-Agent: {agent}\r\n"));
+    }
+    lines.push_str(user);
+    lines
+}
+
+fn dead_letter_lines(record: &Record, user: &str) -> String {
+    let error = record.fault.as_ref().map_or("", |fault| &fault.error).replace(['\r', '\n'], " ");
+    let Record { id, queue, attempt, .. } = record;
+    let reason = record.reason.replace(['\r', '\n'], " ");
+    format!(
+        "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-State: failed\r\nTask-Attempts: {attempt}\r\n\
+         Task-Reason: {reason}\r\nTask-Error: {error}\r\n{user}"
+    )
+}
+
+impl Desk {
+    /// Publishes without wanting an answer.
+    pub(super) fn publish(&mut self, subject: String, lines: &str, payload: Bytes) {
+        let headers = names::block(lines);
+        self.outputs.push(super::Output::Publish { subject: Bytes::from(subject), call: None, headers, payload });
+    }
+}

@@ -1,0 +1,189 @@
+//! SUBMIT: from a body and `Task-*` headers to a stored record.
+
+use super::{Busy, Desk, Input, Parcel};
+use crate::client::Incoming;
+use crate::coordinator::backoff::Backoff;
+use crate::coordinator::labels::Requirement;
+use crate::coordinator::queue::{Mode, QueueConfig};
+use crate::coordinator::record::{self, Phase, Record};
+use crate::coordinator::scheduler::ClassKey;
+use crate::coordinator::task::Event;
+use crate::coordinator::{errors, names};
+use crate::types::{ApiError, Headers, Timestamp, subject};
+
+/// Headers of the whole design that this version does not act on; a task that needs one is refused, never misread.
+const NOT_YET: [&str; 3] = ["Task-After", "Task-Sticky", "Task-Sticky-Mode"];
+
+impl Desk {
+    pub(super) fn submit(&mut self, message: &Incoming) -> Result<(), ApiError> {
+        let headers = message.headers();
+        if message.payload().len() > self.settings.body_bytes_max {
+            let limit = self.settings.body_bytes_max;
+            return Err(errors::TOO_LARGE.with(format!("the body is above {limit} bytes")));
+        }
+        let given = headers.get_str("Task-Id");
+        if let Some(id) = given {
+            if !record::is_id(id) {
+                return Err(errors::bad_request("Task-Id is one token of A-Z a-z 0-9 _ -, up to 64"));
+            }
+            if let Some(index) = self.ids.get(id).copied() {
+                return self.submit_again(index, message);
+            }
+        }
+        let queue = headers.get_str("Task-Queue").unwrap_or(names::DEFAULT_QUEUE);
+        if !record::is_id(queue) {
+            return Err(errors::bad_request("Task-Queue is one token of A-Z a-z 0-9 _ -, up to 64"));
+        }
+        let config = self.queue_config(queue);
+        let mut record = read_headers(headers, &config, self.now)?;
+        if config.max_queued > 0 && self.queue_open(queue) >= config.max_queued {
+            return Err(errors::QUEUE_FULL);
+        }
+        record.id = given.map_or_else(|| self.random.token(22), str::to_owned);
+        record.queue = queue.to_owned();
+        record.digest = record::digest(message.payload());
+        record.bytes = message.payload().len();
+        if config.mode == Mode::Pull {
+            record.lease = self.random.token(12);
+        }
+        if headers.get_str("Task-Must-Match").is_some_and(|value| value == "true" || value == "1") {
+            let class = class_of(&record);
+            if config.mode == Mode::Inbox && !self.roster.iter().any(|(_, agent)| class.matches(agent)) {
+                return Err(errors::NO_MATCHING_AGENT);
+            }
+        }
+        let parcel = Parcel { lines: names::user_lines(headers), body: message.payload_bytes() };
+        self.begin_task(record, parcel, message);
+        Ok(())
+    }
+
+    /// Stores a new task; one that an agent can take at once is stored as assigned already.
+    fn begin_task(&mut self, record: Record, parcel: Parcel, message: &Incoming) {
+        let mut next = record;
+        let index = self.insert_task(next.clone(), 0);
+        self.queue_mut(&next.queue).open += 1;
+        if next.phase == Phase::Queued && next.mode == Mode::Inbox && self.queue_admits(&next.queue) {
+            let class = class_of(&next);
+            if let Some(agent) = self.ready.direct(&class, &self.roster) {
+                let lease = self.random.token(12);
+                let agent_id = self.reserve(agent, index);
+                let assign = Event::Assign { agent: agent_id, lease };
+                let pauses = Backoff::default();
+                let mut context =
+                    crate::coordinator::task::Context { now: self.now, pauses: &pauses, random: &mut self.random };
+                if let Ok(Some(assigned)) = next.handle(&assign, &mut context) {
+                    next = assigned;
+                }
+            }
+        }
+        let bytes = parcel.body.len();
+        self.payload_bytes += bytes;
+        if let Some(task) = self.task_mut(index) {
+            task.payload = Some(parcel);
+        }
+        let input = Input { event: Event::Due, from: Some(message.clone()) };
+        self.commit(index, next, Some(input), true);
+        if self.payload_bytes > self.settings.payload_bytes_max {
+            self.drop_payload(index);
+        }
+    }
+
+    /// The same id again: no change for the same body, a refusal for another.
+    fn submit_again(&mut self, index: u32, message: &Incoming) -> Result<(), ApiError> {
+        let Some(task) = self.task_mut(index) else { return Err(errors::TASK_NOT_FOUND) };
+        if task.record.digest != record::digest(message.payload()) {
+            return Err(errors::SAME_ID_OTHER_BODY);
+        }
+        // Not before the first one is stored.
+        if task.revision == 0 && matches!(task.busy, Some(Busy::Committing { .. } | Busy::Reloading { .. })) {
+            task.line.push_back(Input { event: Event::Due, from: Some(message.clone()) });
+        } else {
+            self.respond_state(index, message, Some(true));
+        }
+        Ok(())
+    }
+}
+
+/// Who may serve a task.
+pub(super) fn class_of(record: &Record) -> ClassKey {
+    ClassKey {
+        queue: record.queue.clone(),
+        requires: Requirement::parse(&record.requires).unwrap_or_default(),
+        prefer: Requirement::parse(&record.prefer).unwrap_or_default(),
+        excluded: record.excluded.clone(),
+    }
+}
+
+fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> Result<Record, ApiError> {
+    let text = |name: &str| headers.get_str(name).unwrap_or_default();
+    for name in NOT_YET {
+        if headers.get(name).is_some() {
+            return Err(errors::bad_request(format!("{name} is not supported by this version")));
+        }
+    }
+    let mut record = Record {
+        mode: config.mode,
+        run: 1,
+        max_attempts: config.max_attempts,
+        priority: 5,
+        created: now,
+        updated: now,
+        ..Record::default()
+    };
+    for name in ["Task-Requires", "Task-Prefer"] {
+        let value = text(name);
+        Requirement::parse(value).map_err(|reason| errors::bad_request(format!("{name}: {reason}")))?;
+        if value.len() > 1024 {
+            return Err(errors::bad_request(format!("{name} is above 1024 bytes")));
+        }
+    }
+    record.requires = text("Task-Requires").to_owned();
+    record.prefer = text("Task-Prefer").to_owned();
+    if let Some(value) = headers.get_str("Task-Priority") {
+        let priority = value.parse().ok().filter(|priority| *priority <= 9);
+        record.priority = priority.ok_or_else(|| errors::bad_request("Task-Priority is 0 to 9"))?;
+    }
+    if let Some(value) = headers.get_str("Task-Max-Attempts") {
+        let attempts = value.parse().ok().filter(|attempts| (1..=1000).contains(attempts));
+        record.max_attempts = attempts.ok_or_else(|| errors::bad_request("Task-Max-Attempts is 1 to 1000"))?;
+    }
+    if let Some(value) = headers.get_str("Task-Timeout") {
+        record.timeout_s = names::seconds(value).ok_or_else(|| errors::bad_request("Task-Timeout is a duration"))?;
+    }
+    if let Some(value) = headers.get_str("Task-Backoff") {
+        let steps: Option<Vec<f64>> = value.split(',').map(|step| names::seconds(step.trim())).collect();
+        record.backoff = steps.ok_or_else(|| errors::bad_request("Task-Backoff is durations joined by commas"))?;
+        Backoff::from_seconds(&record.backoff).map_err(errors::bad_request)?;
+    }
+    record.deadline = time(headers, "Task-Deadline", now)?;
+    let not_before = time(headers, "Task-Not-Before", now)?;
+    if not_before > now {
+        record.set_phase(Phase::Scheduled);
+        record.wake = not_before;
+    } else {
+        record.set_phase(Phase::Queued);
+    }
+    for (name, field) in [("Task-Key", &mut record.key), ("Task-Parent", &mut record.parent)] {
+        if text(name).len() > 256 {
+            return Err(errors::bad_request(format!("{name} is above 256 bytes")));
+        }
+        *field = text(name).to_owned();
+    }
+    if let Some(value) = headers.get_str("Task-Result-To") {
+        let fine = subject::is_valid_literal(value.as_bytes()) && !value.starts_with('$');
+        record.result_to = if fine { value.to_owned() } else { String::new() };
+        if !fine {
+            return Err(errors::bad_request("Task-Result-To is a subject without wildcards, not below $"));
+        }
+    }
+    Ok(record)
+}
+
+/// A time as RFC 3339, or as a duration from now.
+fn time(headers: Headers<'_>, name: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let Some(value) = headers.get_str(name) else { return Ok(Timestamp::ZERO) };
+    let from_now = || names::seconds(value).map(|seconds| now + std::time::Duration::from_secs_f64(seconds.min(1e9)));
+    Timestamp::parse_rfc3339(value)
+        .or_else(from_now)
+        .ok_or_else(|| errors::bad_request(format!("{name} is an RFC 3339 time or a duration")))
+}

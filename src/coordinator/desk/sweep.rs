@@ -1,0 +1,156 @@
+//! What is looked after now and then: agents' presence, deliveries not seen yet, spent assignments, late calls.
+
+use super::Desk;
+use super::agents::InfoPurpose;
+use super::answers::ConsumerState;
+use super::calls::{Answer, Call};
+use crate::coordinator::agent::{Link, Status};
+use crate::coordinator::names;
+use crate::coordinator::queue::Mode;
+use crate::coordinator::record::Phase;
+use crate::coordinator::task::Event;
+
+impl Desk {
+    pub(super) fn sweep(&mut self) {
+        self.expire_calls();
+        self.release_early();
+        for index in self.roster.indices() {
+            self.look_after(index);
+        }
+        self.look_after_pull_queues();
+        // What was refused for want of something may be possible now.
+        self.schedule = true;
+    }
+
+    fn look_after(&mut self, index: u32) {
+        let now = self.now;
+        let grace = self.settings.grace;
+        let patience = self.settings.heartbeat * 3;
+        let Some(agent) = self.roster.get(index) else { return };
+        let silent = now.since(agent.card.last_seen);
+        let offline = agent.card.status == Status::Offline;
+        match agent.link {
+            Link::Gone(since) if !offline && since + grace <= now => return self.lose(index, "its connection ended"),
+            Link::Unknown if !offline && silent > patience => {
+                if agent.beats {
+                    return self.lose(index, "three heartbeats missed");
+                }
+                // Leases speak for an agent that works; one that idles shows itself by pulling.
+                if agent.live.is_empty() {
+                    self.ask_agent(index, InfoPurpose::LookAfter);
+                }
+            }
+            Link::Unknown if offline && silent > self.settings.heartbeat => {
+                self.ask_agent(index, InfoPurpose::LookAfter);
+            }
+            _ => {}
+        }
+        let Some(agent) = self.roster.get(index) else { return };
+        let dirty = agent.dirty;
+        let patient = self.settings.sweep;
+        let waiting: Vec<(u32, bool)> = agent
+            .live
+            .iter()
+            .filter_map(|live| {
+                let task = self.task(*live)?;
+                let old = task.record.phase == Phase::Assigned
+                    && task.busy.is_none()
+                    && task.record.assigned + patient <= now;
+                old.then_some((*live, task.seen))
+            })
+            .collect();
+        if waiting.iter().any(|(_, seen)| !seen) {
+            self.ask_agent(index, InfoPurpose::LookAfter);
+        }
+        for (task, _) in waiting.into_iter().filter(|(_, seen)| *seen) {
+            self.enqueue_event(task, Event::Delivered);
+        }
+        self.flush_spent(index);
+        if dirty {
+            self.store_card(index);
+        }
+    }
+
+    /// An agent's consumer tells what was delivered and whether somebody pulls.
+    pub(super) fn looked_after(&mut self, index: u32, state: ConsumerState) {
+        let now = self.now;
+        let patience = self.settings.heartbeat * 3;
+        if state.waiting > 0 {
+            self.alive(index, true);
+        }
+        let Some(agent) = self.roster.get(index) else { return };
+        let gone = agent.card.status != Status::Offline
+            && agent.link == Link::Unknown
+            && agent.live.is_empty()
+            && now.since(agent.card.last_seen) > patience;
+        if gone {
+            return self.lose(index, "it neither pulls nor beats");
+        }
+        let mut lying = false;
+        for live in agent.live.clone() {
+            let accept_timeout = self.settings.accept_timeout;
+            let Some(task) = self.task_mut(live) else { continue };
+            if task.record.phase != Phase::Assigned || task.busy.is_some() || task.item == 0 {
+                continue;
+            }
+            if task.item <= state.delivered_seq {
+                task.seen = true;
+                self.enqueue_event(live, Event::Delivered);
+            } else if task.record.assigned + accept_timeout <= now {
+                lying = true;
+                self.enqueue_event(live, Event::AcceptTimeout);
+            }
+        }
+        if let Some(agent) = self.roster.get_mut(index).filter(|_| lying) {
+            agent.stalled = true;
+        }
+    }
+
+    /// An ack that was lost with a connection or a restart leaves its mark in the consumer: everything at or below the ack
+    /// floor is done. What was delivered, is not pending and lies above the floor was delivered too often.
+    fn look_after_pull_queues(&mut self) {
+        let pulled: Vec<String> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.config.mode == Mode::Pull && queue.open > 0 && !queue.asked)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for queue in pulled {
+            self.queue_mut(&queue).asked = true;
+            let api = format!("CONSUMER.INFO.{}.{}", names::STREAM, names::queue_consumer(&queue));
+            self.call_api(Call::QueueInfo { queue }, &api, &serde_json::Value::Null);
+        }
+    }
+
+    pub(super) fn queue_info_answered(&mut self, queue: &str, answer: Answer) {
+        self.queue_mut(queue).asked = false;
+        let Ok(info) = super::answers::json(&answer) else { return };
+        let state = ConsumerState::read(&info);
+        let floor = state.ack_floor_seq;
+        let given_up = if state.ack_pending == 0 && state.pending == 0 { state.delivered_seq } else { 0 };
+        let patient = self.settings.sweep * 2;
+        let now = self.now;
+        let done: Vec<u32> = self
+            .items
+            .iter()
+            .filter(|(seq, _)| **seq <= floor.max(given_up))
+            .filter_map(|(seq, index)| {
+                let task = self.task(*index)?;
+                let matches = task.record.queue == queue
+                    && task.record.mode == Mode::Pull
+                    && task.item == *seq
+                    && task.busy.is_none()
+                    // A live ack is on its way; give it the time to arrive.
+                    && task.record.updated + patient <= now;
+                matches.then_some(*index)
+            })
+            .collect();
+        for index in done {
+            let Some(task) = self.task_mut(index) else { continue };
+            if std::mem::replace(&mut task.seen, true) {
+                let acked = task.item <= floor;
+                self.enqueue_event(index, if acked { Event::PullAcked } else { Event::DeliveriesUsed });
+            }
+        }
+    }
+}

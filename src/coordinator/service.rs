@@ -1,0 +1,328 @@
+//! The coordinator at work: one task that owns the [`Desk`], feeds it what the broker delivers and sends what it wants sent.
+//!
+//! Everything arrives through one channel in the connection's order, answers to our own requests included, so the task
+//! never waits for one thing while another is due.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{Answer, ConnectionEvent, Desk, Output, Settings, needs_assets};
+use super::micro::{QUEUE_GROUP, Service};
+use super::{assets, names};
+use crate::client::{Client, ClientError, Incoming, JetStreamError, Overflow, Status};
+use crate::types::{Timestamp, id};
+
+/// Messages that may wait for the coordinator; beyond that the connection's reader waits, and the broker feels it.
+const INBOX_MESSAGES: usize = 65_536;
+/// Messages handled between two looks at the clock.
+const MESSAGES_AT_ONCE: usize = 512;
+
+/// How a coordinator runs.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub settings: Settings,
+    /// Connections' beginnings and ends, when the broker tells them. Without it, heartbeats and pulls are the signs of life.
+    pub presence: Option<mpsc::Receiver<ConnectionEvent>>,
+}
+
+/// Why a coordinator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the coordinator cannot subscribe: {0}")]
+    Subscribe(#[from] ClientError),
+    #[error("the coordinator cannot read its state: {0}")]
+    Load(JetStreamError),
+}
+
+/// A running coordinator. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Coordinator {
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Coordinator {
+    /// Starts on `client`, which it then owns in effect: it subscribes to its API and returns once it serves. State that the
+    /// buckets hold is taken up; without buckets none are made until the first use.
+    ///
+    /// # Errors
+    /// When the state cannot be read or the connection is closed.
+    pub async fn start(client: Client, options: Options) -> Result<Coordinator, StartError> {
+        let stop = CancellationToken::new();
+        let (ready, started) = oneshot::channel();
+        let runner = Runner::new(client, options, stop.clone());
+        let task = tokio::spawn(runner.run(ready));
+        match started.await {
+            Ok(Ok(())) => Ok(Coordinator { stop, task: Some(task) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Subscribe(ClientError::Closed)),
+        }
+    }
+
+    /// Stops serving and returns when nothing of it runs any more. Steps under way are found by the next start.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+enum Ended {
+    Stopped,
+    ConnectionLost,
+}
+
+struct Runner {
+    client: Client,
+    settings: Settings,
+    presence: Option<mpsc::Receiver<ConnectionEvent>>,
+    stop: CancellationToken,
+    service: Service,
+    /// Our reply subjects: this and the number of the call.
+    inbox: String,
+    batch_prefix: String,
+    sender: mpsc::Sender<Incoming>,
+    receiver: mpsc::Receiver<Incoming>,
+    subscriptions: Vec<u64>,
+    assets: bool,
+}
+
+impl Runner {
+    fn new(client: Client, mut options: Options, stop: CancellationToken) -> Runner {
+        let (sender, receiver) = mpsc::channel(INBOX_MESSAGES);
+        options.settings.presence = options.presence.is_some();
+        Runner {
+            client,
+            settings: options.settings,
+            presence: options.presence,
+            stop,
+            service: Service { id: id::unique(), started: Timestamp::now() },
+            inbox: String::new(),
+            batch_prefix: String::new(),
+            sender,
+            receiver,
+            subscriptions: Vec::new(),
+            assets: false,
+        }
+    }
+
+    async fn run(mut self, ready: oneshot::Sender<Result<(), StartError>>) {
+        let mut ready = Some(ready);
+        let stop = self.stop.clone();
+        loop {
+            let mut status = self.client.watch_status();
+            let connected = async { status.wait_for(|status| *status != Status::Disconnected).await.map(|s| *s) };
+            let generation = tokio::select! {
+                _ = stop.cancelled() => break,
+                status = connected => match status {
+                    Ok(Status::Connected { generation }) => generation,
+                    _ => break,
+                },
+            };
+            let opened = tokio::select! {
+                _ = stop.cancelled() => break,
+                opened = self.open() => opened,
+            };
+            let desk = match (opened, ready.take()) {
+                (Ok(desk), ready) => {
+                    if let Some(ready) = ready {
+                        let _ = ready.send(Ok(()));
+                    }
+                    desk
+                }
+                (Err(error), Some(ready)) => {
+                    let _ = ready.send(Err(error));
+                    break;
+                }
+                (Err(error), None) => {
+                    tracing::warn!(%error, "the coordinator tries again");
+                    tokio::select! {
+                        _ = stop.cancelled() => break,
+                        () = tokio::time::sleep(Duration::from_millis(500)) => continue,
+                    }
+                }
+            };
+            match self.serve(desk, generation).await {
+                Ended::Stopped => break,
+                Ended::ConnectionLost => {
+                    tracing::info!("the coordinator lost its connection; it reads its state again");
+                    self.unsubscribe();
+                }
+            }
+        }
+        self.unsubscribe();
+        if matches!(self.client.status(), Status::Connected { .. }) {
+            let _ = self.client.flush().await;
+        }
+    }
+
+    fn unsubscribe(&mut self) {
+        for sid in self.subscriptions.drain(..) {
+            self.client.unsubscribe(sid);
+        }
+        while self.receiver.try_recv().is_ok() {}
+    }
+
+    /// Reads the state and subscribes.
+    async fn open(&mut self) -> Result<Desk, StartError> {
+        self.unsubscribe();
+        let unique = id::unique();
+        self.inbox = format!("_INBOX.{unique}.");
+        self.batch_prefix = unique[..12].to_owned();
+        let mut settings = self.settings.clone();
+        let max_payload = self.client.info().max_payload;
+        if max_payload > 0 {
+            // Room for the headers that go along with a body.
+            settings.body_bytes_max = max_payload.saturating_sub(16 << 10).max(1024);
+        }
+        let seed = rand::random::<u64>();
+        let mut desk = Desk::new(settings, seed, Timestamp::now());
+        self.assets = match assets::exist(&self.client).await {
+            Ok(exist) => exist,
+            // Without JetStream there is no state to read; what needs it is refused until it answers.
+            Err(JetStreamError::Client(ClientError::NoResponders { .. })) => false,
+            Err(error) => return Err(StartError::Load(error)),
+        };
+        if self.assets {
+            assets::load(&self.client, &mut desk).await.map_err(StartError::Load)?;
+        }
+        self.subscribe(&format!("{}*", self.inbox), None)?;
+        for subject in [
+            format!("$JS.ACK.{}.>", names::STREAM),
+            format!("$JS.ACK.*.*.{}.>", names::STREAM),
+            format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*", names::STREAM),
+            "$TASK.P.*".to_owned(),
+            "$TASK.HB.*".to_owned(),
+        ] {
+            self.subscribe(&subject, None)?;
+        }
+        for subject in self.service.subjects() {
+            self.subscribe(&subject, None)?;
+        }
+        self.subscribe(&format!("{}>", names::API), Some(QUEUE_GROUP))?;
+        self.client.flush().await?;
+        desk.restored(Timestamp::now());
+        Ok(desk)
+    }
+
+    fn subscribe(&mut self, subject: &str, queue: Option<&str>) -> Result<(), ClientError> {
+        let sid = self.client.subscribe_into(subject, queue, self.sender.clone(), Overflow::Wait)?;
+        self.subscriptions.push(sid);
+        Ok(())
+    }
+
+    async fn serve(&mut self, mut desk: Desk, generation: u64) -> Ended {
+        let mut status = self.client.watch_status();
+        let stop = self.stop.clone();
+        let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
+        loop {
+            let now = Timestamp::now();
+            desk.tick(now);
+            self.send(&mut desk);
+            self.client.ready().await;
+            let pause = desk.next_deadline().since(now);
+            tokio::select! {
+                biased;
+                _ = stop.cancelled() => return Ended::Stopped,
+                () = left(&mut status, generation) => return Ended::ConnectionLost,
+                event = next_connection(&mut self.presence) => match event {
+                    Some(event) => desk.connection(event, Timestamp::now()),
+                    None => self.presence = None,
+                },
+                count = self.receiver.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
+                    debug_assert!(count > 0, "the runner keeps a sender");
+                    let now = Timestamp::now();
+                    for message in messages.drain(..) {
+                        self.take(&mut desk, message, now).await;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn take(&mut self, desk: &mut Desk, message: Incoming, now: Timestamp) {
+        let subject = message.subject_str();
+        if let Some(call) = subject.strip_prefix(&self.inbox) {
+            if let Ok(call) = call.parse() {
+                desk.answer(call, Answer::Message(message), now);
+            }
+        } else if let Some(tail) = subject.strip_prefix(names::API) {
+            let tail = tail.to_owned();
+            if !self.assets && needs_assets(&tail) {
+                self.make_assets().await;
+            }
+            let begun = Timestamp::now();
+            desk.request(message, now);
+            desk.note_processing(&tail, Timestamp::now().since(begun).as_nanos() as u64);
+        } else if subject.starts_with("$JS.ACK.") {
+            desk.ack(&message, now);
+        } else if subject.starts_with("$JS.EVENT.") {
+            desk.advisory(&message, now);
+        } else if let Some(id) = subject.strip_prefix("$TASK.P.") {
+            desk.progress(id, now);
+        } else if let Some(agent) = subject.strip_prefix("$TASK.HB.") {
+            desk.heartbeat(agent, now);
+        } else if subject.starts_with("$SRV.")
+            && !message.reply().is_empty()
+            && let Some(body) = self.service.answer(subject, desk.verb_stats())
+        {
+            let _ = self.client.publish_message(message.reply(), b"", b"", body.to_string().as_bytes());
+        }
+    }
+
+    /// Makes the buckets before the first request that needs them; if that fails, its own step is refused by the store.
+    async fn make_assets(&mut self) {
+        match assets::create(&self.client).await {
+            Ok(()) => self.assets = true,
+            Err(error) => tracing::warn!(%error, "the coordinator's buckets cannot be made"),
+        }
+    }
+
+    fn send(&self, desk: &mut Desk) {
+        // Something that could not be sent may lead to more to send; each round answers at least one call.
+        loop {
+            let outputs = desk.take_outputs();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                let (call, sent) = match output {
+                    Output::Publish { subject, call, headers, payload } => {
+                        let reply = call.map(|call| format!("{}{call}", self.inbox)).unwrap_or_default();
+                        (call, self.client.publish_message(&subject, reply.as_bytes(), &headers, &payload))
+                    }
+                    Output::Batch { call, entries } => {
+                        let batch = format!("{}{call}", self.batch_prefix);
+                        let reply = format!("{}{call}", self.inbox);
+                        (Some(call), self.client.send_batch(&batch, &entries, reply.as_bytes()))
+                    }
+                };
+                if let (Some(call), Err(error)) = (call, sent) {
+                    desk.answer(call, Answer::Unsent(error), desk.now());
+                }
+            }
+        }
+    }
+}
+
+/// Returns once the connection is not the `generation`th any more.
+async fn left(status: &mut watch::Receiver<Status>, generation: u64) {
+    let _ = status.wait_for(|status| *status != Status::Connected { generation }).await;
+}
+
+async fn next_connection(presence: &mut Option<mpsc::Receiver<ConnectionEvent>>) -> Option<ConnectionEvent> {
+    match presence {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
