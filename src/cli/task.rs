@@ -301,19 +301,25 @@ pub fn text<'a>(record: &'a Value, field: &str) -> &'a str {
 fn state(record: &Value) -> String {
     match (text(record, "state"), text(record, "phase")) {
         (state, "") => state.to_owned(),
+        (state, phase) if state == phase => state.to_owned(),
         (state, phase) => format!("{state} ({phase})"),
     }
 }
 
-/// Field by field, in the coordinator's order, without what is empty.
+/// What people look for first; the rest follows by name.
+const FIRST_FIELDS: [&str; 11] =
+    ["id", "state", "phase", "reason", "fault", "queue", "agent", "attempt", "max_attempts", "created", "updated"];
+
+/// Field by field, without what is empty.
 fn print_record(record: &Value) {
-    let fields: Vec<(&String, String)> = record
+    let mut fields: Vec<(&String, String)> = record
         .as_object()
         .into_iter()
         .flatten()
         .filter(|(name, value)| *name != "type" && !is_empty(value))
         .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect();
+    fields.sort_by_key(|(name, _)| FIRST_FIELDS.iter().position(|first| first == name).unwrap_or(FIRST_FIELDS.len()));
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, value) in fields {
         say(&format!("{name:>width$}  {}", table::printable(&value)));
@@ -368,6 +374,7 @@ mod tests {
     #[test]
     fn states_read_well() {
         assert_eq!(state(&json!({"state": "working", "phase": "running"})), "working (running)");
-        assert_eq!(state(&json!({"state": "completed"})), "completed");
+        assert_eq!(state(&json!({"state": "completed", "phase": "completed"})), "completed");
+        assert_eq!(state(&json!({"state": "canceled"})), "canceled");
     }
 }
