@@ -6,7 +6,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 
+mod kill;
 mod languages;
+mod nats_cli;
 mod scenario;
 #[path = "../support/mod.rs"]
 mod support;
