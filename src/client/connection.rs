@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::handle::{INBOX_SID, Inner, ServerInfo, lock};
 use super::wire::{self, ServerLine};
 use super::{ClientError, Incoming, Overflow, Status};
+use crate::protocol::encode;
 
 /// Any byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -139,12 +140,15 @@ fn note_info(inner: &Inner, body: &[u8]) {
 fn announce(inner: &Inner, generation: u64) {
     let subscriptions = lock(&inner.subscriptions);
     let mut first = Vec::new();
-    wire::write_subscribe(&mut first, &format!("{}*", inner.inbox), None, INBOX_SID);
+    let mut subscribe = |subject: &str, queue: Option<&str>, sid: u64| {
+        encode::sub(&mut first, subject.as_bytes(), queue.unwrap_or_default().as_bytes(), sid.to_string().as_bytes());
+    };
+    subscribe(&format!("{}*", inner.inbox), None, INBOX_SID);
     let mut ids: Vec<_> = subscriptions.keys().copied().collect();
     ids.sort_unstable();
     for sid in ids {
         let entry = &subscriptions[&sid];
-        wire::write_subscribe(&mut first, &entry.subject, entry.queue.as_deref(), sid);
+        subscribe(&entry.subject, entry.queue.as_deref(), sid);
     }
     let mut out = lock(&inner.outgoing);
     first.append(&mut out);
@@ -251,7 +255,7 @@ async fn handle(inner: &Inner, line: ServerLine) -> Result<(), ClientError> {
         ServerLine::Message { sid: INBOX_SID, message } => answer(inner, message),
         ServerLine::Message { sid, message } => deliver(inner, sid, message).await,
         ServerLine::Ping => {
-            lock(&inner.outgoing).extend_from_slice(b"PONG\r\n");
+            encode::pong(&mut lock(&inner.outgoing));
             inner.wake_writer.notify_one();
         }
         ServerLine::Pong => {

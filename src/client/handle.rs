@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::connection::{self, Dialer};
 use super::wire;
 use super::{ClientError, Incoming, Overflow, ServerUrl, Subscription};
+use crate::protocol::encode;
 use crate::types::{id, subject};
 
 /// How a client introduces itself and how much it buffers.
@@ -207,7 +208,7 @@ impl Client {
         if limit > 0 && bytes > limit {
             return Err(ClientError::TooLarge { bytes, limit });
         }
-        self.write(|out| wire::write_publish(out, subject, reply, headers, payload))
+        self.write(|out| encode::publish(out, subject, reply, headers, payload))
     }
 
     /// Appends to the outgoing buffer, atomically, and wakes the writer.
@@ -337,7 +338,9 @@ impl Client {
         subscriptions.insert(sid, entry);
         let connected = matches!(self.status(), Status::Connected { .. });
         let written = if connected {
-            self.write(|out| wire::write_subscribe(out, subject, queue, sid))
+            self.write(|out| {
+                encode::sub(out, subject.as_bytes(), queue.unwrap_or_default().as_bytes(), sid.to_string().as_bytes())
+            })
         } else if self.status() == Status::Closed {
             Err(ClientError::Closed)
         } else {
@@ -353,7 +356,7 @@ impl Client {
     pub fn unsubscribe(&self, sid: u64) {
         let mut subscriptions = lock(&self.inner.subscriptions);
         if subscriptions.remove(&sid).is_some() && matches!(self.status(), Status::Connected { .. }) {
-            let _ = self.write(|out| wire::write_unsubscribe(out, sid));
+            let _ = self.write(|out| encode::unsub(out, sid.to_string().as_bytes(), None));
         }
     }
 
@@ -371,7 +374,7 @@ impl Client {
         {
             // Both under one lock, so that the order of waiters is the order of PINGs on the wire.
             let mut pongs = lock(&self.inner.pongs);
-            self.write(|out| out.extend_from_slice(b"PING\r\n"))?;
+            self.write(encode::ping)?;
             pongs.push_back(sender);
         }
         match tokio::time::timeout(Duration::from_secs(10), receiver).await {

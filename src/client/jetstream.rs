@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::handle::{PendingAnswer, header_block};
 use super::{Client, ClientError, Incoming, JetStreamError, wire};
+use crate::protocol::encode;
 use crate::types::header::VERSION_LINE;
 use crate::types::{ApiError, Headers, Timestamp, id};
 
@@ -197,7 +198,7 @@ impl Client {
                     block.extend_from_slice(b"\r\n");
                 }
                 let reply = if index == last { reply } else { b"" };
-                wire::write_publish(out, entry.subject.as_bytes(), reply, &block, &entry.payload);
+                encode::publish(out, entry.subject.as_bytes(), reply, &block, &entry.payload);
             }
         })
     }

@@ -1,8 +1,10 @@
-//! The client's side of the protocol: what it writes, and one reader for what a server sends.
+//! The client's side of the protocol: a read buffer's lines as owned values.
 
 use bytes::{Buf, BytesMut};
 
 use super::{ClientError, Incoming};
+use crate::protocol::op::ServerOp;
+use crate::protocol::server_parser::ServerParser;
 
 /// One thing the server said.
 pub enum ServerLine {
@@ -14,143 +16,43 @@ pub enum ServerLine {
     Error(String),
 }
 
-/// The longest control line accepted: INFO of a large cluster stays far below.
-const LINE_BYTES_MAX: usize = 1 << 20;
-/// The largest message accepted from a server.
-const MESSAGE_BYTES_MAX: usize = 128 << 20;
-
-/// Takes the next complete line (with its message) off the front of `buffer`; `None` when more bytes are needed.
+/// Takes the next complete operation off the front of `buffer`; `None` when more bytes are needed, for which there is room
+/// then.
 ///
 /// # Errors
 /// [`ClientError::Protocol`] when the bytes are not a NATS server's.
 pub fn next_line(buffer: &mut BytesMut) -> Result<Option<ServerLine>, ClientError> {
-    let Some(end) = memchr::memchr(b'\n', buffer) else {
-        if buffer.len() > LINE_BYTES_MAX {
-            return Err(protocol("a control line without an end"));
+    let mut parser = ServerParser::new();
+    let refuse = |text: String| ClientError::Protocol { text };
+    let (line, consumed) = match parser.next(buffer).map_err(|error| refuse(error.to_string()))? {
+        Some((op, consumed)) => {
+            let line = match op {
+                ServerOp::Msg { subject, sid, reply, headers, payload } => {
+                    let sid = std::str::from_utf8(sid).ok().and_then(|sid| sid.parse().ok());
+                    let sid = sid.ok_or_else(|| refuse("a subscription id that is none of ours".to_owned()))?;
+                    ServerLine::Message { sid, message: Incoming::new(subject, reply, headers, payload) }
+                }
+                ServerOp::Info(body) => ServerLine::Info(body.to_vec()),
+                ServerOp::Err(text) => ServerLine::Error(String::from_utf8_lossy(text).into_owned()),
+                ServerOp::Ping => ServerLine::Ping,
+                ServerOp::Pong => ServerLine::Pong,
+                ServerOp::Ok => ServerLine::Ok,
+            };
+            (line, consumed)
         }
-        return Ok(None);
+        None => {
+            buffer.reserve(parser.needed());
+            return Ok(None);
+        }
     };
-    let line_end = if end > 0 && buffer[end - 1] == b'\r' { end - 1 } else { end };
-    let line = &buffer[..line_end];
-    let after = end + 1;
-    match line.first().copied().unwrap_or(b' ') {
-        b'M' | b'm' if starts(line, b"MSG ") => message(buffer, 4, line_end, after, false),
-        b'H' | b'h' if starts(line, b"HMSG ") => message(buffer, 5, line_end, after, true),
-        b'P' | b'p' if starts(line, b"PING") => Ok(take(buffer, after, ServerLine::Ping)),
-        b'P' | b'p' if starts(line, b"PONG") => Ok(take(buffer, after, ServerLine::Pong)),
-        b'I' | b'i' if starts(line, b"INFO ") => {
-            let body = line[5..].to_vec();
-            Ok(take(buffer, after, ServerLine::Info(body)))
-        }
-        b'+' => Ok(take(buffer, after, ServerLine::Ok)),
-        b'-' if starts(line, b"-ERR") => {
-            let text = String::from_utf8_lossy(&line[4..]).trim().trim_matches('\'').to_owned();
-            Ok(take(buffer, after, ServerLine::Error(text)))
-        }
-        _ => Err(protocol(&String::from_utf8_lossy(&line[..line.len().min(64)]))),
-    }
-}
-
-fn message(
-    buffer: &mut BytesMut,
-    start: usize,
-    line_end: usize,
-    after: usize,
-    with_headers: bool,
-) -> Result<Option<ServerLine>, ClientError> {
-    let line = &buffer[start..line_end];
-    let mut fields: [&[u8]; 5] = [b""; 5];
-    let mut count = 0;
-    for field in line.split(|byte| *byte == b' ' || *byte == b'\t').filter(|field| !field.is_empty()) {
-        if count == fields.len() {
-            return Err(protocol("too many fields in a message line"));
-        }
-        fields[count] = field;
-        count += 1;
-    }
-    let sizes = if with_headers { 2 } else { 1 };
-    let reply: &[u8] = match count.checked_sub(2 + sizes) {
-        Some(0) => b"",
-        Some(1) => fields[2],
-        _ => return Err(protocol("wrong number of fields in a message line")),
-    };
-    let number = |field: &[u8]| {
-        std::str::from_utf8(field).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| protocol("bad number"))
-    };
-    let sid = number(fields[1])?;
-    let total = number(fields[count - 1])? as usize;
-    let headers_len = if with_headers { number(fields[count - 2])? as usize } else { 0 };
-    if headers_len > total || total > MESSAGE_BYTES_MAX {
-        return Err(protocol("impossible message sizes"));
-    }
-    let whole = after + total + 2;
-    if buffer.len() < whole {
-        let missing = whole - buffer.len();
-        buffer.reserve(missing);
-        return Ok(None);
-    }
-    let body = &buffer[after..after + total];
-    let message = Incoming::new(fields[0], reply, &body[..headers_len], &body[headers_len..]);
-    Ok(take(buffer, whole, ServerLine::Message { sid, message }))
-}
-
-fn starts(line: &[u8], word: &[u8]) -> bool {
-    line.len() >= word.len() && line[..word.len()].eq_ignore_ascii_case(word)
-}
-
-fn take(buffer: &mut BytesMut, bytes: usize, line: ServerLine) -> Option<ServerLine> {
-    buffer.advance(bytes);
-    Some(line)
-}
-
-fn protocol(text: &str) -> ClientError {
-    ClientError::Protocol { text: text.to_owned() }
-}
-
-/// Appends PUB, or HPUB when `headers` (a whole block) is not empty.
-pub fn write_publish(out: &mut Vec<u8>, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) {
-    out.extend_from_slice(if headers.is_empty() { b"PUB " } else { b"HPUB " });
-    out.extend_from_slice(subject);
-    out.push(b' ');
-    if !reply.is_empty() {
-        out.extend_from_slice(reply);
-        out.push(b' ');
-    }
-    if !headers.is_empty() {
-        write_number(out, headers.len() as u64);
-        out.push(b' ');
-    }
-    write_number(out, (headers.len() + payload.len()) as u64);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(headers);
-    out.extend_from_slice(payload);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends SUB.
-pub fn write_subscribe(out: &mut Vec<u8>, subject: &str, queue: Option<&str>, sid: u64) {
-    let queue = queue.map(|queue| format!("{queue} ")).unwrap_or_default();
-    out.extend_from_slice(format!("SUB {subject} {queue}{sid}\r\n").as_bytes());
-}
-
-/// Appends UNSUB.
-pub fn write_unsubscribe(out: &mut Vec<u8>, sid: u64) {
-    out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+    buffer.advance(consumed);
+    Ok(Some(line))
 }
 
 /// Appends the decimal digits of `number`.
-pub fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+pub fn write_number(out: &mut Vec<u8>, number: u64) {
+    use std::io::Write as _;
+    write!(out, "{number}").expect("writing to a Vec cannot fail");
 }
 
 #[cfg(test)]
@@ -208,13 +110,5 @@ mod tests {
         {
             assert!(next_line(&mut BytesMut::from(bad.as_bytes())).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn publishes_are_written() {
-        let mut out = Vec::new();
-        write_publish(&mut out, b"a", b"", b"", b"xy");
-        write_publish(&mut out, b"a", b"r", b"NATS/1.0\r\n\r\n", b"");
-        assert_eq!(out, b"PUB a 2\r\nxy\r\nHPUB a r 12 12\r\nNATS/1.0\r\n\r\n\r\n");
     }
 }

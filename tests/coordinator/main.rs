@@ -7,3 +7,4 @@ mod client;
 mod lifecycle;
 mod restarts;
 mod support;
+mod throughput;
