@@ -9,6 +9,7 @@ mod advisory;
 mod direct;
 mod endpoint;
 mod json;
+pub mod metadata;
 mod page;
 mod pub_ack;
 mod request;
@@ -20,7 +21,10 @@ pub use endpoint::{ConsumerForm, Endpoint};
 pub use json::{Strictness, decode, is_empty, is_object_or_array};
 pub use page::{LIST_LIMIT, NAMES_LIMIT, Page, SUBJECT_DETAILS_LIMIT};
 pub use pub_ack::PubAckWriter;
-pub use request::{MsgDelete, MsgGet, Offset, Purge, StreamFilter, StreamInfoQuery};
+pub use request::{
+    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, StreamFilter, StreamInfoQuery, stream_config,
+};
 pub use response::{
-    AccountInfo, ApiStats, Cluster, Found, Kind, Limits, Names, StoredMsg, Success, Tier, error_response, response,
+    AccountInfo, ApiStats, Cluster, ConsumerList, Found, Kind, Limits, Names, PagedStreamInfo, Paused, StoredMsg,
+    StreamInfo, StreamList, Success, Tier, error_response, response,
 };

@@ -1,7 +1,10 @@
-//! Bodies of requests that carry no stream or consumer configuration.
+//! Bodies of API requests.
 
 use serde::Deserialize;
 
+use super::json::{Strictness, decode};
+use crate::consumer::ConsumerConfig;
+use crate::stream::StreamConfig;
 use crate::types::{ApiError, Timestamp};
 
 /// Where a paged list starts: CONSUMER.NAMES, CONSUMER.LIST.
@@ -90,9 +93,91 @@ impl MsgGet {
     }
 }
 
+/// STREAM.CREATE, STREAM.UPDATE: a configuration, and whether values that would be replaced by defaults are errors.
+///
+/// # Errors
+/// `INVALID_JSON`.
+pub fn stream_config(body: &[u8], strictness: Strictness) -> Result<(StreamConfig, bool), ApiError> {
+    let mut fields: serde_json::Map<String, serde_json::Value> = decode(body, strictness)?;
+    let pedantic = fields.remove("pedantic").and_then(|value| value.as_bool()).unwrap_or(false);
+    let rest = serde_json::to_vec(&fields).expect("what was JSON stays JSON");
+    Ok((decode(&rest, strictness)?, pedantic))
+}
+
+/// CONSUMER.CREATE in all its forms.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CreateConsumer {
+    pub stream_name: String,
+    pub config: ConsumerConfig,
+    pub action: CreateAction,
+    /// Values that would be replaced by defaults are errors.
+    pub pedantic: bool,
+}
+
+/// What a CONSUMER.CREATE may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CreateAction {
+    #[default]
+    CreateOrUpdate,
+    /// Fails when the consumer exists with another configuration.
+    Create,
+    /// Fails when the consumer does not exist.
+    Update,
+}
+
+impl<'de> Deserialize<'de> for CreateAction {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<CreateAction, D::Error> {
+        match &*String::deserialize(deserializer)? {
+            "" => Ok(CreateAction::CreateOrUpdate),
+            "create" => Ok(CreateAction::Create),
+            "update" => Ok(CreateAction::Update),
+            other => Err(serde::de::Error::custom(format!("unknown consumer action: {other:?}"))),
+        }
+    }
+}
+
+/// CONSUMER.PAUSE.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// In the past, or absent: go on.
+    pub pause_until: Timestamp,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stream_configs_may_be_pedantic() {
+        let check = |body: &str, expected: Result<(&str, bool), &str>| {
+            let got = stream_config(body.as_bytes(), Strictness::Strict);
+            let got = got.map(|(config, pedantic)| (config.name, pedantic));
+            let got = got.map_err(|error| error.description.into_owned());
+            assert_eq!(got, expected.map(|(name, pedantic)| (name.to_owned(), pedantic)).map_err(str::to_owned));
+        };
+        check("", Ok(("", false)));
+        check(r#"{"name":"S"}"#, Ok(("S", false)));
+        check(r#"{"name":"S","pedantic":true}"#, Ok(("S", true)));
+        check(r#"{"name":"S","bogus":true}"#, Err(r#"invalid JSON: json: unknown field "bogus""#));
+        check("{", Err("invalid JSON: unexpected EOF"));
+    }
+
+    #[test]
+    fn consumers_are_created_in_three_ways() {
+        let check = |body: &str, expected: Result<CreateAction, &str>| {
+            let got = decode::<CreateConsumer>(body.as_bytes(), Strictness::Strict);
+            let got = got.map(|request| request.action).map_err(|error| error.description.into_owned());
+            assert_eq!(got, expected.map_err(str::to_owned), "{body}");
+        };
+        check(r#"{"stream_name":"S","config":{"ack_policy":"explicit"}}"#, Ok(CreateAction::CreateOrUpdate));
+        check(r#"{"action":""}"#, Ok(CreateAction::CreateOrUpdate));
+        check(r#"{"action":"create"}"#, Ok(CreateAction::Create));
+        check(r#"{"action":"update"}"#, Ok(CreateAction::Update));
+        check(r#"{"action":"zork"}"#, Err(r#"invalid JSON: unknown consumer action: "zork""#));
+        check(r#"{"config":{"bogus":1}}"#, Err(r#"invalid JSON: json: unknown field "bogus""#));
+    }
 
     #[test]
     fn msg_get_says_exactly_one_thing() {

@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::page::Page;
+use crate::consumer::ConsumerInfo;
+use crate::stream::{StreamConfig, StreamState};
 use crate::types::{ApiError, StoredMessage, Timestamp};
 
 /// The response types, one for each endpoint.
@@ -148,6 +150,55 @@ impl Names {
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {
     pub leader: String,
+}
+
+/// A stream as STREAM.CREATE, UPDATE, INFO and LIST describe it.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamInfo {
+    pub config: StreamConfig,
+    pub created: Timestamp,
+    pub state: StreamState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+    /// When this was true.
+    pub ts: Timestamp,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub did_create: bool,
+}
+
+/// A page of STREAM.INFO, whose subjects may be many.
+#[derive(Clone, Debug, Serialize)]
+pub struct PagedStreamInfo {
+    #[serde(flatten)]
+    pub page: Page,
+    #[serde(flatten)]
+    pub info: StreamInfo,
+}
+
+/// A page of streams.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamList {
+    #[serde(flatten)]
+    pub page: Page,
+    pub streams: Vec<StreamInfo>,
+}
+
+/// A page of consumers.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConsumerList {
+    #[serde(flatten)]
+    pub page: Page,
+    pub consumers: Vec<ConsumerInfo>,
+}
+
+/// What a CONSUMER.PAUSE led to.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Paused {
+    pub paused: bool,
+    pub pause_until: Timestamp,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pause_remaining: u64,
 }
 
 /// A stored message in a MSG.GET response.

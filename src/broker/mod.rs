@@ -4,6 +4,7 @@
 mod account;
 mod client_state;
 mod courier;
+pub mod jetstream;
 mod link;
 mod outbox;
 mod registry;

@@ -14,12 +14,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::jetstream::JetStream;
 use crate::broker::{Broker, Options};
 use crate::client::{Client, ClientError, ConnectOptions};
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::monitor::{Identity, Monitor};
 use crate::protocol::Info;
 use crate::session::Settings;
+use crate::storage::{self, OpenError, ReadError, Store};
 use crate::types::{Timestamp, id};
 
 /// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
@@ -32,6 +34,10 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("Error listening on port: {address}, {source}{}", listen_hint(.source, .flag))]
     Listen { address: String, source: std::io::Error, flag: &'static str },
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("the streams in the store could not be read back: {0}")]
+    Recover(#[from] ReadError),
     #[error("could not write {path}: {source}")]
     File { path: String, source: std::io::Error },
 }
@@ -65,6 +71,13 @@ pub struct Server {
     stop_connections: CancellationToken,
     tasks: TaskTracker,
     files: files::RunFiles,
+    jetstream: Option<Running>,
+}
+
+/// JetStream and what it writes to.
+struct Running {
+    jetstream: Arc<JetStream>,
+    store: Store,
 }
 
 impl Server {
@@ -79,6 +92,8 @@ impl Server {
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Broker::new(first_info(&config, client_address), options(&config.limits), Timestamp::now());
+
+        let jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
 
         let tasks = TaskTracker::new();
         let stop_accepting = CancellationToken::new();
@@ -100,7 +115,17 @@ impl Server {
                 }
             });
         }
-        Ok(Server { config, broker, client_address, monitor_address, stop_accepting, stop_connections, tasks, files })
+        Ok(Server {
+            config,
+            broker,
+            client_address,
+            monitor_address,
+            stop_accepting,
+            stop_connections,
+            tasks,
+            files,
+            jetstream,
+        })
     }
 
     pub fn config(&self) -> &Config {
@@ -109,6 +134,11 @@ impl Server {
 
     pub fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// The streams; `None` when JetStream is off.
+    pub fn jetstream(&self) -> Option<&Arc<JetStream>> {
+        self.jetstream.as_ref().map(|running| &running.jetstream)
     }
 
     /// Where clients connect; `None` when the broker serves only its own process.
@@ -149,6 +179,12 @@ impl Server {
         self.tasks.close();
         let _ =
             tokio::time::timeout(self.config.limits.drain_deadline + Duration::from_secs(1), self.tasks.wait()).await;
+        if let Some(running) = &self.jetstream {
+            running.jetstream.stop().await;
+            let store = running.store.clone();
+            // Waits for the last commits, and may take as long as the disk does.
+            let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        }
         self.files.remove();
     }
 }
@@ -158,6 +194,18 @@ impl Drop for Server {
         self.stop_accepting.cancel();
         self.stop_connections.cancel();
     }
+}
+
+/// Opens the store and brings its streams back, off the runtime's workers: both may read a lot.
+async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
+    let (folder, broker) = (config.store_dir.clone(), broker.clone());
+    let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
+    let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
+        let (store, recovered) = Store::open(&folder, options)?;
+        let jetstream = Arc::new(JetStream::start(&broker, store.clone(), &recovered)?);
+        Ok(Running { jetstream, store })
+    });
+    started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// An address clients on this machine can connect to, also when all interfaces are listened on.

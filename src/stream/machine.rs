@@ -11,16 +11,12 @@ use super::config::{Retention, Storage};
 use super::dedup::Dedup;
 use super::headers::PublishHeaders;
 use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState};
-use crate::types::{Message, StoredMessage, Timestamp};
+use crate::types::{Message, StoredMessage, StreamId, Timestamp};
 
 /// Messages expire in bursts at least this far apart, so that each burst is one transaction.
 const EXPIRY_SPACING: Duration = Duration::from_millis(50);
 /// Messages expired per call: bounds one transaction.
 const EXPIRY_SLICE: usize = 16 * 1024;
-
-/// Storage's number of a stream, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u32);
 
 /// The pure log machine. Every `handle_*` pushes what must be written into `changes`.
 #[derive(Debug)]

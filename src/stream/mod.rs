@@ -25,5 +25,7 @@ pub use changes::{AbandonReason, AbandonedBatch, Changes, Published, Removal, Re
 pub use config::StreamConfig;
 pub use filter::Filter;
 pub use index::Index;
-pub use machine::{Stream, StreamId};
+pub use machine::Stream;
 pub use state::StreamState;
+
+pub use crate::types::StreamId;

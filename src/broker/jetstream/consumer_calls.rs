@@ -1,0 +1,383 @@
+//! Consumers that come, change and go (nats-server `jsConsumerCreateRequest`, `addConsumerWithAssignment`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::call::Answered;
+use super::context::API_LEVEL;
+use super::shared::Home;
+use super::stream_task::StreamTask;
+use crate::api::{self, Action, Advisory, ConsumerForm, CreateAction, CreateConsumer, Kind, Pause, Paused, Strictness};
+use crate::consumer::config_check::is_valid_asset_name;
+use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, GoDuration, Setup, StreamTerms};
+use crate::storage::Op;
+use crate::stream::StreamConfig;
+use crate::stream::config::{Retention, Storage};
+use crate::types::{ApiError, Timestamp, id};
+
+/// Characters of a name that the server invents (nats-server `createConsumerName`).
+const INVENTED_NAME_LEN: usize = 8;
+const NAME_LEN_MAX: usize = 255;
+
+/// What of a stream its consumers are checked against.
+pub(super) fn terms(config: &StreamConfig) -> StreamTerms<'_> {
+    StreamTerms {
+        subjects: &config.subjects,
+        replicas: config.num_replicas,
+        work_queue: config.retention == Retention::WorkQueue,
+        interest: config.retention == Retention::Interest,
+        max_ack_pending: config.consumer_limits.max_ack_pending,
+        inactive_threshold: GoDuration(config.consumer_limits.inactive_threshold.0),
+    }
+}
+
+/// What a consumer of a stream is made from.
+pub(super) fn setup(
+    stream: &StreamConfig,
+    name: &Arc<str>,
+    config: Arc<ConsumerConfig>,
+    created: Timestamp,
+    payload_bytes_max: usize,
+) -> Setup {
+    let message_bytes_max = match stream.max_msg_size {
+        size if size > 0 => size as u64,
+        _ => payload_bytes_max as u64,
+    };
+    Setup {
+        stream: stream.name.as_str().into(),
+        name: name.clone(),
+        config,
+        created,
+        reports_consumed: stream.retention != Retention::Limits,
+        message_bytes_max,
+    }
+}
+
+impl StreamTask {
+    /// Creates or changes a consumer as a request asks for.
+    pub(super) fn put_consumer(
+        &mut self,
+        form: ConsumerForm<'_>,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<ConsumerInfo, ApiError> {
+        let request: CreateConsumer = api::decode(body, Strictness::Strict)?;
+        if *request.stream_name != *self.shared.name {
+            return Err(ApiError::STREAM_MISMATCH);
+        }
+        let mut config = request.config;
+        check_form(form, &mut config)?;
+        if config.replicas > 1 {
+            return Err(ApiError::STREAM_REPLICAS_NOT_SUPPORTED);
+        }
+        let stream_config = self.contents.stream.config().clone();
+        let terms = terms(&stream_config);
+        let level = config.required_api_level();
+        api::metadata::set_static(&mut config.metadata, level);
+        let existing = match config.wanted_name() {
+            "" => None,
+            name => self.consumers.find(name.as_bytes()),
+        };
+        if let Some(place) = existing
+            && let Some(slot) = self.consumers.get(place)
+        {
+            // A pause is not changed by an update.
+            config.pause_until = slot.consumer.config().pause_until;
+        }
+        config.set_defaults(&terms, request.pedantic)?;
+        config.check(&terms)?;
+        match existing {
+            Some(place) => self.update_consumer(place, config, request.action, now),
+            None if request.action == CreateAction::Update => Err(ApiError::CONSUMER_DOES_NOT_EXIST),
+            None => self.new_consumer(config, &stream_config, &terms, now),
+        }
+    }
+
+    fn update_consumer(
+        &mut self,
+        place: usize,
+        mut config: ConsumerConfig,
+        action: CreateAction,
+        now: Timestamp,
+    ) -> Result<ConsumerInfo, ApiError> {
+        let work_queue = self.contents.stream.config().retention == Retention::WorkQueue;
+        let slot = self.consumers.get(place).expect("the consumer was just found");
+        let old = slot.consumer.config().clone();
+        let name = slot.consumer.name().clone();
+        if config.name.is_empty() && !old.name.is_empty() {
+            config.name = old.name.clone();
+        }
+        if config.inactive_threshold.is_zero() {
+            config.set_inactive_default();
+        }
+        if action == CreateAction::Create && config != *old {
+            return Err(ApiError::CONSUMER_ALREADY_EXISTS);
+        }
+        if config != *old {
+            if work_queue {
+                let others = self.filters_of_others(Some(&name));
+                let others: Vec<Vec<&str>> = others.iter().map(|list| list.iter().map(|s| &**s).collect()).collect();
+                config.check_work_queue_share(&others)?;
+            }
+            let bound = old.is_push() && self.context.account.has_interest(old.deliver_subject.as_bytes());
+            old.check_update(&config, bound)?;
+            let config = Arc::new(config);
+            let index = self.contents.stream.index();
+            let slot = self.consumers.get(place).expect("the consumer was just found");
+            slot.consumer.handle_update(config.clone(), index, self.visible, now);
+            let (stored, created) = (slot.stored, slot.consumer.created());
+            if old.deliver_subject != config.deliver_subject {
+                self.context.push_subjects.remove(&old.deliver_subject, &self.shared.inbox, &name);
+                self.context.push_subjects.add(&config.deliver_subject, &self.shared.inbox, &name);
+                self.interest(&name, now);
+            }
+            if stored {
+                self.store_config(&name, &config, created);
+            }
+            self.consumers.touch(place);
+            self.interest_lost();
+        }
+        Ok(self.describe_consumer(&name, now).expect("the consumer was just found"))
+    }
+
+    fn new_consumer(
+        &mut self,
+        mut config: ConsumerConfig,
+        stream: &StreamConfig,
+        terms: &StreamTerms<'_>,
+        now: Timestamp,
+    ) -> Result<ConsumerInfo, ApiError> {
+        if stream.max_consumers > 0 && self.consumers.len() as i64 >= stream.max_consumers {
+            return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
+        }
+        if terms.work_queue {
+            let others = self.filters_of_others(None);
+            let others: Vec<Vec<&str>> = others.iter().map(|list| list.iter().map(|s| &**s).collect()).collect();
+            config.check_work_queue(&others)?;
+        }
+        let name: Arc<str> =
+            if config.wanted_name().is_empty() { self.invent_name() } else { config.wanted_name().into() };
+        if name.len() > NAME_LEN_MAX {
+            return Err(ApiError::CONSUMER_NAME_TOO_LONG.with(NAME_LEN_MAX));
+        }
+        if !is_valid_asset_name(&name) {
+            return Err(ApiError::CONSUMER_BAD_DURABLE_NAME);
+        }
+        config.set_inactive_default();
+        let config = Arc::new(config);
+        let payload_bytes_max = self.context.broker.options.session.max_payload;
+        let setup = setup(stream, &name, config.clone(), now, payload_bytes_max);
+        let consumer = Consumer::new(setup, self.contents.stream.index(), self.visible, now);
+        // Consumers that live in memory, and all of a stream that does, are gone after a restart.
+        let stored = stream.storage == Storage::File && !config.memory_storage && !config.direct;
+        self.admit(consumer, stored);
+        if stored {
+            self.store_config(&name, &config, now);
+        }
+        self.consumer_action(&name, Action::Create, now);
+        if config.pause_until.is_some_and(|until| until > now) {
+            self.pause_advisory(&name, config.pause_until, now);
+        }
+        Ok(self.describe_consumer(&name, now).expect("the consumer was just added"))
+    }
+
+    /// Takes in a consumer, new or read back.
+    pub(super) fn admit(&mut self, consumer: Consumer, stored: bool) {
+        let config = consumer.config().clone();
+        let name = consumer.name().clone();
+        self.consumers.insert(consumer, stored);
+        if config.is_push() {
+            self.context.push_subjects.add(&config.deliver_subject, &self.shared.inbox, &name);
+            self.interest(&name, Timestamp::now());
+        }
+    }
+
+    /// Removes a consumer with its rows; false when there is none of this name.
+    pub(super) fn end_consumer(&mut self, name: &[u8], closing: Closing, now: Timestamp) -> bool {
+        let Some(place) = self.consumers.find(name) else { return false };
+        let Some(mut slot) = self.consumers.remove(place) else { return false };
+        let last_words = slot.consumer.close(closing);
+        self.last_words(last_words);
+        let config = slot.consumer.config();
+        let name = slot.consumer.name();
+        if config.is_push() {
+            self.context.push_subjects.remove(&config.deliver_subject, &self.shared.inbox, name);
+        }
+        if slot.stored
+            && let Home::Disk { id, .. } = self.shared.home
+        {
+            self.turn.ops.push(Op::DropConsumer { stream: id, consumer: name.clone() });
+        }
+        self.interest_lost();
+        self.consumer_action(name, Action::Delete, now);
+        true
+    }
+
+    /// Lets go of messages that nobody needs any more, after consumers became fewer or choosier.
+    fn interest_lost(&mut self) {
+        if self.contents.stream.config().retention != Retention::Interest {
+            return;
+        }
+        let before = self.turn.changes.removes.len();
+        let consumers = &self.consumers;
+        self.contents
+            .stream
+            .handle_interest_lost(&|seq, subject| consumers.any_needs(seq, subject), &mut self.turn.changes);
+        self.tell_removed(before);
+    }
+
+    /// Filters of the consumers that a work queue's messages are shared between.
+    fn filters_of_others(&self, but: Option<&str>) -> Vec<Vec<String>> {
+        self.consumers
+            .iter()
+            .filter(|slot| but != Some(&**slot.consumer.name()))
+            .filter(|slot| !slot.consumer.config().direct)
+            .map(|slot| slot.consumer.config().filters().map(str::to_owned).collect())
+            .collect()
+    }
+
+    fn invent_name(&self) -> Arc<str> {
+        loop {
+            let name = id::unique();
+            let name = &name[name.len() - INVENTED_NAME_LEN..];
+            if self.consumers.find(name.as_bytes()).is_none() {
+                return name.into();
+            }
+        }
+    }
+
+    fn store_config(&mut self, name: &Arc<str>, config: &ConsumerConfig, created: Timestamp) {
+        if let Home::Disk { id, .. } = self.shared.home {
+            let config_json = Bytes::from(serde_json::to_vec(config).expect("a configuration is always JSON"));
+            self.turn.ops.push(Op::PutConsumer { stream: id, consumer: name.clone(), config_json, created });
+        }
+    }
+
+    /// A consumer as responses describe it.
+    pub(super) fn describe_consumer(&mut self, name: &str, now: Timestamp) -> Option<ConsumerInfo> {
+        let place = self.consumers.find(name.as_bytes())?;
+        let slot = self.consumers.get(place)?;
+        let consumer = &mut slot.consumer;
+        let mut info = self.contents.with_view(|view| consumer.info(view, now));
+        let mut config = (*info.config).clone();
+        api::metadata::set_dynamic(&mut config.metadata, &self.context.server_version, API_LEVEL);
+        info.config = Arc::new(config);
+        // Letting go of stale requests may have left something to say.
+        self.consumers.touch(place);
+        Some(info)
+    }
+
+    /// Holds a consumer's deliveries until a time, or lets them go on.
+    pub(super) fn pause_consumer(&mut self, name: &str, body: &[u8], now: Timestamp) -> Answered {
+        let request: Pause = match api::is_object_or_array(body) {
+            true => api::decode(body, Strictness::Strict)?,
+            false => Pause::default(),
+        };
+        let place = self.consumers.find(name.as_bytes()).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        let until = request.pause_until;
+        let mut config = (**slot.consumer.config()).clone();
+        config.pause_until = (!until.is_zero()).then_some(until);
+        let level = config.required_api_level();
+        api::metadata::set_static(&mut config.metadata, level);
+        let config = Arc::new(config);
+        slot.consumer.handle_update(config.clone(), self.contents.stream.index(), self.visible, now);
+        let (stored, created) = (slot.stored, slot.consumer.created());
+        let name = slot.consumer.name().clone();
+        if stored {
+            self.store_config(&name, &config, created);
+        }
+        self.consumers.touch(place);
+        self.pause_advisory(&name, config.pause_until, now);
+        let remaining = until.since(now);
+        let paused =
+            Paused { paused: !remaining.is_zero(), pause_until: until, pause_remaining: remaining.as_nanos() as u64 };
+        Ok(api::response(Kind::ConsumerPause, paused))
+    }
+
+    fn pause_advisory(&mut self, consumer: &str, until: Option<Timestamp>, now: Timestamp) {
+        let pause_until = until.unwrap_or_default();
+        let stream = &self.shared.name;
+        let advisory = Advisory::Pause { stream, consumer, paused: pause_until > now, pause_until };
+        self.context.advise(&mut self.courier, &advisory, now);
+    }
+}
+
+/// Checks that the subject and the body of a request name the same consumer, and settles its name.
+fn check_form(form: ConsumerForm<'_>, config: &mut ConsumerConfig) -> Result<(), ApiError> {
+    let has_separator = |name: &str| name.contains(['\\', '/']);
+    match form {
+        ConsumerForm::Legacy => {
+            if has_separator(&config.name) {
+                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
+            }
+            if !config.durable.is_empty() {
+                return Err(ApiError::CONSUMER_EPHEMERAL_WITH_DURABLE_NAME);
+            }
+        }
+        ConsumerForm::Durable(name) => {
+            if has_separator(name) {
+                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
+            }
+            if config.durable.is_empty() {
+                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_SET);
+            }
+            if name != config.durable {
+                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT);
+            }
+            config.name = name.to_owned();
+        }
+        ConsumerForm::Named { consumer, filter } => {
+            if has_separator(consumer) {
+                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
+            }
+            if !config.durable.is_empty() && consumer != config.durable {
+                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT);
+            }
+            config.name = consumer.to_owned();
+            if !filter.is_empty() && !config.filter_subjects.is_empty() {
+                return Err(ApiError::CONSUMER_MULTIPLE_FILTERS_NOT_ALLOWED);
+            }
+            if !filter.is_empty() && config.filter_subject != filter {
+                return Err(ApiError::CONSUMER_CREATE_FILTER_SUBJECT_MISMATCH);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subject_and_body_name_the_same_consumer() {
+        let check = |form: ConsumerForm<'_>, body: &str, expected: Result<&str, ApiError>| {
+            let mut config: ConsumerConfig = serde_json::from_str(body).unwrap();
+            let got = check_form(form, &mut config).map(|()| config.name);
+            assert_eq!(got, expected.map(str::to_owned), "{form:?} {body}");
+        };
+        let named = |consumer, filter| ConsumerForm::Named { consumer, filter };
+        check(ConsumerForm::Legacy, "{}", Ok(""));
+        check(ConsumerForm::Legacy, r#"{"name":"e"}"#, Ok("e"));
+        check(ConsumerForm::Legacy, r#"{"durable_name":"x"}"#, Err(ApiError::CONSUMER_EPHEMERAL_WITH_DURABLE_NAME));
+        check(ConsumerForm::Durable("d"), "{}", Err(ApiError::CONSUMER_DURABLE_NAME_NOT_SET));
+        check(
+            ConsumerForm::Durable("d"),
+            r#"{"durable_name":"e"}"#,
+            Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT),
+        );
+        check(ConsumerForm::Durable("d"), r#"{"durable_name":"d"}"#, Ok("d"));
+        check(named("c", ""), "{}", Ok("c"));
+        check(named("a\\b", ""), "{}", Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS));
+        check(named("c", "s.a"), "{}", Err(ApiError::CONSUMER_CREATE_FILTER_SUBJECT_MISMATCH));
+        check(named("c", "s.a"), r#"{"filter_subject":"s.a"}"#, Ok("c"));
+        check(
+            named("c", "s.a"),
+            r#"{"filter_subjects":["s.a"]}"#,
+            Err(ApiError::CONSUMER_MULTIPLE_FILTERS_NOT_ALLOWED),
+        );
+        check(named("c", ""), r#"{"durable_name":"d"}"#, Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT));
+    }
+}

@@ -1,0 +1,184 @@
+//! What every part of JetStream shares: the account, the API's counters, and who delivers where.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use hashbrown::HashMap;
+
+use super::inbox::{Command, Inbox};
+use crate::api::{Advisory, ApiStats, Audit, AuditClient};
+use crate::broker::{Account, Broker, Courier, Inbound};
+use crate::types::{Timestamp, id, subject};
+
+/// The JetStream API level of nats-server 2.12, whose single-server features we serve (ADR-44).
+pub(super) const API_LEVEL: u32 = 2;
+/// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
+pub(super) const REQUESTS_MAX: usize = 10_000;
+
+/// See the module.
+pub(super) struct Context {
+    pub(super) broker: Arc<Broker>,
+    pub(super) account: Arc<Account>,
+    pub(super) api: ApiCounters,
+    pub(super) push_subjects: PushSubjects,
+    pub(super) server_name: String,
+    pub(super) server_version: String,
+}
+
+/// How often the API was used.
+#[derive(Default)]
+pub(super) struct ApiCounters {
+    total: AtomicU64,
+    errors: AtomicU64,
+    under_way: AtomicUsize,
+}
+
+impl ApiCounters {
+    pub(super) fn stats(&self) -> ApiStats {
+        ApiStats {
+            level: API_LEVEL,
+            total: self.total.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            inflight: 0,
+        }
+    }
+
+    /// Counts a request as under way until the guard is dropped; `None` when there are too many.
+    pub(super) fn begin(self: &ApiCounters) -> bool {
+        if self.under_way.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn end(&self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Context {
+    /// Sends the response to an API request, counts it, and tells who audits. Receivers learn of it at the courier's next
+    /// flush.
+    pub(super) fn respond(&self, courier: &mut Courier, request: &Inbound, body: &[u8], failed: bool) {
+        self.api.total.fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.api.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        if !request.reply.is_empty() {
+            courier.publish(&request.reply, b"", b"", body);
+        }
+        if self.account.has_interest(b"$JS.EVENT.ADVISORY.API") {
+            self.audit(courier, request, body);
+        }
+    }
+
+    #[cold]
+    fn audit(&self, courier: &mut Courier, request: &Inbound, body: &[u8]) {
+        let client = &request.client;
+        let identity = client.identity();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (asked, answered) = (text(request.message.payload()), text(body));
+        let subject = request.message.subject_text();
+        let audit = Audit {
+            server: &self.server_name,
+            client: AuditClient {
+                start: client.started,
+                host: client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host).to_owned(),
+                id: client.id,
+                acc: self.account.name.clone(),
+                user: identity.user,
+                name: identity.name,
+                lang: identity.lang,
+                ver: identity.version,
+                rtt: client.round_trip().as_nanos() as u64,
+                server: self.server_name.clone(),
+                kind: "Client",
+                client_type: "nats",
+            },
+            subject: &subject,
+            request: &asked,
+            response: &answered,
+        };
+        self.advise(courier, &Advisory::Api(Box::new(audit)), Timestamp::now());
+    }
+
+    /// Publishes an advisory if anyone listens.
+    pub(super) fn advise(&self, courier: &mut Courier, advisory: &Advisory<'_>, now: Timestamp) {
+        let subject = advisory.subject();
+        if self.account.has_interest(subject.as_bytes()) {
+            courier.publish(subject.as_bytes(), b"", b"", &advisory.encode(id::unique(), now));
+        }
+    }
+}
+
+/// Which push consumers deliver to which subject, so that their streams hear of clients that come and go.
+#[derive(Default)]
+pub(super) struct PushSubjects {
+    by_subject: RwLock<HashMap<Box<[u8]>, Vec<Receiver>>>,
+}
+
+struct Receiver {
+    inbox: Weak<Inbox>,
+    consumer: Arc<str>,
+}
+
+impl PushSubjects {
+    pub(super) fn add(&self, subject: &str, inbox: &Arc<Inbox>, consumer: &Arc<str>) {
+        let receiver = Receiver { inbox: Arc::downgrade(inbox), consumer: consumer.clone() };
+        let mut by_subject = self.by_subject.write().unwrap_or_else(PoisonError::into_inner);
+        by_subject.entry(subject.as_bytes().into()).or_default().push(receiver);
+    }
+
+    pub(super) fn remove(&self, subject: &str, inbox: &Arc<Inbox>, consumer: &str) {
+        let mut by_subject = self.by_subject.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(receivers) = by_subject.get_mut(subject.as_bytes()) else { return };
+        receivers.retain(|receiver| {
+            *receiver.consumer != *consumer || !std::ptr::eq(receiver.inbox.as_ptr(), Arc::as_ptr(inbox))
+        });
+        if receivers.is_empty() {
+            by_subject.remove(subject.as_bytes());
+        }
+    }
+
+    /// A client subscription on `filter` has come or gone.
+    pub(super) fn interest_changed(&self, filter: &[u8]) {
+        let by_subject = self.by_subject.read().unwrap_or_else(PoisonError::into_inner);
+        if by_subject.is_empty() {
+            return;
+        }
+        let tell = |receivers: &[Receiver]| {
+            for receiver in receivers {
+                if let Some(inbox) = receiver.inbox.upgrade() {
+                    inbox.push(Command::Interest { consumer: receiver.consumer.clone() });
+                }
+            }
+        };
+        if subject::has_wildcard(filter) {
+            for (_, receivers) in by_subject.iter().filter(|(to, _)| subject::matches(filter, to)) {
+                tell(receivers);
+            }
+        } else if let Some(receivers) = by_subject.get(filter) {
+            tell(receivers);
+        }
+    }
+}
+
+/// A courier for code that runs on whatever thread calls it.
+pub(super) struct SharedCourier {
+    courier: Mutex<Courier>,
+}
+
+impl SharedCourier {
+    pub(super) fn new(broker: &Broker) -> SharedCourier {
+        SharedCourier { courier: Mutex::new(broker.courier()) }
+    }
+
+    /// Lends the courier for a moment, and flushes it afterwards.
+    pub(super) fn with<R>(&self, send: impl FnOnce(&mut Courier) -> R) -> R {
+        let mut courier = self.courier.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = send(&mut courier);
+        courier.flush();
+        result
+    }
+}

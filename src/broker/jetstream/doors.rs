@@ -1,0 +1,107 @@
+//! The ways into a stream: one door per kind of input, all leading to its inbox. The router does the dispatch, so a whole
+//! read buffer of acks or pulls arrives as one command.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::inbox::{Command, Inbox};
+use crate::broker::{Account, Inbound, StreamDoor};
+use crate::stream::StreamConfig;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Publish,
+    Ack,
+    Pull,
+    DirectGet,
+    FlowControl,
+}
+
+struct Door {
+    inbox: Arc<Inbox>,
+    kind: Kind,
+}
+
+impl StreamDoor for Door {
+    fn publish(&self, batch: Vec<Inbound>) {
+        let wrap = match self.kind {
+            Kind::Publish => Command::Publish,
+            Kind::Ack => Command::Acks,
+            Kind::Pull => Command::Pulls,
+            Kind::DirectGet => Command::DirectGets,
+            Kind::FlowControl => Command::FlowControl,
+        };
+        self.inbox.push_messages(batch, wrap);
+    }
+
+    fn is_behind(&self) -> bool {
+        self.inbox.is_behind()
+    }
+
+    fn caught_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.inbox.caught_up())
+    }
+}
+
+/// The doors a stream has open, by filter. Dropping it closes them.
+pub(super) struct Doors {
+    account: Arc<Account>,
+    inbox: Arc<Inbox>,
+    open: Mutex<Vec<OpenDoor>>,
+}
+
+struct OpenDoor {
+    filter: String,
+    key: u64,
+    kind: Kind,
+}
+
+impl Doors {
+    /// No door is open yet.
+    pub(super) fn new(account: Arc<Account>, inbox: Arc<Inbox>) -> Doors {
+        Doors { account, inbox, open: Mutex::new(Vec::new()) }
+    }
+
+    /// Opens and closes doors until they are those that `config` asks for.
+    pub(super) fn follow(&self, config: &StreamConfig) {
+        let name = &config.name;
+        let mut wanted: Vec<(Kind, String)> =
+            config.subjects.iter().map(|subject| (Kind::Publish, subject.clone())).collect();
+        wanted.push((Kind::Ack, format!("$JS.ACK.{name}.>")));
+        wanted.push((Kind::Pull, format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*")));
+        wanted.push((Kind::FlowControl, format!("$JS.FC.{name}.>")));
+        if config.allow_direct {
+            wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}")));
+            wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}.>")));
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|door| {
+            let keep = wanted.iter().any(|(kind, filter)| door.kind == *kind && door.filter == *filter);
+            if !keep {
+                self.account.remove_target(door.filter.as_bytes(), door.key);
+            }
+            keep
+        });
+        for (kind, filter) in wanted {
+            if !open.iter().any(|door| door.kind == kind && door.filter == filter) {
+                let door = Arc::new(Door { inbox: self.inbox.clone(), kind });
+                let key = self.account.add_stream(filter.as_bytes(), door);
+                let key = key.expect("a stream's subjects are checked before it is created");
+                open.push(OpenDoor { filter, key, kind });
+            }
+        }
+    }
+
+    /// Closes them all: what is published from now on finds no stream.
+    pub(super) fn close(&self) {
+        for door in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.account.remove_target(door.filter.as_bytes(), door.key);
+        }
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

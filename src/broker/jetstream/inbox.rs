@@ -1,0 +1,131 @@
+//! A stream's inbox: commands from links, from the API and from the committer, taken by the stream's task all at once.
+//!
+//! It is bounded by those who fill it: a link stops reading its client while the inbox [is behind](Inbox::is_behind), the
+//! API refuses requests above its own limit, and every commit the task submits comes back exactly once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::call::Call;
+use super::stream_task::Report;
+use crate::broker::Inbound;
+use crate::storage::CommitError;
+use crate::stream::StreamConfig;
+use crate::types::ApiError;
+
+/// Publishers pause while more than this waits to be stored or is being stored: a few transactions' worth.
+const HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
+/// What a message counts for beside its bytes.
+const MESSAGE_OVERHEAD_BYTES: usize = 96;
+
+/// Something for the stream's task to do.
+pub(super) enum Command {
+    /// Messages on the stream's subjects.
+    Publish(Vec<Inbound>),
+    /// Answers on `$JS.ACK.<stream>.>`.
+    Acks(Vec<Inbound>),
+    /// Requests on `$JS.API.CONSUMER.MSG.NEXT.<stream>.*`.
+    Pulls(Vec<Inbound>),
+    /// Requests on `$JS.API.DIRECT.GET.<stream>` and below.
+    DirectGets(Vec<Inbound>),
+    /// Answers on `$JS.FC.<stream>.>`.
+    FlowControl(Vec<Inbound>),
+    /// An API request that only this stream can answer.
+    Call(Box<Call>),
+    /// Somebody came to or left the deliver subject of a push consumer.
+    Interest { consumer: Arc<str> },
+    /// A batch is on disk, or will never be.
+    Committed { incarnation: u64, ticket: u64, result: Result<(), CommitError> },
+    /// The registry has accepted a new configuration.
+    Update { config: Arc<StreamConfig>, done: oneshot::Sender<Result<(), ApiError>> },
+    /// Says what the stream looks like now.
+    Report { consumers: bool, done: oneshot::Sender<Report> },
+    /// The stream ends and its rows go.
+    Delete { done: oneshot::Sender<Result<(), ApiError>> },
+    /// The server stops: finish what is under way.
+    Stop,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Inbox {
+    commands: Mutex<Vec<Command>>,
+    ready: Notify,
+    /// Bytes of publishes waiting here and in uncommitted batches.
+    waiting_bytes: AtomicUsize,
+    drained: Notify,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a command. Wakes the task only when nothing else has done so since it last looked.
+    pub(super) fn push(&self, command: Command) {
+        let mut commands = self.lock();
+        let was_empty = commands.is_empty();
+        commands.push(command);
+        drop(commands);
+        if was_empty {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Queues messages and counts them until [`Inbox::release`] takes them off.
+    pub(super) fn push_messages(&self, messages: Vec<Inbound>, wrap: impl FnOnce(Vec<Inbound>) -> Command) {
+        let weight: usize = messages.iter().map(weight_bytes).sum();
+        self.waiting_bytes.fetch_add(weight, Ordering::Relaxed);
+        self.push(wrap(messages));
+    }
+
+    /// The commands that wait, in order, into an empty `into`.
+    pub(super) fn take(&self, into: &mut Vec<Command>) {
+        std::mem::swap(&mut *self.lock(), into);
+    }
+
+    /// Takes off the count what is done with.
+    pub(super) fn release(&self, weight: usize) {
+        let less = |waiting: usize| Some(waiting.saturating_sub(weight));
+        let before = self.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or(0);
+        if before > HIGH_WATER_BYTES && before.saturating_sub(weight) <= HIGH_WATER_BYTES {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Starts counting anew, when a task that would have taken its share off has failed.
+    pub(super) fn forget_weights(&self) {
+        self.waiting_bytes.store(0, Ordering::Relaxed);
+        self.drained.notify_waiters();
+    }
+
+    /// Waits for a command. Cancel safe.
+    pub(super) async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Whether those who publish should pause.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting_bytes.load(Ordering::Relaxed) > HIGH_WATER_BYTES
+    }
+
+    /// Returns once it is not behind. Cancel safe.
+    pub(super) async fn caught_up(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if !self.is_behind() {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+/// What a message counts for in an inbox.
+pub(super) fn weight_bytes(inbound: &Inbound) -> usize {
+    inbound.message.as_bytes().len() + inbound.reply.len() + MESSAGE_OVERHEAD_BYTES
+}

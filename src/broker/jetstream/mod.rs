@@ -1,0 +1,134 @@
+//! JetStream: streams and consumers at work. Owns one task per stream, the registry of streams, the dispatch of the API,
+//! and the order of things: nothing is acknowledged, answered or delivered before what it rests on is durable.
+//!
+//! Reading order: [`stream_task`] (a stream's turn), `inbox` and `doors` (the way in), `publish`, `commit` (the way to the
+//! disk and what waits for it), `delivery` (the way out), `call` and `consumer_calls` (the API on a stream), `direct_get`;
+//! then `registry` and `service` (the API on the account) and `recovery`.
+
+mod call;
+mod commit;
+mod consumer_calls;
+mod consumers;
+mod contents;
+mod context;
+mod delivery;
+mod direct_get;
+mod doors;
+mod inbox;
+mod log;
+mod publish;
+mod read_ahead;
+mod recovery;
+mod registry;
+mod service;
+mod shared;
+mod stream_task;
+mod tail_cache;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use self::context::{ApiCounters, Context, PushSubjects};
+use self::registry::Registry;
+use self::service::{ApiService, FILTERS};
+use super::Broker;
+use crate::api::{AccountInfo, StreamInfo};
+use crate::consumer::ConsumerInfo;
+use crate::storage::{ReadError, Recovered, Store};
+
+/// Requests that add, change or remove streams and have not been looked at yet; further ones are refused.
+const CHANGES_MAX: usize = 1024;
+
+/// A running JetStream.
+pub struct JetStream {
+    registry: Arc<Registry>,
+    /// The service's place in the router, by filter.
+    service: Mutex<Vec<(&'static str, u64)>>,
+}
+
+/// A stream with its consumers, for monitoring.
+#[derive(Clone, Debug)]
+pub struct StreamReport {
+    pub info: StreamInfo,
+    pub consumers: Vec<ConsumerInfo>,
+}
+
+impl JetStream {
+    /// Brings the streams found in the store back to life and begins to serve the API. Needs a runtime.
+    ///
+    /// # Errors
+    /// When a stream's messages cannot be read.
+    pub fn start(broker: &Arc<Broker>, store: Store, recovered: &Recovered) -> Result<JetStream, ReadError> {
+        let info = broker.info();
+        let context = Arc::new(Context {
+            broker: broker.clone(),
+            account: broker.account.clone(),
+            api: ApiCounters::default(),
+            push_subjects: PushSubjects::default(),
+            server_name: info.server_name.clone(),
+            server_version: info.version.clone(),
+        });
+        let watching = Arc::downgrade(&context);
+        broker.account.watch_interest(move |filter| {
+            if let Some(context) = watching.upgrade() {
+                context.push_subjects.interest_changed(filter);
+            }
+        });
+        let registry = Arc::new(Registry::new(context, store));
+        for stream in &recovered.streams {
+            registry.recover(stream)?;
+        }
+        let (changes, requests) = mpsc::channel(CHANGES_MAX);
+        tokio::spawn(registry.clone().serve(requests));
+        let service = Arc::new(ApiService { registry: registry.clone(), changes });
+        let service = FILTERS
+            .iter()
+            .map(|filter| {
+                let key = broker.account.add_service(filter.as_bytes(), service.clone());
+                (*filter, key.expect("the API's own subjects are valid"))
+            })
+            .collect();
+        Ok(JetStream { registry, service: Mutex::new(service) })
+    }
+
+    /// Finishes what has begun: waiting pulls are sent home, rows written, tasks ended. The store stays open.
+    pub async fn stop(&self) {
+        self.begin_stop();
+        self.registry.stopped().await;
+    }
+
+    fn begin_stop(&self) {
+        let service = std::mem::take(&mut *self.service.lock().unwrap_or_else(PoisonError::into_inner));
+        for (filter, key) in service {
+            self.registry.context.account.remove_target(filter.as_bytes(), key);
+        }
+        self.registry.begin_stop();
+    }
+
+    /// What `$JS.API.INFO` says.
+    pub fn account_info(&self) -> AccountInfo {
+        self.registry.account_info()
+    }
+
+    /// Messages and bytes in all streams.
+    pub fn totals(&self) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let streams = self.registry.list("");
+        let sum = |count: fn(&shared::Gauges) -> u64| streams.iter().map(|shared| count(&shared.gauges)).sum();
+        (sum(|gauges| gauges.messages.load(Relaxed)), sum(|gauges| gauges.bytes.load(Relaxed)))
+    }
+
+    /// Every stream, by name, with its consumers when wanted.
+    pub async fn reports(&self, consumers: bool) -> Vec<StreamReport> {
+        let streams = self.registry.list("");
+        let reports = self.registry.reports(&streams, consumers).await;
+        reports.into_iter().map(|report| StreamReport { info: report.info, consumers: report.consumers }).collect()
+    }
+}
+
+impl Drop for JetStream {
+    fn drop(&mut self) {
+        self.begin_stop();
+    }
+}

@@ -1,0 +1,124 @@
+//! A stream and its consumers out of their rows, at start and after a failed commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::{error, warn};
+
+use super::consumer_calls::setup;
+use super::log::Log;
+use super::shared::{Home, Shared};
+use crate::consumer::{self, Consumer, ConsumerConfig, ConsumerRows, StateRow};
+use crate::storage::{Batch, Op, ReadError, RecoveredConsumer, RecoveredStream, Store, StreamFloor};
+use crate::stream::{Stream, StreamConfig};
+use crate::types::{StoredMessage, StreamId, Timestamp};
+
+/// A stream as its rows describe it.
+pub(super) struct Rebuilt {
+    pub(super) stream: Stream,
+    pub(super) consumers: Vec<Consumer>,
+    pub(super) log: Log,
+}
+
+/// The row of a stream's configuration.
+pub(super) fn put_stream(id: StreamId, config: &StreamConfig, created: Timestamp) -> Op {
+    let config_json = Bytes::from(serde_json::to_vec(config).expect("a configuration is always JSON"));
+    Op::PutStream { stream: id, config_json, created }
+}
+
+/// The rows of a new stream.
+pub(super) fn new_stream(id: StreamId, config: &StreamConfig, created: Timestamp) -> Batch {
+    let mut batch = Batch::from_iter([put_stream(id, config, created)]);
+    if config.first_seq > 1 {
+        let floor =
+            StreamFloor { first_seq: config.first_seq, last_seq: config.first_seq - 1, last_time: Timestamp::ZERO };
+        batch.push(Op::PutStreamFloor { stream: id, floor });
+    }
+    batch
+}
+
+/// Reads a stream back; `None` when it does not exist.
+///
+/// # Errors
+/// When the store does not answer, or is damaged where it cannot be passed over.
+pub(super) fn rebuild(shared: &Shared) -> Result<Option<Rebuilt>, ReadError> {
+    match &shared.home {
+        Home::Disk { store, id } => {
+            // From here on, batches that rest on what is read now are accepted again.
+            let store = store.renewed();
+            let Some(recovered) = store.reload(*id)? else { return Ok(None) };
+            from_rows(shared, &store, &recovered).map(Some)
+        }
+        Home::Memory(log) => {
+            // Consumers of a memory stream live in the task alone: they end with it.
+            let mut stream = Stream::new(StreamId(0), shared.config(), shared.created);
+            for stored in log.lock().values() {
+                restore(&mut stream, stored);
+            }
+            Ok(Some(Rebuilt { stream, consumers: Vec::new(), log: Log::Memory(log.clone()) }))
+        }
+    }
+}
+
+fn restore(stream: &mut Stream, stored: &StoredMessage) {
+    let message = &stored.message;
+    let accounted = stream.accounted_bytes(message);
+    stream.restore(stored.seq, stored.time, message.subject(), message.headers(), accounted);
+}
+
+/// A stream and its consumers from `recovered` and the message rows.
+///
+/// # Errors
+/// As for [`rebuild`].
+pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStream) -> Result<Rebuilt, ReadError> {
+    let config = shared.config();
+    let mut stream = Stream::new(recovered.id, config.clone(), recovered.created);
+    let report = store.scan(recovered.id, |row| {
+        let accounted = StoredMessage::accounted_bytes(row.subject.len(), row.headers.len(), row.payload_len);
+        stream.restore(row.seq, row.time, row.subject, row.headers, accounted);
+    })?;
+    for damaged in &report.damaged {
+        error!(stream = %shared.name, seq = damaged.seq, what = %damaged.what, "a stored message is damaged and passed over");
+    }
+    if let Some(floor) = recovered.floor {
+        stream.restore_floor(floor.last_seq, floor.last_time);
+    }
+    let now = Timestamp::now();
+    let payload_bytes_max = shared.context.broker.options.session.max_payload;
+    let mut consumers = Vec::with_capacity(recovered.consumers.len());
+    for row in &recovered.consumers {
+        match parse_consumer(row) {
+            Some(consumer_config) => {
+                let setup = setup(&config, &row.name, consumer_config, row.created, payload_bytes_max);
+                consumers.push(Consumer::restore(setup, consumer_rows(row), stream.index(), now));
+            }
+            None => warn!(stream = %shared.name, consumer = %row.name, "a consumer's configuration cannot be read"),
+        }
+    }
+    Ok(Rebuilt { stream, consumers, log: Log::Disk { store: store.clone(), id: recovered.id } })
+}
+
+fn parse_consumer(row: &RecoveredConsumer) -> Option<Arc<ConsumerConfig>> {
+    serde_json::from_slice(&row.config_json).ok().map(Arc::new)
+}
+
+fn consumer_rows(row: &RecoveredConsumer) -> ConsumerRows {
+    ConsumerRows {
+        state: row.state.map(|state| StateRow {
+            ack_floor_consumer_seq: state.ack_floor_consumer_seq,
+            ack_floor_stream_seq: state.ack_floor_stream_seq,
+            delivered_consumer_seq: state.delivered_consumer_seq,
+            delivered_stream_seq: state.delivered_stream_seq,
+        }),
+        acked: row
+            .acked
+            .iter()
+            .map(|block| consumer::AckBlock { block: block.block, bits: block.bits.clone() })
+            .collect(),
+        redeliveries: row
+            .redeliveries
+            .iter()
+            .map(|row| consumer::Redelivery { seq: row.seq, count: row.count })
+            .collect(),
+    }
+}

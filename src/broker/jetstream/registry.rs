@@ -1,0 +1,333 @@
+//! Which streams there are. One task creates, changes and removes them, one after the other, so that names and subjects
+//! cannot collide; each answer leaves when the stream's row is durable.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::call;
+use super::context::{API_LEVEL, Context, SharedCourier};
+use super::inbox::Command;
+use super::log::{Log, MemoryLog};
+use super::recovery::{self, Rebuilt};
+use super::shared::{Home, Shared};
+use super::stream_task::{Ending, Report, StreamTask};
+use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Strictness, Success};
+use crate::broker::{Courier, Inbound};
+use crate::storage::{Batch, CommitError, ReadError, RecoveredStream, Store};
+use crate::stream::config::Storage;
+use crate::stream::{Stream, StreamConfig};
+use crate::types::{ApiError, StreamId, Timestamp, subject};
+
+/// Pause before another try to read a stream back after its task panicked.
+const REBUILD_RETRY: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// All streams of the account.
+pub(super) struct Registry {
+    pub(super) context: Arc<Context>,
+    store: Store,
+    streams: RwLock<HashMap<String, Arc<Shared>>>,
+    pub(super) tasks: TaskTracker,
+    /// For answers from whatever thread a request is dispatched on.
+    pub(super) courier: SharedCourier,
+}
+
+impl Registry {
+    pub(super) fn new(context: Arc<Context>, store: Store) -> Registry {
+        Registry {
+            store,
+            streams: RwLock::new(HashMap::new()),
+            tasks: TaskTracker::new(),
+            courier: SharedCourier::new(&context.broker),
+            context,
+        }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Shared>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Streams one of whose subjects overlaps `filter` (all for an empty one), by name.
+    pub(super) fn list(&self, filter: &str) -> Vec<Arc<Shared>> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<Arc<Shared>> = streams.values().cloned().collect();
+        drop(streams);
+        if !filter.is_empty() {
+            list.retain(|shared| overlaps(&shared.config(), filter));
+        }
+        list.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        list
+    }
+
+    /// Asks streams what they look like, all at the same time. Streams that end meanwhile are left out.
+    pub(super) async fn reports(&self, streams: &[Arc<Shared>], consumers: bool) -> Vec<Report> {
+        let mut waiting = Vec::with_capacity(streams.len());
+        for shared in streams {
+            let (done, report) = oneshot::channel();
+            shared.inbox.push(Command::Report { consumers, done });
+            waiting.push(report);
+        }
+        let mut reports = Vec::with_capacity(waiting.len());
+        for report in waiting {
+            reports.extend(report.await);
+        }
+        reports
+    }
+
+    /// Brings a stream found in the store back to life.
+    ///
+    /// # Errors
+    /// When its messages cannot be read.
+    pub(super) fn recover(self: &Arc<Self>, recovered: &RecoveredStream) -> Result<(), ReadError> {
+        let config: StreamConfig = match serde_json::from_slice(&recovered.config_json) {
+            Ok(config) => config,
+            Err(error) => {
+                error!(stream = %recovered.id, %error, "a stream's configuration cannot be read; it is left alone");
+                return Ok(());
+            }
+        };
+        let home = Home::Disk { store: self.store.clone(), id: recovered.id };
+        let shared = Arc::new(Shared::new(self.context.clone(), Arc::new(config), recovered.created, home));
+        let rebuilt = recovery::from_rows(&shared, &self.store, recovered)?;
+        self.launch(shared, rebuilt);
+        Ok(())
+    }
+
+    /// Opens a stream to the world and starts its task.
+    fn launch(self: &Arc<Self>, shared: Arc<Shared>, rebuilt: Rebuilt) {
+        let task = StreamTask::new(shared.clone(), rebuilt, 1);
+        self.streams.write().unwrap_or_else(PoisonError::into_inner).insert(shared.name.to_string(), shared.clone());
+        shared.doors.follow(&shared.config());
+        self.tasks.spawn(self.clone().keep_alive(shared, task));
+    }
+
+    /// Runs a stream's task; when it panics, reads the stream back and runs it again.
+    async fn keep_alive(self: Arc<Self>, shared: Arc<Shared>, task: StreamTask) {
+        let mut task = task;
+        for incarnation in 2.. {
+            match tokio::spawn(task.run()).await {
+                Ok(Ending::Stopped) => return,
+                Ok(Ending::Deleted) => {
+                    self.forget(&shared);
+                    return;
+                }
+                Err(panic) => error!(stream = %shared.name, %panic, "a stream's task failed; reading the stream back"),
+            }
+            let rebuilt = loop {
+                self.wait_for_commits().await;
+                shared.inbox.forget_weights();
+                match recovery::rebuild(&shared) {
+                    Ok(Some(rebuilt)) => break rebuilt,
+                    Ok(None) => {
+                        self.forget(&shared);
+                        return;
+                    }
+                    Err(ReadError::Closed) => return,
+                    Err(error) => {
+                        warn!(stream = %shared.name, %error, "cannot read the stream back yet");
+                        tokio::time::sleep(REBUILD_RETRY).await;
+                    }
+                }
+            };
+            task = StreamTask::new(shared.clone(), rebuilt, incarnation);
+        }
+    }
+
+    /// Returns when everything submitted before has been committed, or has failed.
+    async fn wait_for_commits(&self) {
+        let _ = self.commit(Batch::new()).await;
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let (done, committed) = oneshot::channel();
+        self.store.renewed().submit(batch, move |result| {
+            let _ = done.send(result);
+        });
+        committed.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    fn forget(&self, shared: &Arc<Shared>) {
+        shared.doors.close();
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        if streams.get(&*shared.name).is_some_and(|current| Arc::ptr_eq(current, shared)) {
+            streams.remove(&*shared.name);
+        }
+    }
+
+    /// Works through requests that add, change or remove streams, until all senders are gone.
+    pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<Inbound>) {
+        let mut courier = self.context.broker.courier();
+        while let Some(request) = requests.recv().await {
+            let subject = request.message.subject().to_vec();
+            let Some(endpoint) = Endpoint::parse(&subject) else { continue };
+            let body = request.message.payload_bytes();
+            let answered = match endpoint {
+                Endpoint::StreamCreate(name) => self.create(name, &body, &mut courier).await,
+                Endpoint::StreamUpdate(name) => self.update(name, &body, &mut courier).await,
+                Endpoint::StreamDelete(name) => self.delete(name, &body, &mut courier).await,
+                _ => Err(ApiError::BAD_REQUEST),
+            };
+            self.context.api.end();
+            let failed = answered.is_err();
+            let body = answered.unwrap_or_else(|error| api::error_response(call::kind(&endpoint), &error));
+            self.context.respond(&mut courier, &request, &body, failed);
+            courier.flush();
+        }
+    }
+
+    async fn create(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
+        let (mut config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        if config.name != name {
+            return Err(ApiError::STREAM_MISMATCH);
+        }
+        if name.contains(['\\', '/']) {
+            return Err(ApiError::STREAM_NAME_CONTAINS_PATH_SEPARATORS);
+        }
+        let level = required_level(&config);
+        api::metadata::set_static(&mut config.metadata, level);
+        let config = config.check_create(pedantic)?;
+        if let Some(existing) = self.find(name) {
+            if *existing.config() != config {
+                return Err(ApiError::STREAM_NAME_EXIST);
+            }
+            let info = self.describe(&existing).await?;
+            return Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, ..info }));
+        }
+        self.check_overlap(&config)?;
+        let created = Timestamp::now();
+        let config = Arc::new(config);
+        let (home, id) = match config.storage {
+            Storage::File => {
+                let id = self.store.new_stream_id();
+                (Home::Disk { store: self.store.renewed(), id }, id)
+            }
+            Storage::Memory => (Home::Memory(Arc::new(MemoryLog::default())), StreamId(0)),
+        };
+        let log = match &home {
+            Home::Disk { store, id } => {
+                let batch = recovery::new_stream(*id, &config, created);
+                self.commit(batch).await.map_err(|error| ApiError::STREAM_CREATE.with(error))?;
+                Log::Disk { store: store.clone(), id: *id }
+            }
+            Home::Memory(log) => Log::Memory(log.clone()),
+        };
+        let stream = Stream::new(id, config.clone(), created);
+        let shared = Arc::new(Shared::new(self.context.clone(), config, created, home));
+        self.launch(shared.clone(), Rebuilt { stream, consumers: Vec::new(), log });
+        self.advise(courier, name, Action::Create);
+        let info = self.describe(&shared).await?;
+        Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, ..info }))
+    }
+
+    async fn update(&self, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
+        let (mut config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let level = required_level(&config);
+        api::metadata::set_static(&mut config.metadata, level);
+        if config.name != name {
+            return Err(ApiError::STREAM_MISMATCH);
+        }
+        let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
+        let config = config.check_update(&shared.config(), pedantic)?;
+        self.check_overlap(&config)?;
+        let config = Arc::new(config);
+        if *config != *shared.config() {
+            let (done, updated) = oneshot::channel();
+            shared.inbox.push(Command::Update { config: config.clone(), done });
+            updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
+            shared.doors.follow(&config);
+        }
+        self.advise(courier, name, Action::Modify);
+        Ok(api::response(Kind::StreamUpdate, self.describe(&shared).await?))
+    }
+
+    async fn delete(&self, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
+        if !api::is_empty(body) {
+            return Err(ApiError::NOT_EMPTY_REQUEST);
+        }
+        let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
+        // From here on nobody reaches it; what is in its inbox is still done.
+        self.forget(&shared);
+        let (done, deleted) = oneshot::channel();
+        shared.inbox.push(Command::Delete { done });
+        deleted.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
+        self.advise(courier, name, Action::Delete);
+        Ok(api::response(Kind::StreamDelete, Success::DONE))
+    }
+
+    fn advise(&self, courier: &mut Courier, stream: &str, action: Action) {
+        self.context.advise(courier, &Advisory::Stream { stream, action }, Timestamp::now());
+    }
+
+    async fn describe(&self, shared: &Arc<Shared>) -> Result<StreamInfo, ApiError> {
+        let report = self.reports(std::slice::from_ref(shared), false).await.pop();
+        report.map(|report| report.info).ok_or(ApiError::STREAM_NOT_FOUND)
+    }
+
+    fn check_overlap(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        let others = streams.values().filter(|shared| *shared.name != *config.name);
+        for other in others {
+            let other = other.config();
+            if config.subjects.iter().any(|subject| overlaps(&other, subject)) {
+                return Err(ApiError::STREAM_SUBJECT_OVERLAP);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells all tasks to end: nothing new comes in, what has begun is finished.
+    pub(super) fn begin_stop(&self) {
+        for shared in self.list("") {
+            shared.doors.close();
+            shared.inbox.push(Command::Stop);
+        }
+        self.tasks.close();
+    }
+
+    /// Returns when all tasks have ended.
+    pub(super) async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// What the account uses.
+    pub(super) fn account_info(&self) -> api::AccountInfo {
+        use std::sync::atomic::Ordering::Relaxed;
+        let streams = self.list("");
+        let mut tier = api::Tier { streams: streams.len(), ..api::Tier::default() };
+        for shared in &streams {
+            let bytes = shared.gauges.bytes.load(Relaxed);
+            let reserved = u64::try_from(shared.config().max_bytes).unwrap_or(0);
+            match shared.is_in_memory() {
+                true => {
+                    tier.memory += bytes;
+                    tier.reserved_memory += reserved;
+                }
+                false => {
+                    tier.storage += bytes;
+                    tier.reserved_storage += reserved;
+                }
+            }
+            tier.consumers += shared.gauges.consumers.load(Relaxed) as usize;
+        }
+        api::AccountInfo { tier, api: self.context.api.stats() }
+    }
+}
+
+/// Whether any subject of the stream overlaps `filter`.
+fn overlaps(config: &StreamConfig, filter: &str) -> bool {
+    config.subjects.iter().any(|subject| subject::overlaps(subject.as_bytes(), filter.as_bytes()))
+}
+
+/// The JetStream API level a stream needs (nats-server `setStaticStreamMetadata`, ADR-44).
+fn required_level(config: &StreamConfig) -> u32 {
+    if config.allow_msg_counter || config.allow_atomic || config.allow_msg_schedules || config.allow_batched {
+        API_LEVEL.max(2)
+    } else if config.allow_msg_ttl || !config.subject_delete_marker_ttl.is_zero() {
+        1
+    } else {
+        0
+    }
+}

@@ -1,0 +1,80 @@
+//! What lives as long as a stream does, whatever happens to its task: the inbox, the doors, the counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::context::{Context, SharedCourier};
+use super::doors::Doors;
+use super::inbox::Inbox;
+use super::log::MemoryLog;
+use crate::api::PubAckWriter;
+use crate::storage::Store;
+use crate::stream::StreamConfig;
+use crate::types::{StreamId, Timestamp};
+
+/// Where a stream keeps what it has.
+pub(super) enum Home {
+    Disk { store: Store, id: StreamId },
+    Memory(Arc<MemoryLog>),
+}
+
+/// A stream as everyone but its task knows it.
+pub(super) struct Shared {
+    pub(super) context: Arc<Context>,
+    pub(super) name: Arc<str>,
+    pub(super) created: Timestamp,
+    pub(super) home: Home,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) doors: Doors,
+    pub(super) acker: SharedCourier,
+    pub(super) pub_acks: PubAckWriter,
+    pub(super) gauges: Gauges,
+    config: RwLock<Arc<StreamConfig>>,
+}
+
+/// Numbers that monitoring and account info read without asking the task.
+#[derive(Default)]
+pub(super) struct Gauges {
+    pub(super) messages: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) consumers: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(context: Arc<Context>, config: Arc<StreamConfig>, created: Timestamp, home: Home) -> Shared {
+        let inbox = Arc::new(Inbox::default());
+        Shared {
+            name: config.name.as_str().into(),
+            created,
+            home,
+            doors: Doors::new(context.account.clone(), inbox.clone()),
+            inbox,
+            acker: SharedCourier::new(&context.broker),
+            pub_acks: PubAckWriter::new(&config.name),
+            gauges: Gauges::default(),
+            config: RwLock::new(config),
+            context,
+        }
+    }
+
+    /// The configuration that is in force.
+    pub(super) fn config(&self) -> Arc<StreamConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_config(&self, config: Arc<StreamConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.home, Home::Memory(_))
+    }
+}
+
+impl Gauges {
+    pub(super) fn set(&self, messages: u64, bytes: u64, consumers: usize) {
+        self.messages.store(messages, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.consumers.store(consumers as u64, Ordering::Relaxed);
+    }
+}

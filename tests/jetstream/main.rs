@@ -1,0 +1,8 @@
+//! JetStream through the official Rust client, against an embedded broker on a real store.
+
+mod consumers;
+mod key_value;
+mod restart;
+mod streams;
+mod support;
+mod work_queue;
