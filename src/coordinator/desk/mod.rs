@@ -365,3 +365,6 @@ impl Task {
         due
     }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,439 @@
+//! The whole coordinator without a broker: a dull model of the stream and of agents, with lost answers, refused batches and
+//! restarts thrown in by seed. Whatever happens, no task is lost, stuck or completed twice, and no stale lease is accepted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
+use serde_json::{Value, json};
+
+use super::{Answer, Desk, Output, Row, Settings};
+use crate::client::{BatchEntry, ClientError, Incoming};
+use crate::coordinator::random::Random;
+use crate::coordinator::record::{Phase, Record};
+use crate::types::{ApiError, Headers, Timestamp, subject};
+
+const AGENTS: usize = 3;
+
+/// A stored message of the model.
+struct Stored {
+    subject: String,
+    headers: Vec<u8>,
+    payload: Bytes,
+}
+
+/// An attempt in an agent's hands.
+#[derive(Clone)]
+struct Held {
+    agent: usize,
+    seq: u64,
+    complete: String,
+    fail: String,
+    task: String,
+}
+
+struct World {
+    desk: Desk,
+    settings: Settings,
+    random: Random,
+    now: Timestamp,
+    stream: BTreeMap<u64, Stored>,
+    last_seq: u64,
+    /// The newest sequence each agent's consumer delivered.
+    delivered: [u64; AGENTS],
+    /// What the desk wants sent and is not sent yet.
+    outgoing: Vec<Output>,
+    /// Answers on their way to the desk.
+    incoming: Vec<(u64, Answer)>,
+    held: Vec<Held>,
+    /// Leases whose completion was answered without an error, by task.
+    accepted: HashMap<String, HashSet<String>>,
+    submitted: HashMap<String, Bytes>,
+    acknowledged: HashSet<String>,
+    /// Faults happen.
+    rough: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let settings = Settings {
+            grace: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(2),
+            accept_timeout: Duration::from_secs(2),
+            payload_bytes_max: if seed.is_multiple_of(2) { 1 << 20 } else { 20 },
+            ..Settings::default()
+        };
+        let now = Timestamp(1_700_000_000_000_000_000);
+        let mut world = World {
+            desk: Desk::new(settings.clone(), seed, now),
+            settings,
+            random: Random::new(seed ^ 0xabcd),
+            now,
+            stream: BTreeMap::new(),
+            last_seq: 0,
+            delivered: [0; AGENTS],
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            held: Vec::new(),
+            accepted: HashMap::new(),
+            submitted: HashMap::new(),
+            acknowledged: HashSet::new(),
+            rough: false,
+        };
+        for agent in 0..AGENTS {
+            world.register(agent);
+        }
+        world.settle();
+        world.rough = true;
+        world
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.random.draw() % 100 < percent
+    }
+
+    fn pick(&mut self, len: usize) -> usize {
+        (self.random.draw() % len.max(1) as u64) as usize
+    }
+
+    fn register(&mut self, agent: usize) {
+        let body = json!({ "slots": 1 + agent, "labels": if agent == 0 { vec!["gpu"] } else { vec![] } });
+        self.request(&format!("AGENT.REGISTER.a{agent}"), "reply.register", "", body.to_string().as_bytes());
+    }
+
+    fn request(&mut self, tail: &str, reply: &str, lines: &str, body: &[u8]) {
+        let headers = crate::coordinator::names::block(lines);
+        let message = Incoming::new(format!("$TASK.API.{tail}").as_bytes(), reply.as_bytes(), &headers, body);
+        self.desk.request(message, self.now);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        let outputs = self.desk.take_outputs();
+        self.outgoing.extend(outputs);
+    }
+
+    /// Carries out the desk's next output, as the broker would, or loses it.
+    fn carry_out(&mut self) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        match self.outgoing.remove(0) {
+            Output::Batch { call, entries } => {
+                let fate = if self.rough { self.random.draw() % 20 } else { 19 };
+                match fate {
+                    0 => self.incoming.push((call, Answer::Lost(ClientError::Timeout))),
+                    1 => {
+                        self.store(&entries);
+                        self.incoming.push((call, Answer::Lost(ClientError::Disconnected)));
+                    }
+                    2 => self.answer(call, json!({ "error": ApiError::INSUFFICIENT_RESOURCES })),
+                    _ => {
+                        let answer = self.store(&entries);
+                        self.answer(call, answer);
+                    }
+                }
+            }
+            Output::Publish { subject, call, headers, payload } => {
+                let subject = String::from_utf8(subject.to_vec()).unwrap();
+                if let Some(task) = subject.strip_prefix("reply.") {
+                    self.answered(task.to_owned(), &headers, &payload);
+                } else if let Some(api) = subject.strip_prefix("$JS.API.") {
+                    let answer = self.api(api, &payload);
+                    if let Some(call) = call {
+                        if self.rough && self.chance(5) {
+                            self.incoming.push((call, Answer::Lost(ClientError::Timeout)));
+                        } else {
+                            self.answer(call, answer);
+                        }
+                    }
+                } else if let Some(call) = call {
+                    let entry = BatchEntry::new(subject, payload);
+                    let answer = self.store(&[entry]);
+                    self.answer(call, answer);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, call: u64, body: Value) {
+        self.incoming.push((call, Answer::Message(Incoming::new(b"i", b"", b"", body.to_string().as_bytes()))));
+    }
+
+    fn store(&mut self, entries: &[BatchEntry]) -> Value {
+        for entry in entries {
+            let block = crate::coordinator::names::block(&entry.header_lines);
+            if let Some(expected) = Headers::new(&block).get_str("Nats-Expected-Last-Subject-Sequence") {
+                let last = self.last_of(&entry.subject).map_or(0, |(seq, _)| seq);
+                if expected.parse() != Ok(last) {
+                    return json!({ "error": ApiError::STREAM_WRONG_LAST_SEQUENCE.with(last) });
+                }
+            }
+        }
+        for entry in entries {
+            self.last_seq += 1;
+            let headers = crate::coordinator::names::block(&entry.header_lines);
+            let stored = Stored { subject: entry.subject.clone(), headers, payload: entry.payload.clone() };
+            self.stream.insert(self.last_seq, stored);
+        }
+        json!({ "stream": "KV_TASK", "seq": self.last_seq, "count": entries.len() })
+    }
+
+    fn last_of(&self, subject: &str) -> Option<(u64, &Stored)> {
+        self.stream.iter().rev().find(|(_, stored)| stored.subject == subject).map(|(seq, stored)| (*seq, stored))
+    }
+
+    fn api(&mut self, api: &str, body: &[u8]) -> Value {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        if api.starts_with("STREAM.MSG.GET.") {
+            use base64::Engine as _;
+            let base64 = base64::engine::general_purpose::STANDARD;
+            return match self.last_of(body["last_by_subj"].as_str().unwrap()) {
+                Some((seq, stored)) => json!({ "message": {
+                    "subject": stored.subject, "seq": seq, "time": "2026-01-01T00:00:00Z",
+                    "hdrs": base64.encode(&stored.headers), "data": base64.encode(&stored.payload),
+                } }),
+                None => json!({ "error": ApiError::NO_MESSAGE_FOUND }),
+            };
+        }
+        if api.starts_with("STREAM.MSG.DELETE.") {
+            self.stream.remove(&body["seq"].as_u64().unwrap());
+        } else if api.starts_with("STREAM.PURGE.") {
+            let filter = body["filter"].as_str().unwrap();
+            let below = body["seq"].as_u64().unwrap_or(u64::MAX);
+            self.stream
+                .retain(|seq, stored| *seq >= below || !subject::matches(filter.as_bytes(), stored.subject.as_bytes()));
+        } else if let Some(agent) = api.strip_prefix("CONSUMER.INFO.KV_TASK.agent_a") {
+            let agent: usize = agent.parse().unwrap();
+            return json!({ "delivered": { "stream_seq": self.delivered[agent] }, "num_waiting": 1 });
+        }
+        json!({})
+    }
+
+    /// Somebody's request was answered.
+    fn answered(&mut self, what: String, headers: &[u8], body: &[u8]) {
+        let fine = Headers::new(headers).get("Nats-Service-Error").is_none();
+        if let Some(id) = what.strip_prefix("submit.").filter(|_| fine) {
+            self.acknowledged.insert(id.to_owned());
+        } else if let Some(rest) = what.strip_prefix("complete.").filter(|_| fine) {
+            let (task, lease) = rest.split_once('.').unwrap();
+            let leases = self.accepted.entry(task.to_owned()).or_default();
+            leases.insert(lease.to_owned());
+            assert!(leases.len() <= 1, "two completions of {task} were accepted: {}", String::from_utf8_lossy(body));
+        }
+    }
+
+    /// An agent fetches its next assignment.
+    fn fetch(&mut self, agent: usize) {
+        let prefix = format!("$KV.TASK.a.a{agent}.");
+        let from = self.delivered[agent] + 1;
+        let found = self.stream.range(from..).find(|(_, stored)| stored.subject.starts_with(&prefix));
+        let Some((seq, stored)) = found else { return };
+        let headers = Headers::new(&stored.headers);
+        let held = Held {
+            agent,
+            seq: *seq,
+            complete: headers.get_str("Task-Complete").unwrap().to_owned(),
+            fail: headers.get_str("Task-Fail").unwrap().to_owned(),
+            task: headers.get_str("Task-Id").unwrap().to_owned(),
+        };
+        assert_eq!(stored.payload, self.submitted[&held.task], "the payload travels with the assignment");
+        self.delivered[agent] = held.seq;
+        self.held.push(held);
+    }
+
+    fn complete(&mut self, at: usize) {
+        let held = self.held[at].clone();
+        let tail = held.complete.strip_prefix("$TASK.API.").unwrap().to_owned();
+        let lease = tail.rsplit('.').next().unwrap().to_owned();
+        let body = format!("{}-{lease}", held.task);
+        self.request(&tail, &format!("reply.complete.{}.{lease}", held.task), "", body.as_bytes());
+    }
+
+    fn submit(&mut self, id: &str) {
+        let body = Bytes::from(format!("body of {id}"));
+        self.submitted.entry(id.to_owned()).or_insert_with(|| body.clone());
+        let gpu = if id.ends_with('0') { "Task-Requires: gpu\r\n" } else { "" };
+        let lines = format!("Task-Id: {id}\r\nTask-Max-Attempts: 1000\r\nTask-Backoff: 100ms\r\n{gpu}");
+        self.request("SUBMIT", &format!("reply.submit.{id}"), &lines, &body);
+    }
+
+    fn ack(&mut self, at: usize, word: &str) {
+        let held = &self.held[at];
+        let subject = format!("$JS.ACK.KV_TASK.agent_a{}.1.{}.1.1.0", held.agent, held.seq);
+        self.desk.ack(&Incoming::new(subject.as_bytes(), b"", b"", word.as_bytes()), self.now);
+        self.collect();
+    }
+
+    /// The coordinator ends without warning; another reads what is stored.
+    fn restart(&mut self) {
+        self.outgoing.clear();
+        self.incoming.clear();
+        let seed = self.random.draw();
+        self.desk = Desk::new(self.settings.clone(), seed, self.now);
+        let mut newest: BTreeMap<&str, (u64, &Stored)> = BTreeMap::new();
+        for (seq, stored) in &self.stream {
+            newest.insert(&stored.subject, (*seq, stored));
+        }
+        let mut rows: Vec<(u64, &Stored)> = newest.into_values().collect();
+        rows.sort_by_key(|(seq, _)| *seq);
+        let is_item = |stored: &Stored| stored.subject.starts_with("$KV.TASK.a.");
+        for (seq, stored) in rows.iter().filter(|(_, stored)| !is_item(stored)) {
+            let row = Row { subject: &stored.subject, seq: *seq, headers: &stored.headers, payload: &stored.payload };
+            self.desk.restore(row);
+        }
+        for (seq, stored) in rows.iter().filter(|(_, stored)| is_item(stored)) {
+            self.desk.restore_item(&stored.subject, *seq);
+        }
+        self.desk.restored(self.now);
+        self.collect();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.desk.tick(self.now);
+        self.collect();
+    }
+
+    fn deliver_answer(&mut self) {
+        if !self.incoming.is_empty() {
+            let (call, answer) = self.incoming.remove(0);
+            self.desk.answer(call, answer, self.now);
+            self.desk.tick(self.now);
+            self.collect();
+        }
+    }
+
+    /// Everything under way arrives.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.outgoing.is_empty() && self.incoming.is_empty() {
+                return;
+            }
+            self.carry_out();
+            self.deliver_answer();
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn step(&mut self, step: usize) {
+        match self.random.draw() % 100 {
+            0..10 => self.submit(&format!("t{step}")),
+            10..13 if !self.submitted.is_empty() => {
+                let mut ids: Vec<String> = self.submitted.keys().cloned().collect();
+                ids.sort();
+                let at = self.pick(ids.len());
+                self.submit(&ids[at].clone());
+            }
+            13..30 => {
+                let agent = self.pick(AGENTS);
+                self.fetch(agent);
+            }
+            30..45 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                self.complete(at);
+                if self.chance(50) {
+                    self.held.swap_remove(at);
+                }
+            }
+            45..48 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                let tail = self.held[at].fail.strip_prefix("$TASK.API.").unwrap().to_owned();
+                self.request(&tail, "reply.fail", "", b"boom");
+            }
+            48..51 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                let words = ["+WPI", "-NAK", "+ACK"];
+                let word = words[self.pick(words.len())];
+                self.ack(at, word);
+            }
+            51..52 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                self.held.swap_remove(at);
+            }
+            52..53 => self.restart(),
+            53..54 => {
+                let agent = self.pick(AGENTS);
+                self.register(agent);
+            }
+            54..60 => {
+                let millis = [1, 50, 600, 3000][self.pick(4)];
+                self.pass(Duration::from_millis(millis));
+            }
+            60..80 => self.carry_out(),
+            _ => self.deliver_answer(),
+        }
+        self.check();
+    }
+
+    /// At most one live assignment per task among what the stream's states say.
+    fn check(&self) {
+        for task in self.desk.tasks.iter().flatten() {
+            assert!(task.record.attempt <= task.record.max_attempts);
+            assert_eq!(task.record.phase.is_leased(), !task.record.lease.is_empty());
+        }
+        for (_, agent) in self.desk.roster.iter() {
+            assert!(agent.live.len() <= agent.card.slots as usize + AGENTS, "slots are kept");
+        }
+    }
+
+    /// Faults end; good agents finish the rest.
+    fn finish(&mut self) {
+        self.rough = false;
+        self.held.clear();
+        for round in 0..400 {
+            self.settle();
+            for agent in 0..AGENTS {
+                self.desk.heartbeat(&format!("a{agent}"), self.now);
+                self.collect();
+                self.fetch(agent);
+            }
+            while !self.held.is_empty() {
+                self.complete(0);
+                self.held.remove(0);
+                self.settle();
+            }
+            self.pass(Duration::from_millis(500));
+            let open = self.desk.tasks.iter().flatten().any(|task| !task.record.phase.is_final());
+            if !open && round > 20 {
+                break;
+            }
+        }
+        self.settle();
+        for id in &self.acknowledged {
+            let index = self.desk.ids.get(id).unwrap_or_else(|| panic!("{id} is lost"));
+            let task = self.desk.task(*index).unwrap();
+            assert_eq!(task.record.phase, Phase::Completed, "{id} is stuck: {task:?}");
+            let results = self.stream.values().filter(|stored| stored.subject == format!("$KV.TASK.r.{id}")).count();
+            assert_eq!(results, 1, "{id} has {results} results");
+            let (_, stored) = self.last_of(&format!("$KV.TASK.s.{id}")).unwrap();
+            let record: Record = serde_json::from_slice(&stored.payload).unwrap();
+            assert_eq!(record, task.record, "memory and stream agree");
+            if let Some(leases) = self.accepted.get(id) {
+                let known = record.completion.unwrap().lease;
+                assert!(leases.iter().all(|lease| *lease == known), "{id}: a stale lease was told it completed");
+            }
+        }
+        let mut left = self.stream.values().filter(|stored| stored.subject.starts_with("$KV.TASK.a."));
+        assert!(left.next().is_none(), "assignments are cleaned up");
+    }
+}
+
+#[test]
+fn whatever_happens_every_accepted_task_completes_once() {
+    let seeds = std::env::var("NATTERJACK_SIMULATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    for seed in 0..seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for step in 0..400 {
+                world.step(step);
+            }
+            world.finish();
+        });
+        if let Err(panic) = result {
+            eprintln!("seed {seed} failed");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
