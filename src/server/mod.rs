@@ -5,6 +5,7 @@ mod accept;
 mod connection;
 mod files;
 mod monitoring;
+mod presence;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::broker::jetstream::JetStream;
 use crate::broker::{Broker, Options};
 use crate::client::{Client, ClientError, ConnectOptions};
 use crate::config::{Config, ConfigError, Limits, Listen};
+use crate::coordinator::{self, Coordinator};
 use crate::monitor::{Identity, Monitor};
 use crate::protocol::Info;
 use crate::session::Settings;
@@ -38,6 +40,10 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error("the streams in the store could not be read back: {0}")]
     Recover(#[from] ReadError),
+    #[error("the task coordinator could not connect: {0}")]
+    Connect(#[from] ClientError),
+    #[error(transparent)]
+    Coordinator(#[from] coordinator::StartError),
     #[error("could not write {path}: {source}")]
     File { path: String, source: std::io::Error },
 }
@@ -72,6 +78,7 @@ pub struct Server {
     tasks: TaskTracker,
     files: files::RunFiles,
     jetstream: Option<Running>,
+    coordinator: Option<Coordinator>,
 }
 
 /// JetStream and what it writes to.
@@ -101,21 +108,12 @@ impl Server {
         let files = files::RunFiles::write(&config, client_address, monitor_address)?;
         if let (Some(listener), Some(address)) = (monitor_listener, monitor_address) {
             let identity = identity(&broker, client_address, address);
-            let source = Arc::new(monitoring::BrokerSource::new(broker.clone()));
+            let streams = jetstream.as_ref().map(|running| running.jetstream.clone());
+            let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
             let monitor = Monitor::new(identity, config.limits.clone(), source);
             tasks.spawn(monitor.serve(listener, stop_accepting.clone()));
         }
-        if let Some(listener) = listener {
-            let accepting = accept::accept(listener, broker.clone(), tasks.clone(), stop_connections.clone());
-            let stop = stop_accepting.clone();
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = accepting => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
-        Ok(Server {
+        let mut server = Server {
             config,
             broker,
             client_address,
@@ -125,7 +123,36 @@ impl Server {
             tasks,
             files,
             jetstream,
-        })
+            coordinator: None,
+        };
+        if server.config.coordinator {
+            server.coordinator = Some(server.start_coordinator().await?);
+        }
+        if let Some(listener) = listener {
+            server.accept(listener);
+        }
+        Ok(server)
+    }
+
+    /// The coordinator is a client like any other, over a connection inside the process.
+    async fn start_coordinator(&self) -> Result<Coordinator, StartError> {
+        let presence = presence::watch(&self.broker);
+        let options = ConnectOptions { name: "natterjack-coordinator".to_owned(), ..ConnectOptions::default() };
+        let client = Client::attach(self.connect_in_process(), options).await?;
+        let options = coordinator::Options { presence: Some(presence), ..coordinator::Options::default() };
+        Ok(Coordinator::start(client, options).await?)
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let accepting =
+            accept::accept(listener, self.broker.clone(), self.tasks.clone(), self.stop_connections.clone());
+        let stop = self.stop_accepting.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = accepting => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     pub fn config(&self) -> &Config {
@@ -171,19 +198,23 @@ impl Server {
         ours
     }
 
-    /// Stops in order: no new connections, what clients are owed is flushed, the store is closed. Takes at most a few
-    /// seconds however slow the clients are.
-    pub async fn stop(self) {
+    /// Stops in order: no new connections, coordinator and streams finish what has begun, what clients are owed is
+    /// flushed, the store is closed. Takes at most a few seconds however slow the clients are.
+    pub async fn stop(mut self) {
         self.stop_accepting.cancel();
+        if let Some(coordinator) = self.coordinator.take() {
+            coordinator.stop().await;
+        }
+        if let Some(running) = &self.jetstream {
+            running.jetstream.stop().await;
+        }
         self.stop_connections.cancel();
         self.tasks.close();
         let _ =
             tokio::time::timeout(self.config.limits.drain_deadline + Duration::from_secs(1), self.tasks.wait()).await;
-        if let Some(running) = &self.jetstream {
-            running.jetstream.stop().await;
-            let store = running.store.clone();
+        if let Some(running) = self.jetstream.take() {
             // Waits for the last commits, and may take as long as the disk does.
-            let _ = tokio::task::spawn_blocking(move || store.close()).await;
+            let _ = tokio::task::spawn_blocking(move || running.store.close()).await;
         }
         self.files.remove();
     }

@@ -2,17 +2,62 @@
 
 use std::sync::Arc;
 
+use crate::broker::jetstream::{self, StreamReport};
 use crate::broker::{Broker, ClientState};
-use crate::monitor::{Boxed, Connection, JetStream, Routes, Source, Subscription, Totals};
+use crate::config::Config;
+use crate::monitor::{Boxed, Connection, JetStream, Routes, Source, Stream, Subscription, Totals};
 
 /// Reads counters and lists off a running broker.
 pub struct BrokerSource {
     broker: Arc<Broker>,
+    jetstream: Option<Arc<jetstream::JetStream>>,
+    store_dir: String,
 }
 
 impl BrokerSource {
-    pub fn new(broker: Arc<Broker>) -> BrokerSource {
-        BrokerSource { broker }
+    pub fn new(broker: Arc<Broker>, jetstream: Option<Arc<jetstream::JetStream>>, config: &Config) -> BrokerSource {
+        BrokerSource { broker, jetstream, store_dir: config.store_dir.display().to_string() }
+    }
+
+    async fn jetstream_figures(&self, with_streams: bool, with_consumers: bool) -> Option<JetStream> {
+        let jetstream = self.jetstream.as_ref()?;
+        let account = jetstream.account_info();
+        let (messages, bytes) = jetstream.totals();
+        let mut streams = Vec::new();
+        if with_streams || with_consumers {
+            streams.extend(jetstream.reports(with_consumers).await.iter().map(stream));
+        }
+        Some(JetStream {
+            memory_bytes: account.tier.memory,
+            storage_bytes: account.tier.storage,
+            reserved_memory_bytes: account.tier.reserved_memory,
+            reserved_storage_bytes: account.tier.reserved_storage,
+            api_level: account.api.level,
+            api_total: account.api.total,
+            api_errors: account.api.errors,
+            max_memory_bytes: account.tier.limits.max_memory,
+            max_storage_bytes: account.tier.limits.max_storage,
+            store_dir: self.store_dir.clone(),
+            num_streams: account.tier.streams as u64,
+            num_consumers: account.tier.consumers as u64,
+            messages,
+            bytes,
+            streams,
+        })
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> serde_json::Value {
+    serde_json::to_value(value).expect("what the API answers with is JSON")
+}
+
+fn stream(report: &StreamReport) -> Stream {
+    Stream {
+        name: report.info.config.name.clone(),
+        created: report.info.created,
+        config: json(&report.info.config),
+        state: json(&report.info.state),
+        consumers: report.consumers.iter().map(json).collect(),
     }
 }
 
@@ -41,8 +86,8 @@ impl Source for BrokerSource {
         Routes { num_subscriptions: self.broker.account.subscription_count() as u64, ..Routes::default() }
     }
 
-    fn jetstream(&self, _with_streams: bool, _with_consumers: bool) -> Boxed<'_, Option<JetStream>> {
-        Box::pin(std::future::ready(None))
+    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Option<JetStream>> {
+        Box::pin(self.jetstream_figures(with_streams, with_consumers))
     }
 
     fn health(&self) -> Result<(), String> {
