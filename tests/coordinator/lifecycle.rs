@@ -15,7 +15,7 @@ fn phase(record: &Value) -> &str {
 
 #[tokio::test]
 async fn a_task_flows_from_submit_to_result() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     let agent = Agent::register(world.client("ann").await, "ann", json!({ "labels": ["lang=rust"], "slots": 2 })).await;
     assert_eq!(agent.card["stream"], "KV_TASK");
@@ -66,7 +66,7 @@ async fn a_task_flows_from_submit_to_result() {
 
 #[tokio::test]
 async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     let body = |answer: &natterjack::client::Incoming| serde_json::from_slice::<Value>(answer.payload()).unwrap();
     let first = body(&call(&user, "SUBMIT", &[("Task-Id", "x")], b"one").await.unwrap());
@@ -109,7 +109,7 @@ async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
 
 #[tokio::test]
 async fn failures_retry_and_end_as_a_dead_letter_that_can_be_requeued() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     let agent = Agent::register(world.client("bob").await, "bob", json!({})).await;
     let headers = [("Task-Id", "f"), ("Task-Max-Attempts", "3"), ("Task-Backoff", "10ms,20ms"), ("X-Request-ID", "7")];
@@ -148,7 +148,7 @@ async fn failures_retry_and_end_as_a_dead_letter_that_can_be_requeued() {
 
 #[tokio::test]
 async fn cancel_reaches_queued_and_running_tasks() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     submit(&user, &[("Task-Id", "q")], b"").await;
     assert_eq!(ask(&user, "CANCEL.q", json!({ "reason": "no more" })).await["state"], "canceled");
@@ -181,7 +181,7 @@ async fn cancel_reaches_queued_and_running_tasks() {
 
 #[tokio::test]
 async fn a_pull_queue_needs_nothing_but_pull_and_ack() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     let worker = world.client("worker").await;
     let queue = json!({ "mode": "pull", "max_attempts": 2, "lease_s": 0.3 });
@@ -224,7 +224,7 @@ async fn a_pull_queue_needs_nothing_but_pull_and_ack() {
 
 #[tokio::test]
 async fn declining_excludes_and_the_last_decline_rejects() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     let one = Agent::register(world.client("one").await, "one", json!({})).await;
     submit(&user, &[("Task-Id", "d")], b"").await;
@@ -246,7 +246,7 @@ async fn declining_excludes_and_the_last_decline_rejects() {
 
 #[tokio::test]
 async fn leases_expire_and_signs_of_life_extend_them() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     ask(&user, "QUEUE.PUT.quick", json!({ "lease_s": 0.4, "backoff": [0.01] })).await;
     let agent = Agent::register(world.client("dee").await, "dee", json!({ "queues": ["quick"] })).await;
@@ -277,7 +277,7 @@ async fn agents_that_do_not_fetch_or_vanish_lose_their_tasks() {
         heartbeat: Duration::from_millis(200),
         ..super::support::quick()
     };
-    let Some(world) = World::start_with(settings).await else { return };
+    let world = World::start_with(settings).await;
     let user = world.client("user").await;
     let lazy = Agent::register(world.client("lazy").await, "lazy", json!({})).await;
     submit(&user, &[("Task-Id", "v")], b"").await;

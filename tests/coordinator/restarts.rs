@@ -10,7 +10,7 @@ use super::support::World;
 
 #[tokio::test]
 async fn an_unused_coordinator_leaves_nothing_behind() {
-    let Some(world) = World::start().await else { return };
+    let world = World::start().await;
     let user = world.client("user").await;
     assert_eq!(ask(&user, "LIST", Value::Null).await["total"], 0);
     let names: Value = user.api("STREAM.NAMES", &Value::Null).await.unwrap();
@@ -20,7 +20,7 @@ async fn an_unused_coordinator_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_new_coordinator_takes_up_every_state() {
-    let Some(mut world) = World::start().await else { return };
+    let mut world = World::start().await;
     let user = world.client("user").await;
     let agent = Agent::register(world.client("ann").await, "ann", json!({ "slots": 4, "model": "m1" })).await;
     submit(&user, &[("Task-Id", "running")], b"1").await;
@@ -67,7 +67,7 @@ async fn submit_surely(client: &Client, id: &str, body: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_task_completes_once_through_restarts_of_both() {
-    let Some(mut world) = World::start().await else { return };
+    let mut world = World::start().await;
     let user = world.client("user").await;
     ask(&user, "QUEUE.PUT.default", json!({ "lease_s": 1.0, "backoff": [0.05], "max_attempts": 50 })).await;
     let mut agents = Vec::new();

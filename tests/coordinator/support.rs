@@ -1,4 +1,4 @@
-//! A broker to test against: the one `NATS_SERVER_BIN` names.
+//! A broker to test against: our own program without its coordinator, or the one `NATS_SERVER_BIN` names.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -16,19 +16,23 @@ pub struct Broker {
 
 impl Broker {
     /// Starts one on a free port with an empty store.
-    pub fn start() -> Option<Broker> {
+    pub fn start() -> Broker {
         let mut broker = Broker { process: None, port: 0, store: tempfile::tempdir().unwrap() };
-        let Ok(binary) = std::env::var("NATS_SERVER_BIN") else {
-            eprintln!("NOT RUN: NATS_SERVER_BIN is not set");
-            return None;
-        };
-        broker.run(&binary);
-        Some(broker)
+        broker.run();
+        broker
     }
 
-    fn run(&mut self, binary: &str) {
+    fn run(&mut self) {
         let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
-        let mut process = Command::new(binary)
+        let mut command = match std::env::var_os("NATS_SERVER_BIN") {
+            Some(nats_server) => Command::new(nats_server),
+            None => {
+                let mut natterjack = Command::new(env!("CARGO_BIN_EXE_natterjack"));
+                natterjack.args(["--no-coordinator", "-m", "0"]);
+                natterjack
+            }
+        };
+        let mut process = command
             .args(["-js", "-a", "127.0.0.1", "-p", &port, "-sd"])
             .arg(self.store.path())
             .stderr(Stdio::piped())
@@ -61,8 +65,7 @@ impl Broker {
     /// Starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();
-        let binary = std::env::var("NATS_SERVER_BIN").unwrap();
-        self.run(&binary);
+        self.run();
     }
 
     pub fn url(&self) -> String {
@@ -99,14 +102,14 @@ pub struct World {
 }
 
 impl World {
-    pub async fn start() -> Option<World> {
+    pub async fn start() -> World {
         World::start_with(quick()).await
     }
 
-    pub async fn start_with(settings: Settings) -> Option<World> {
-        let mut world = World { broker: Broker::start()?, coordinator: None, settings };
+    pub async fn start_with(settings: Settings) -> World {
+        let mut world = World { broker: Broker::start(), coordinator: None, settings };
         world.start_coordinator().await;
-        Some(world)
+        world
     }
 
     async fn start_coordinator(&mut self) {

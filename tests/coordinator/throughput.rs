@@ -18,7 +18,7 @@ const SLOTS: u32 = 128;
 #[ignore = "a measurement"]
 async fn throughput() {
     for agents in [1, 8] {
-        let Some(world) = World::start().await else { return };
+        let world = World::start().await;
         let user = world.client("user").await;
         ask(&user, "QUEUE.PUT.default", json!({})).await;
         let mut working = Vec::new();
