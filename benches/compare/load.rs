@@ -24,6 +24,10 @@ pub enum Load {
     Persist { address: String, subject: String, count: u64, window: u64 },
     /// Pulls and acks from a durable consumer until it is killed.
     Pull { address: String, stream: String, consumer: String, batch: u64 },
+    /// Submits `count` tasks to the coordinator with at most `window` unanswered.
+    Submit { address: String, count: u64, window: u64 },
+    /// Registers with the coordinator as an agent, pulls and completes until it is killed.
+    Agent { address: String, name: String, slots: u64 },
     /// Opens `count` connections and keeps them, idle, until its input ends.
     Idle { address: String, count: u64 },
 }
@@ -43,7 +47,9 @@ pub fn run(load: &Load) -> io::Result<()> {
         Load::Subscribe { address, subject, count, connections } => subscribe(address, subject, *count, *connections),
         Load::Request { address, subject, count } => request(address, subject, *count),
         Load::Respond { address, subject } => respond(address, subject),
-        Load::Persist { address, subject, count, window } => persist(address, subject, *count, *window),
+        Load::Persist { address, subject, count, window } => persist(address, subject, b"\"seq\"", *count, *window),
+        Load::Submit { address, count, window } => persist(address, "$TASK.API.SUBMIT", b"\"phase\"", *count, *window),
+        Load::Agent { address, name, slots } => agent(address, name, *slots),
         Load::Pull { address, stream, consumer, batch } => pull(address, stream, consumer, *batch),
         Load::Idle { address, count } => idle(address, *count),
     }?;
@@ -149,7 +155,8 @@ fn respond(address: &str, subject: &str) -> io::Result<Measured> {
     }
 }
 
-fn persist(address: &str, subject: &str, count: u64, window: u64) -> io::Result<Measured> {
+/// Publishes with a window of answers, each of which has `wanted` in it.
+fn persist(address: &str, subject: &str, wanted: &[u8], count: u64, window: u64) -> io::Result<Measured> {
     let mut wire = Wire::connect(address, "stream publisher")?;
     wire.subscribe("_INBOX.puback.*", 1);
     wire.round_trip()?;
@@ -170,9 +177,9 @@ fn persist(address: &str, subject: &str, count: u64, window: u64) -> io::Result<
         wire.flush()?;
         wire.fill()?;
         while let Some(ack) = wire.next_buffered()? {
-            if ack.is_status() || memchr::memmem::find(ack.payload, b"\"seq\"").is_none() {
+            if ack.is_status() || memchr::memmem::find(ack.payload, wanted).is_none() {
                 let text = String::from_utf8_lossy(ack.payload).into_owned();
-                return Err(io::Error::other(format!("not a PubAck: {text}")));
+                return Err(io::Error::other(format!("not the answer awaited: {text}")));
             }
             acked += 1;
         }
@@ -213,6 +220,51 @@ fn pull(address: &str, stream: &str, consumer: &str, batch: u64) -> io::Result<M
             acks.extend_from_slice(b" 4\r\n+ACK\r\n");
         }
         wire.out.extend_from_slice(&acks);
+    }
+}
+
+fn agent(address: &str, name: &str, slots: u64) -> io::Result<Measured> {
+    const COMPLETE: &[u8] = b"\r\nTask-Complete:";
+    let mut wire = Wire::connect(address, name)?;
+    let card = serde_json::json!({ "labels": [], "slots": slots });
+    let post = wire.api(&format!("$TASK.API.AGENT.REGISTER.{name}"), &card)?;
+    let text = |field: &str| post[field].as_str().unwrap_or_default().to_owned();
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", text("stream"), text("consumer"));
+    let inbox = format!("_INBOX.agent.{name}");
+    let answers = format!("_INBOX.answers.{name}");
+    wire.subscribe(&inbox, 1);
+    wire.subscribe(&answers, 2);
+    wire.round_trip()?;
+    ready_then_go()?;
+    let ask = format!("{{\"batch\":{slots},\"expires\":5000000000}}");
+    let result = [b'x'; PAYLOAD_BYTES];
+    let mut outstanding = 0;
+    let mut completes: Vec<Vec<u8>> = Vec::new();
+    loop {
+        if outstanding == 0 {
+            wire.publish(next.as_bytes(), inbox.as_bytes(), ask.as_bytes());
+            outstanding = slots;
+        }
+        wire.flush()?;
+        wire.fill()?;
+        while let Some(message) = wire.next_buffered()? {
+            if message.subject == answers.as_bytes() {
+                if memchr::memmem::find(message.payload, b"\"error\"").is_some() {
+                    return Err(io::Error::other(String::from_utf8_lossy(message.payload).into_owned()));
+                }
+            } else if message.is_status() {
+                outstanding = 0;
+            } else {
+                outstanding = outstanding.saturating_sub(1);
+                let at = memchr::memmem::find(message.headers, COMPLETE).ok_or_else(|| io::Error::other("no task"))?;
+                let rest = &message.headers[at + COMPLETE.len()..];
+                let end = memchr::memchr(b'\r', rest).unwrap_or(rest.len());
+                completes.push(rest[..end].trim_ascii().to_vec());
+            }
+        }
+        for complete in completes.drain(..) {
+            wire.publish(&complete, answers.as_bytes(), &result);
+        }
     }
 }
 

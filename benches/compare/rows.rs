@@ -175,6 +175,13 @@ pub const ROWS: &[Row] = &[
         measure: |program, scale| work_queue(program, scale.count(150_000), 4),
     },
     Row {
+        key: "tasks",
+        lines: &[Line { name: "tasks through the coordinator, 4 agents", unit: Unit::PerSecond, bars: &[] }],
+        also_always: false,
+        only_ours: true,
+        measure: |program, scale| tasks(program, scale.count(20_000), 4),
+    },
+    Row {
         key: "rss",
         lines: &[Line {
             name: "idle memory (RSS)",
@@ -317,6 +324,27 @@ fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Outcome, 
     Ok(meter.stop(&server, &loads, count, vec![rate]))
 }
 
+/// Submitted, assigned, pulled, completed and recorded: each step of each task is durable before the next.
+fn tasks(program: &Program, count: u64, agents: usize) -> Result<Outcome, String> {
+    let server = Server::start(program.clone())?;
+    let mut control = Control::connect(&server)?;
+    let load = |number| Load::Agent { address: server.address(), name: format!("agent-{number}"), slots: 250 };
+    let mut agents: Vec<Process> = (0..agents).map(load).map(Process::start).collect::<Result<_, _>>()?;
+    let mut submitter = Process::start(Load::Submit { address: server.address(), count, window: WINDOW })?;
+    let meter = Meter::start(&server);
+    agents.iter_mut().try_for_each(Process::go)?;
+    submitter.go()?;
+    let start_ns = submitter.finish()?.start_ns;
+    control.wait(|control| Ok(control.task_call("QUEUE.INFO.default", &Value::Null)?["open"] == 0))?;
+    let rate = per_second(count, start_ns, now_ns());
+    let completed = control.task_call("LIST", &json!({ "state": "completed", "limit": 1 }))?;
+    if completed["total"] != count {
+        return Err(format!("{count} tasks submitted, {} completed", completed["total"]));
+    }
+    let loads: Vec<&Process> = agents.iter().chain([&submitter]).collect();
+    Ok(meter.stop(&server, &loads, count, vec![rate]))
+}
+
 fn idle_memory(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
@@ -392,6 +420,10 @@ impl Control {
         self.wire.api(&format!("$JS.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
     }
 
+    fn task_call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
+        self.wire.api(&format!("$TASK.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
+    }
+
     fn create_stream(&mut self, retention: &str) -> Result<(), String> {
         let config = json!({
             "name": STREAM, "subjects": [SUBJECT], "retention": retention, "storage": "file", "num_replicas": 1,
@@ -418,7 +450,7 @@ impl Control {
         let began = Instant::now();
         while !done(self)? {
             if began.elapsed() > DRAIN_DEADLINE {
-                return Err(format!("not drained within {DRAIN_DEADLINE:?}: {}", self.stream_state()?));
+                return Err(format!("not done within {DRAIN_DEADLINE:?}"));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
