@@ -2,7 +2,7 @@
 
 use super::Desk;
 use super::agents::InfoPurpose;
-use crate::coordinator::agent::{Agent, Card, Status};
+use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::queue::{Mode, QueueConfig};
 use crate::coordinator::record::{Phase, Record};
 use crate::types::{Headers, Timestamp};
@@ -88,14 +88,20 @@ impl Desk {
     }
 
     /// Takes up work after all rows: leases begin anew, since signs of life may have been missed; agents have the usual time
-    /// to show themselves.
+    /// to show themselves. One that was known by its connection lost that with the broker: until it is back it gets nothing
+    /// new, and the grace decides what becomes of what it has.
     pub fn restored(&mut self, now: Timestamp) {
         self.now = now;
+        let presence = self.settings.presence;
         for index in self.roster.indices() {
-            if let Some(agent) = self.roster.get_mut(index)
-                && agent.card.status != Status::Offline
-            {
+            let Some(agent) = self.roster.get_mut(index) else { continue };
+            // Client ids begin anew with each broker.
+            let client_id = std::mem::take(&mut agent.card.client_id);
+            if agent.card.status != Status::Offline {
                 agent.card.last_seen = now;
+                if presence && client_id > 0 {
+                    agent.link = Link::Gone(now);
+                }
             }
         }
         for index in 0..self.tasks.len() as u32 {
