@@ -65,6 +65,8 @@ pub enum Event {
     TimedOut,
     /// Task-Deadline has passed.
     DeadlinePassed,
+    /// Its payload is not in the store any more.
+    PayloadLost,
     /// A pull queue's broker gave up delivering it.
     DeliveriesUsed,
     Cancel {
@@ -143,6 +145,8 @@ impl Record {
             },
             Event::DeadlinePassed if self.phase.is_final() => Ok(None),
             Event::DeadlinePassed => Ok(Some(self.failed("deadline", false, None, context))),
+            Event::PayloadLost if self.phase.is_final() => Ok(None),
+            Event::PayloadLost => Ok(Some(self.failed("payload lost", false, None, context))),
             Event::DeliveriesUsed => match self.phase {
                 Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
                     Ok(Some(self.failed("deliveries used", false, None, context)))

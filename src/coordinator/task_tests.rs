@@ -83,6 +83,8 @@ fn the_table() {
     check(Phase::Queued, Event::DeadlinePassed, Ok("dead"));
     check(Phase::Running, Event::DeadlinePassed, Ok("dead"));
     check(Phase::Completed, Event::DeadlinePassed, Ok("="));
+    check(Phase::Queued, Event::PayloadLost, Ok("dead"));
+    check(Phase::Dead, Event::PayloadLost, Ok("="));
     for phase in [Phase::Queued, Phase::Scheduled, Phase::BackingOff, Phase::Assigned] {
         check(phase, cancel(false), Ok("canceled"));
     }

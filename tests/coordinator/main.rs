@@ -5,6 +5,7 @@
 mod agent;
 mod client;
 mod lifecycle;
+mod presence;
 mod restarts;
 mod support;
 mod throughput;

@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use natterjack::client::{Client, ConnectOptions};
-use natterjack::coordinator::{Coordinator, Options, Settings};
+use natterjack::coordinator::{ConnectionEvent, Coordinator, Options, Settings};
+use tokio::sync::mpsc;
 
 /// A broker with a store of its own; killed when dropped.
 pub struct Broker {
@@ -112,9 +113,21 @@ impl World {
         world
     }
 
+    /// With a channel for what a broker would tell of connections.
+    pub async fn start_with_presence() -> (World, mpsc::Sender<ConnectionEvent>) {
+        let mut world = World { broker: Broker::start(), coordinator: None, settings: quick() };
+        let (sender, receiver) = mpsc::channel(64);
+        world.start_coordinator_with(Some(receiver)).await;
+        (world, sender)
+    }
+
     async fn start_coordinator(&mut self) {
+        self.start_coordinator_with(None).await;
+    }
+
+    async fn start_coordinator_with(&mut self, presence: Option<mpsc::Receiver<ConnectionEvent>>) {
         let client = self.broker.client("coordinator").await;
-        let options = Options { settings: self.settings.clone(), presence: None };
+        let options = Options { settings: self.settings.clone(), presence };
         self.coordinator = Some(Coordinator::start(client, options).await.unwrap());
     }
 

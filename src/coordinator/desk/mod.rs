@@ -34,6 +34,7 @@ pub use restore::Row;
 use signals::Early;
 
 use super::agent::Roster;
+use super::queue::QueueConfig;
 use super::random::Random;
 use super::record::{Phase, Record};
 use super::scheduler::Ready;
@@ -161,6 +162,8 @@ pub struct Desk {
     ids: HashMap<String, u32>,
     next_serial: u64,
     queues: HashMap<String, Queue>,
+    /// What holds for a queue nobody configured.
+    default_queue: QueueConfig,
     roster: Roster,
     ready: Ready,
     timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
@@ -194,6 +197,7 @@ impl Desk {
             ids: HashMap::new(),
             next_serial: 1,
             queues: HashMap::new(),
+            default_queue: QueueConfig::default(),
             roster: Roster::default(),
             ready: Ready::default(),
             timers: BinaryHeap::new(),

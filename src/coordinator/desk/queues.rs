@@ -28,8 +28,8 @@ impl Queue {
 }
 
 impl Desk {
-    pub(super) fn queue_config(&self, queue: &str) -> QueueConfig {
-        self.queues.get(queue).map(|queue| queue.config.clone()).unwrap_or_default()
+    pub(super) fn queue_config(&self, queue: &str) -> &QueueConfig {
+        self.queues.get(queue).map_or(&self.default_queue, |queue| &queue.config)
     }
 
     pub(super) fn queue_mut(&mut self, queue: &str) -> &mut Queue {
@@ -92,7 +92,7 @@ impl Desk {
 
     /// Makes sure a pull queue's consumer is there.
     pub(super) fn ensure_queue_consumer(&mut self, queue: &str) {
-        let config = self.queue_config(queue);
+        let config = self.queue_config(queue).clone();
         self.call_create_queue_consumer(queue, &config, |_| Call::Unimportant);
     }
 

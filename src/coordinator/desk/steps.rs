@@ -107,8 +107,20 @@ impl Desk {
                 task.payload = Some(Parcel { lines, body: entry.payload });
                 self.payload_bytes += bytes;
             }
-            // A payload that is gone cannot come back: deliver what there is, rather than hold the task for ever.
-            Ok(None) => task.payload = Some(Parcel::default()),
+            // Somebody removed it. The task cannot be done, and its dead letter says why.
+            Ok(None) => {
+                task.payload = Some(Parcel::default());
+                let input = task.line.pop_front();
+                task.line.push_front(Input { event: Event::PayloadLost, from: None });
+                if let Some(input) = input {
+                    if matches!(input.event, Event::Assign { .. }) {
+                        self.release(index);
+                    }
+                    if let Some(message) = input.from {
+                        self.refuse(&message, errors::UNAVAILABLE.with("the task's payload is gone"));
+                    }
+                }
+            }
             Err(reason) => {
                 let input = task.line.pop_front();
                 task.retry_at = retry_at;

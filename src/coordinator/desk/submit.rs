@@ -34,7 +34,7 @@ impl Desk {
         if !record::is_id(queue) {
             return Err(errors::bad_request("Task-Queue is one token of A-Z a-z 0-9 _ -, up to 64"));
         }
-        let config = self.queue_config(queue);
+        let config = self.queue_config(queue).clone();
         let mut record = read_headers(headers, &config, self.now)?;
         if config.max_queued > 0 && self.queue_open(queue) >= config.max_queued {
             return Err(errors::QUEUE_FULL);
