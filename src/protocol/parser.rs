@@ -147,12 +147,11 @@ impl Parser {
         let Some(verb) = Verb::read(input)? else { return Ok(None) };
         let text = verb.text();
         let mut arguments_at = text.len();
-        if verb.needs_arguments() {
-            match input.get(arguments_at) {
-                None => return Ok(None),
-                Some(b' ' | b'\t') => arguments_at += 1,
-                Some(_) => return Err(ProtocolError::UnknownOperation),
-            }
+        match input.get(arguments_at) {
+            Some(b' ' | b'\t') => arguments_at += 1,
+            None if verb.needs_arguments() => return Ok(None),
+            Some(_) if verb.needs_arguments() => return Err(ProtocolError::UnknownOperation),
+            _ => {}
         }
         match verb {
             Verb::Pub => return self.publish(input, limits),

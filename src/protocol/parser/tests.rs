@@ -150,6 +150,12 @@ fn refuses_a_control_line_over_the_limit_before_it_ends() {
         check_error(format!("{verb} {long}").as_bytes(), ProtocolError::MaxControlLine);
         check_error(format!("{verb} {long}\r\n").as_bytes(), ProtocolError::MaxControlLine);
     }
+    let name = "x".repeat(4085);
+    check(
+        format!("CONNECT {{\"name\":\"{name}\"}}\r\n").as_bytes(),
+        ClientOp::Connect(format!("{{\"name\":\"{name}\"}}").as_bytes()),
+    );
+    check_error(format!("CONNECT {{\"name\":\"x{name}\"}}\r\n").as_bytes(), ProtocolError::MaxControlLine);
     let subject = "x".repeat(4094);
     check(format!("PUB {subject} 0\r\n\r\n").as_bytes(), publish(subject.as_bytes(), b"", b"", b""));
     assert_eq!(parse(format!("PUB {subject} 0\r").as_bytes()), Ok(None));
