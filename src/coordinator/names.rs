@@ -52,11 +52,20 @@ pub fn queue_consumer(queue: &str) -> String {
 
 /// The header lines that travel with a task unchanged: all but ours and those JetStream acts on.
 pub fn user_lines(headers: Headers<'_>) -> String {
+    lines_without(headers, &["Nats-", "KV-", "Task-"])
+}
+
+/// All header lines but those JetStream acts on.
+pub fn lines_without_jetstreams(headers: Headers<'_>) -> String {
+    lines_without(headers, &["Nats-", "KV-"])
+}
+
+fn lines_without(headers: Headers<'_>, prefixes: &[&str]) -> String {
     let mut lines = String::new();
     for (name, value) in headers.iter() {
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { continue };
-        let reserved = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        if !reserved("Nats-") && !reserved("Task-") && !reserved("KV-") {
+        let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        if !prefixes.iter().any(starts) {
             lines.push_str(name);
             lines.push_str(": ");
             lines.push_str(value);
@@ -108,5 +117,7 @@ mod tests {
     fn only_the_users_headers_travel() {
         let block = b"NATS/1.0\r\nTask-Id: x\r\ntraceparent: 00\r\nnats-msg-id: 1\r\nKV-Operation: DEL\r\nX: y\r\n\r\n";
         assert_eq!(user_lines(Headers::new(block)), "traceparent: 00\r\nX: y\r\n");
+        let kept = lines_without_jetstreams(Headers::new(block));
+        assert_eq!(kept, "Task-Id: x\r\ntraceparent: 00\r\nX: y\r\n");
     }
 }

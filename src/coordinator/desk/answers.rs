@@ -1,11 +1,10 @@
 //! Reading what JetStream answered.
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::calls::Answer;
 use crate::client::StoredEntry;
-use crate::types::{ApiError, Headers};
+use crate::types::ApiError;
 
 /// A message as STREAM.MSG.GET returns it; `None` when there is none.
 ///
@@ -37,18 +36,6 @@ pub(super) fn json(answer: &Answer) -> Result<Value, String> {
         Some(description) => Err(description.to_owned()),
         None => Ok(value),
     }
-}
-
-/// A header block's lines without the version line and the closing empty line.
-pub(super) fn all_lines(block: &Bytes) -> String {
-    let mut lines = String::new();
-    for (name, value) in Headers::new(block).iter() {
-        lines.push_str(&String::from_utf8_lossy(name));
-        lines.push_str(": ");
-        lines.push_str(&String::from_utf8_lossy(value));
-        lines.push_str("\r\n");
-    }
-    lines
 }
 
 /// How far a consumer is, from its INFO.

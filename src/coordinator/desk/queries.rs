@@ -9,7 +9,7 @@ use super::{Desk, Task, Waiter};
 use crate::client::Incoming;
 use crate::coordinator::record::{Phase, Record, State};
 use crate::coordinator::{errors, names};
-use crate::types::{ApiError, Timestamp};
+use crate::types::{ApiError, Headers, Timestamp};
 
 const AWAIT_DEFAULT_S: f64 = 30.0;
 const AWAIT_MAX_S: f64 = 3600.0;
@@ -126,7 +126,11 @@ impl Desk {
             return self.answer_error(reply, &errors::TASK_NOT_FOUND);
         }
         match super::answers::stored(&answer) {
-            Ok(Some(entry)) => self.send_reply(reply, entry.headers.to_vec(), entry.payload),
+            // The same headers as from memory: what JetStream put there for itself stays with it.
+            Ok(Some(entry)) => {
+                let lines = names::lines_without_jetstreams(Headers::new(&entry.headers));
+                self.send_reply(reply, names::block(&lines), entry.payload);
+            }
             Ok(None) => self.send_reply(reply, Vec::new(), Bytes::new()),
             Err(reason) => self.answer_error(reply, &errors::UNAVAILABLE.with(reason)),
         }

@@ -11,7 +11,7 @@ use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::scheduler::Place;
 use crate::coordinator::task::Event;
-use crate::types::Timestamp;
+use crate::types::{Headers, Timestamp};
 
 impl Desk {
     /// Brings everything around a task in line with its record. `before` is the record it had, `None` for a new task.
@@ -228,7 +228,7 @@ impl Desk {
         match super::answers::stored(&answer) {
             Ok(entry) => {
                 let entry = entry.unwrap_or_default();
-                let lines = super::answers::all_lines(&entry.headers);
+                let lines = names::lines_without_jetstreams(Headers::new(&entry.headers));
                 task.result = Some(super::Parcel { lines, body: entry.payload });
                 self.send_result(index);
             }
