@@ -209,7 +209,11 @@ impl Stream {
         if message.headers().len() > HEADERS_MAX {
             return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
         }
-        self.check_foreign_stream(headers)?;
+        self.check_foreign_stream(headers).map_err(|error| match error {
+            // nats-server does not look whether a time to live it will not serve is valid here.
+            error if error == ApiError::MESSAGE_TTL_INVALID => ApiError::MESSAGE_TTL_DISABLED,
+            error => error,
+        })?;
         if let Some(id) = headers.msg_id
             && (!staged.msg_ids.insert(id) || self.dedup.find(id, now).is_some())
         {
@@ -284,4 +288,140 @@ fn with_commit_header(message: &Message) -> Message {
     bytes.extend_from_slice(line.as_bytes());
     bytes.extend_from_slice(message.payload());
     Message::from_parts(bytes.freeze(), message.subject().len(), open.len() + line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stream::{StreamConfig, StreamId};
+    use crate::types::header::HeaderBuilder;
+
+    fn stream() -> Stream {
+        let config = StreamConfig {
+            name: "B".into(),
+            subjects: vec!["b.>".into()],
+            allow_atomic: true,
+            allow_rollup_hdrs: true,
+            max_msgs_per_subject: 2,
+            max_msgs: 6,
+            discard: Discard::New,
+            ..StreamConfig::default()
+        };
+        Stream::new(StreamId(1), Arc::new(config.check_create(false).unwrap()), Timestamp(1))
+    }
+
+    /// Publishes `subject` with "Name: value" headers, and shows the answer in a word.
+    fn publish(
+        stream: &mut Stream,
+        now: i64,
+        subject: &str,
+        headers: &[(&str, &str)],
+        changes: &mut Changes,
+    ) -> String {
+        let block = headers.iter().fold(HeaderBuilder::new(), |block, (name, value)| block.add(name, value)).build();
+        let message = Message::new(subject.as_bytes(), &block, b"");
+        match stream.handle_publish(&message, &|_| true, Timestamp(now), changes) {
+            Ok(Published::Staged) => "staged".into(),
+            Ok(Published::BatchCommitted { count, seq, .. }) => format!("committed {count} to {seq}"),
+            Ok(other) => format!("{other:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Each answer as nats-server 2.15 gave it to the same messages.
+    #[test]
+    fn answers() {
+        const ID: &str = headers::BATCH_ID;
+        const SEQ: &str = headers::BATCH_SEQUENCE;
+        const COMMIT: &str = headers::BATCH_COMMIT;
+        let mut stream = stream();
+        let mut changes = Changes::new();
+        let incomplete = "atomic publish batch is incomplete (10176)";
+        let long = "q".repeat(65);
+        let steps: &[(&str, &[(&str, &str)], &str)] = &[
+            ("b.a", &[(ID, "x"), (SEQ, "1")], "staged"),
+            ("b.b", &[(ID, "x"), (SEQ, "2"), (COMMIT, "1")], "committed 2 to 2"),
+            ("b.a", &[(ID, "x"), (SEQ, "2")], incomplete),
+            ("b.a", &[(ID, "y"), (SEQ, "1")], "staged"),
+            ("b.a", &[(ID, "y"), (SEQ, "3")], incomplete),
+            ("b.a", &[(ID, "y"), (SEQ, "1")], "staged"),
+            ("b.a", &[(ID, "y"), (SEQ, "2"), (COMMIT, "z")], "atomic publish batch commit is invalid (10200)"),
+            ("b.a", &[(ID, "y"), (SEQ, "2")], incomplete),
+            ("b.c", &[(ID, "z"), (SEQ, "1"), (COMMIT, "eob")], incomplete),
+            ("b.c", &[(ID, "z"), (SEQ, "1")], "staged"),
+            ("b.c", &[(ID, "z"), (SEQ, "2"), (COMMIT, "eob")], "committed 1 to 3"),
+            ("b.c", &[(ID, &long), (SEQ, "1")], "atomic publish batch ID is invalid (10179)"),
+            ("b.c", &[(ID, "q")], "atomic publish sequence is missing (10175)"),
+            ("b.c", &[(ID, "q"), (SEQ, "x")], "atomic publish sequence is missing (10175)"),
+            ("b.c", &[(ID, "q"), (SEQ, "1002")], "atomic publish batch is too large: 1000 (10199)"),
+            ("b.c", &[(ID, "q"), (SEQ, "1002"), (COMMIT, "eob")], "atomic publish batch is too large: 1000 (10199)"),
+            ("b.c", &[(ID, "q"), (SEQ, "1001"), (COMMIT, "eob")], incomplete),
+            (
+                "b.c",
+                &[(ID, "q"), (SEQ, "1"), (headers::REQUIRED_API_LEVEL, "99")],
+                "JetStream minimum api level required (10185)",
+            ),
+            ("b.d", &[(ID, "r"), (SEQ, "1"), (headers::EXPECTED_LAST_SEQUENCE, "3")], "staged"),
+            (
+                "b.e",
+                &[(ID, "r"), (SEQ, "2"), (COMMIT, "1"), (headers::EXPECTED_LAST_SEQUENCE, "4")],
+                "wrong last sequence (10164)",
+            ),
+            ("b.d", &[(ID, "r"), (SEQ, "1"), (headers::EXPECTED_LAST_MSG_ID, "q")], "staged"),
+            (
+                "b.e",
+                &[(ID, "r"), (SEQ, "2"), (COMMIT, "1")],
+                "atomic publish unsupported header used: Nats-Expected-Last-Msg-Id (10177)",
+            ),
+            ("b.d", &[(ID, "r"), (SEQ, "1"), (headers::MSG_ID, "q")], "staged"),
+            (
+                "b.e",
+                &[(ID, "r"), (SEQ, "2"), (COMMIT, "1"), (headers::MSG_ID, "q")],
+                "atomic publish batch contains duplicate message id (10201)",
+            ),
+            ("b.f", &[(ID, "r"), (SEQ, "1"), (headers::TTL, "xx")], "staged"),
+            ("b.g", &[(ID, "r"), (SEQ, "2"), (COMMIT, "1")], "per-message TTL is disabled (10166)"),
+            ("b.a", &[(ID, "r"), (SEQ, "1")], "staged"),
+            ("b.a", &[(ID, "r"), (SEQ, "2")], "staged"),
+            ("b.a", &[(ID, "r"), (SEQ, "3"), (COMMIT, "1")], "committed 3 to 6"),
+        ];
+        for (subject, headers, expected) in steps {
+            assert_eq!(publish(&mut stream, 1, subject, headers, &mut changes), *expected, "{headers:?}");
+        }
+        assert_eq!((stream.index().first_seq(), stream.index().len()), (2, 4));
+        assert_eq!(stream.open_batches(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_given_up_when_it_stalls_and_not_before() {
+        let mut stream = stream();
+        let mut changes = Changes::new();
+        let second = 1_000_000_000;
+        for (seq, at) in [("1", 0), ("2", 9 * second)] {
+            let headers = [(headers::BATCH_ID, "x"), (headers::BATCH_SEQUENCE, seq)];
+            assert_eq!(publish(&mut stream, at, "b.a", &headers, &mut changes), "staged");
+        }
+        assert_eq!(stream.next_deadline(), Some(Timestamp(19 * second)));
+        stream.handle_expiry(Timestamp(19 * second - 1), &mut changes);
+        assert_eq!((stream.open_batches(), changes.is_empty()), (1, true));
+        stream.handle_expiry(Timestamp(19 * second), &mut changes);
+        assert_eq!(stream.open_batches(), 0);
+        let reason = AbandonReason::Timeout;
+        assert_eq!(changes.abandoned_batches, [AbandonedBatch { batch_id: "x".into(), reason }]);
+        assert!(changes.puts.is_empty());
+    }
+
+    #[test]
+    fn no_more_batches_than_the_limit_are_open() {
+        let mut stream = stream();
+        let mut changes = Changes::new();
+        for number in 0..=OPEN_MAX {
+            let id = number.to_string();
+            let headers = [(headers::BATCH_ID, id.as_str()), (headers::BATCH_SEQUENCE, "1")];
+            let expected = if number < OPEN_MAX { "staged" } else { "atomic publish too many inflight (10210)" };
+            assert_eq!(publish(&mut stream, 1, "b.a", &headers, &mut changes), expected);
+        }
+    }
 }

@@ -16,6 +16,8 @@ pub mod headers;
 pub mod index;
 mod limits;
 pub mod machine;
+#[cfg(test)]
+mod model_tests;
 mod publish;
 mod purge;
 pub mod state;
