@@ -14,7 +14,7 @@ pub(super) struct Cursor {
     filter: Filter,
     /// Everything below has been delivered or does not match.
     next: u64,
-    /// Every visible message that matches lies at or below.
+    /// The last message known to be visible; those above do not match.
     visible: u64,
     /// Visible, matching, not delivered, not acked ahead.
     pending: u64,
@@ -43,7 +43,10 @@ impl Cursor {
             DeliverPolicy::Last => index.last_per_subject(&mut filter, last).last().copied().unwrap_or(0),
             DeliverPolicy::New => last + 1,
             DeliverPolicy::ByStartSequence => config.opt_start_seq,
-            DeliverPolicy::ByStartTime => config.opt_start_time.map_or(first, |time| index.seq_at_time(time)),
+            DeliverPolicy::ByStartTime => {
+                let start = config.opt_start_time.map_or(first, |time| index.seq_at_time(time));
+                index.next(start, &mut filter).filter(|&seq| seq < last).unwrap_or(start)
+            }
             DeliverPolicy::LastPerSubject => {
                 let seqs: VecDeque<u64> = index.last_per_subject(&mut filter, visible).into();
                 let next = seqs.front().copied().unwrap_or(visible);
@@ -106,8 +109,8 @@ impl Cursor {
         if seq <= self.visible {
             return;
         }
+        self.visible = seq;
         if self.filter.is_all() || self.filter.matches(subject) {
-            self.visible = seq;
             self.pending += u64::from(seq >= self.next && index.exists(seq));
         }
     }

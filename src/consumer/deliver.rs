@@ -313,6 +313,7 @@ impl Consumer {
         self.delivered.stream = self.delivered.stream.max(seq);
         if self.setup.config.ack_policy == AckPolicy::None {
             self.floor = Position { consumer: self.delivered.consumer, stream: self.delivered.stream };
+            self.state_dirty = true;
             self.report_consumed(seq);
         } else {
             let deadline = self.deadline(1, now);

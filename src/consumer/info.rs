@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::config::ConsumerConfig;
 use super::go_duration::GoDuration;
+use super::machine::{Consumer, Position, View};
 use crate::types::Timestamp;
 
 /// A snapshot of a consumer.
@@ -49,4 +50,44 @@ pub struct PriorityGroupInfo {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pinned_client_id: String,
     pub pinned_ts: Timestamp,
+}
+
+impl Consumer {
+    /// A snapshot, after letting go of requests nobody waits for any more.
+    pub fn info(&mut self, view: &View, now: Timestamp) -> ConsumerInfo {
+        self.sweep(false, view, now);
+        let config = self.setup.config.clone();
+        let pause_left = config.pause_until.map_or(0, |until| until.0.saturating_sub(now.0)).max(0);
+        let position = |position: Position, last_active| SequenceInfo {
+            consumer_seq: position.consumer,
+            stream_seq: position.stream,
+            last_active,
+        };
+        let pin = self.pinning.current.as_ref();
+        let priority_groups = config.priority_groups.first().map(|group| PriorityGroupInfo {
+            group: group.clone(),
+            pinned_client_id: pin.map(|pin| pin.id.clone()).unwrap_or_default(),
+            pinned_ts: pin.map(|pin| pin.since).unwrap_or_default(),
+        });
+        ConsumerInfo {
+            stream_name: self.setup.stream.to_string(),
+            name: self.setup.name.to_string(),
+            created: self.setup.created,
+            delivered: position(self.delivered, self.last_delivered),
+            ack_floor: position(self.floor, self.last_acked),
+            num_ack_pending: self.pending.len() as u64,
+            num_redelivered: match config.max_deliver {
+                1 => 0,
+                _ => (self.pending.redelivered() + self.exceeded.len()) as u64,
+            },
+            num_waiting: self.waiting.len() as u64,
+            num_pending: self.cursor.pending(),
+            push_bound: self.push.as_ref().is_some_and(|push| push.active),
+            paused: pause_left > 0,
+            pause_remaining: GoDuration(pause_left),
+            ts: now,
+            priority_groups: priority_groups.into_iter().collect(),
+            config,
+        }
+    }
 }

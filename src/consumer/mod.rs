@@ -13,12 +13,14 @@
 //! Laws, held by the tests: the ack floor never falls; first deliveries never exceed `max_ack_pending`; what is not acked
 //! is delivered again; what is durably acked never is, restarts included; the count of pending messages equals a recount.
 //!
-//! Reading order: [`config`], [`config_check`], [`ack`], [`pull`], [`output`], [`rows`], [`machine`] (the events),
-//! `deliver` (the poll), `recover`, and what they are made of: `cursor`, `pending`, `acked`, `waiting`, `push`.
+//! Reading order: [`config`], [`config_check`], [`ack`], [`pull`], [`output`], [`rows`], [`machine`] (the state and
+//! the events), `requests`, `answers`, `deliver` (the poll), `persist`, and what they are made of: `cursor`, `pending`,
+//! `acked`, `waiting`, `push`.
 
 pub mod ack;
 mod acked;
 pub mod advisory;
+mod answers;
 pub mod config;
 pub mod config_check;
 mod cursor;
@@ -28,9 +30,10 @@ pub mod info;
 pub mod machine;
 pub mod output;
 mod pending;
+mod persist;
 pub mod pull;
 mod push;
-mod recover;
+mod requests;
 pub mod rows;
 mod waiting;
 

@@ -86,7 +86,10 @@ impl PullRequest {
             let batch = std::str::from_utf8(body).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
             return Ok(PullRequest { batch, ..PullRequest::single(reply) });
         }
-        let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: Body = serde_json::from_slice(body).map_err(|error| match error.is_eof() {
+            true => "unexpected end of JSON input".to_owned(),
+            false => error.to_string(),
+        })?;
         if body.idle_heartbeat.0 > 0 && body.idle_heartbeat.0.saturating_mul(2) > body.expires.0 {
             return Err("heartbeat value too large".to_owned());
         }
@@ -130,7 +133,7 @@ mod tests {
         check(r#"{"batch":1,"expires":10,"idle_heartbeat":5}"#, Ok((1, 10, false, 0, 5)));
         check(r#"{"batch":1,"expires":10,"idle_heartbeat":6}"#, Err("heartbeat value too large"));
         assert!(PullRequest::parse(Bytes::new(), b"{\"batch\":\"x\"}").is_err());
-        assert!(PullRequest::parse(Bytes::new(), b"{").is_err());
+        check("{", Err("unexpected end of JSON input"));
     }
 
     #[test]

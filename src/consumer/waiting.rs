@@ -141,7 +141,8 @@ impl WaitQueue {
             expires,
             heartbeat,
             no_wait: pull.no_wait,
-            priority: pull.priority.filter(|priority| *priority != Priority::default()).map(Box::new),
+            // Without a policy nobody looks at it, and it may be as large as a message.
+            priority: pull.priority.filter(|_| !policy.is_none()).map(Box::new),
             // Interest in a reply can arrive on another connection than its request, so the first look is a real one.
             interest_generation: 0,
         };

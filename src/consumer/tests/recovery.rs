@@ -93,10 +93,14 @@ fn an_orderly_stop_remembers_deliveries() {
     let mut rows = ConsumerRows::default();
     world.commit(&mut rows).pull("r", "2").poll();
     world.stop(&mut rows).expect_state("0/0", "2/2", [2, 0, 0, 0]);
-    let mut none = World::new(ConsumerConfig { ack_policy: AckPolicy::None, ..explicit() }, &["a", "b"]);
+}
+
+#[test]
+fn without_acks_a_delivery_is_the_progress_that_is_written() {
+    let mut world = World::new(ConsumerConfig { ack_policy: AckPolicy::None, ..explicit() }, &["a", "b"]);
     let mut rows = ConsumerRows::default();
-    none.commit(&mut rows).pull("r", "1").poll();
-    none.stop(&mut rows).expect_state("1/1", "1/1", [0, 0, 1, 0]);
+    world.commit(&mut rows).pull("r", "1").poll();
+    world.commit(&mut rows).crash(&rows).expect_state("1/1", "1/1", [0, 0, 1, 0]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A consumer from its rows: everything above the floor that is not marked as done is delivered again.
+//! A consumer to its rows and back: everything above the floor that is not marked as done is delivered again.
 
 use hashbrown::HashMap;
 
@@ -6,7 +6,7 @@ use super::acked::Acked;
 use super::config::{AckPolicy, DeliverPolicy};
 use super::cursor::Cursor;
 use super::machine::{Consumer, Position, Setup};
-use super::rows::{AckBlock, ConsumerRows};
+use super::rows::{AckBlock, ConsumerChanges, ConsumerRows, Redelivery, StateRow};
 use crate::stream::{Filter, Index};
 use crate::types::Timestamp;
 
@@ -39,6 +39,48 @@ impl Consumer {
         consumer.acked = Acked::restore(rows.acked, floor.stream);
         consumer.restore_pending(out, rows.redeliveries.iter().map(|row| (row.seq, row.count)).collect(), index, now);
         consumer
+    }
+
+    /// Rows to write since the last call; `None` when nothing needs to be. What was only delivered does not.
+    pub fn changes(&mut self) -> Option<ConsumerChanges> {
+        if !self.state_dirty && self.touched.is_empty() && !self.acked.has_changes() {
+            return None;
+        }
+        Some(self.all_changes())
+    }
+
+    /// Like [`Consumer::changes`], with what could wait until now: call it when the server stops.
+    pub fn final_changes(&mut self) -> Option<ConsumerChanges> {
+        self.state_dirty |= self.delivered_dirty;
+        self.changes()
+    }
+
+    fn all_changes(&mut self) -> ConsumerChanges {
+        let (put_acked, remove_acked) = self.acked.take_changes();
+        let mut changes = ConsumerChanges { put_acked, remove_acked, ..ConsumerChanges::default() };
+        let mut touched: Vec<u64> = self.touched.drain().collect();
+        touched.sort_unstable();
+        for seq in touched {
+            let out = self.pending.get(seq).map(|entry| entry.count).filter(|&count| count > 1);
+            match out.or_else(|| self.exceeded.get(&seq).copied()) {
+                Some(count) => changes.put_redeliveries.push(Redelivery { seq, count }),
+                None => changes.remove_redeliveries.push(seq),
+            }
+        }
+        // The state goes along with anything else, since the delivered cursor bounds what the other rows mean.
+        changes.state = Some(self.state_row());
+        self.state_dirty = false;
+        self.delivered_dirty = false;
+        changes
+    }
+
+    pub(super) fn state_row(&self) -> StateRow {
+        StateRow {
+            ack_floor_consumer_seq: self.floor.consumer,
+            ack_floor_stream_seq: self.floor.stream,
+            delivered_consumer_seq: self.delivered.consumer,
+            delivered_stream_seq: self.delivered.stream,
+        }
     }
 
     /// Puts the delivered messages above the floor that are not done back among those that are out.
