@@ -142,3 +142,18 @@ async fn streams_are_listed_updated_and_kept_apart() {
     let nobody = soon(bench.client.request("s.0", "".into())).await;
     assert!(nobody.is_err(), "the old subject has no stream any more");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_sent_to_the_api_itself_do_no_harm() {
+    let bench = Bench::start().await;
+    bench.plain("LOOP", "loop").await;
+    let api = ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.LOOP", "loop"];
+    for subject in api {
+        for reply in api {
+            bench.client.publish_with_reply(subject, reply, "".into()).await.unwrap();
+        }
+    }
+    soon(bench.client.flush()).await.unwrap();
+    soon(bench.js.get_stream("LOOP")).await.unwrap();
+    bench.publish("loop", "still there").await;
+}

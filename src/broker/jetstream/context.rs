@@ -43,8 +43,8 @@ impl ApiCounters {
         }
     }
 
-    /// Counts a request as under way until the guard is dropped; `None` when there are too many.
-    pub(super) fn begin(self: &ApiCounters) -> bool {
+    /// Counts a request as under way until [`ApiCounters::end`]; false when there are too many.
+    pub(super) fn begin(&self) -> bool {
         if self.under_way.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
             self.under_way.fetch_sub(1, Ordering::Relaxed);
             return false;

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 
 use self::context::{ApiCounters, Context, PushSubjects};
 use self::registry::Registry;
-use self::service::{ApiService, FILTERS};
+use self::service::FILTERS;
 use super::Broker;
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
@@ -81,7 +81,7 @@ impl JetStream {
         }
         let (changes, requests) = mpsc::channel(CHANGES_MAX);
         tokio::spawn(registry.clone().serve(requests));
-        let service = Arc::new(ApiService { registry: registry.clone(), changes });
+        let service = service::start(registry.clone(), changes);
         let service = FILTERS
             .iter()
             .map(|filter| {

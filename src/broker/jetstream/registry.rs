@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::call;
-use super::context::{API_LEVEL, Context, SharedCourier};
+use super::context::{API_LEVEL, Context};
 use super::inbox::Command;
 use super::log::{Log, MemoryLog};
 use super::recovery::{self, Rebuilt};
@@ -31,19 +31,11 @@ pub(super) struct Registry {
     store: Store,
     streams: RwLock<HashMap<String, Arc<Shared>>>,
     pub(super) tasks: TaskTracker,
-    /// For answers from whatever thread a request is dispatched on.
-    pub(super) courier: SharedCourier,
 }
 
 impl Registry {
     pub(super) fn new(context: Arc<Context>, store: Store) -> Registry {
-        Registry {
-            store,
-            streams: RwLock::new(HashMap::new()),
-            tasks: TaskTracker::new(),
-            courier: SharedCourier::new(&context.broker),
-            context,
-        }
+        Registry { store, streams: RwLock::new(HashMap::new()), tasks: TaskTracker::new(), context }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Shared>> {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::call::{self, Call};
+use super::context::{Context, REQUESTS_MAX};
 use super::inbox::Command;
 use super::registry::Registry;
 use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, Strictness};
-use crate::broker::{Inbound, Service};
+use crate::broker::{Courier, Inbound, Service};
 use crate::types::{ApiError, Headers};
 
 /// What the service listens on.
@@ -29,30 +30,72 @@ pub(super) const FILTERS: &[&str] = &[
     "$JS.API.CONSUMER.LEADER.>",
 ];
 
-/// See the module.
+/// The service as the router sees it. It only queues: whoever publishes a request may hold locks that an answer needs.
 pub(super) struct ApiService {
-    pub(super) registry: Arc<Registry>,
-    /// Requests that add, change or remove streams.
-    pub(super) changes: mpsc::Sender<Inbound>,
+    context: Arc<Context>,
+    requests: mpsc::Sender<Asked>,
+}
+
+/// A request, and whether it is one too many.
+struct Asked {
+    request: Inbound,
+    refused: bool,
 }
 
 impl Service for ApiService {
     fn call(&self, request: Inbound) {
-        let subject = request.message.subject().to_vec();
-        let Some(endpoint) = Endpoint::parse(&subject) else {
-            return self.refuse(&request, Kind::AccountInfo, &ApiError::BAD_REQUEST);
-        };
-        let kind = call::kind(&endpoint);
-        if required_level_missing(&request) {
-            return self.refuse(&request, kind, &ApiError::REQUIRED_API_LEVEL);
+        let refused = !self.context.api.begin();
+        // Above even this bound a requester hears nothing, as with nats-server.
+        if self.requests.try_send(Asked { request, refused }).is_err() && !refused {
+            self.context.api.end();
         }
-        if !self.registry.context.api.begin() {
-            return self.refuse(&request, kind, &ApiError::INSUFFICIENT_RESOURCES);
+    }
+}
+
+/// The service, and the task that works for it; the task ends with the service.
+pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Inbound>) -> Arc<ApiService> {
+    // Requests under way and those to be refused.
+    let (requests, mut asked) = mpsc::channel::<Asked>(2 * REQUESTS_MAX);
+    let context = registry.context.clone();
+    tokio::spawn(async move {
+        let mut desk = Desk { courier: registry.context.broker.courier(), registry, changes };
+        while let Some(first) = asked.recv().await {
+            desk.take(first);
+            while let Ok(next) = asked.try_recv() {
+                desk.take(next);
+            }
+            desk.courier.flush();
+        }
+    });
+    Arc::new(ApiService { context, requests })
+}
+
+/// Answers at once what needs no waiting, and passes on the rest.
+struct Desk {
+    registry: Arc<Registry>,
+    /// Requests that add, change or remove streams.
+    changes: mpsc::Sender<Inbound>,
+    courier: Courier,
+}
+
+impl Desk {
+    fn take(&mut self, asked: Asked) {
+        let Asked { request, refused } = asked;
+        let subject = request.message.subject().to_vec();
+        let endpoint = Endpoint::parse(&subject);
+        let kind = endpoint.as_ref().map_or(Kind::AccountInfo, call::kind);
+        if refused {
+            let body = api::error_response(kind, &ApiError::INSUFFICIENT_RESOURCES);
+            return self.registry.context.respond(&mut self.courier, &request, &body, true);
+        }
+        let Some(endpoint) = endpoint else { return self.finish(&request, kind, Err(ApiError::BAD_REQUEST)) };
+        if required_level_missing(&request) {
+            return self.finish(&request, kind, Err(ApiError::REQUIRED_API_LEVEL));
         }
         match endpoint {
             Endpoint::AccountInfo => {
                 let body = api::response(kind, self.registry.account_info());
-                self.answer(&request, &body, false);
+                self.finish(&request, kind, Ok(body));
             }
             Endpoint::StreamNames => {
                 let answered = stream_names(&self.registry, &request);
@@ -61,8 +104,10 @@ impl Service for ApiService {
             Endpoint::StreamList => {
                 let registry = self.registry.clone();
                 self.registry.tasks.spawn(async move {
+                    let mut courier = registry.context.broker.courier();
                     let answered = stream_list(&registry, &request).await;
-                    finish(&registry, &request, kind, answered);
+                    finish(&registry, &mut courier, &request, kind, answered);
+                    courier.flush();
                 });
             }
             Endpoint::StreamCreate(_) | Endpoint::StreamUpdate(_) | Endpoint::StreamDelete(_) => {
@@ -89,9 +134,7 @@ impl Service for ApiService {
             },
             Endpoint::StreamLeaderStepDown(_)
             | Endpoint::ConsumerLeaderStepDown(..)
-            | Endpoint::StreamPeerRemove(_) => {
-                self.finish(&request, kind, Err(cluster_required()));
-            }
+            | Endpoint::StreamPeerRemove(_) => self.finish(&request, kind, Err(cluster_required())),
             Endpoint::StreamSnapshot(_)
             | Endpoint::StreamRestore(_)
             | Endpoint::ConsumerUnpin(..)
@@ -101,29 +144,23 @@ impl Service for ApiService {
             | Endpoint::DirectGetLast(..) => self.finish(&request, kind, Err(ApiError::BAD_REQUEST)),
         }
     }
-}
 
-impl ApiService {
-    fn refuse(&self, request: &Inbound, kind: Kind, error: &ApiError) {
-        let body = api::error_response(kind, error);
-        self.registry.courier.with(|courier| self.registry.context.respond(courier, request, &body, true));
-    }
-
-    fn answer(&self, request: &Inbound, body: &[u8], failed: bool) {
-        self.registry.context.api.end();
-        self.registry.courier.with(|courier| self.registry.context.respond(courier, request, body, failed));
-    }
-
-    fn finish(&self, request: &Inbound, kind: Kind, answered: Result<Vec<u8>, ApiError>) {
-        finish(&self.registry, request, kind, answered);
+    fn finish(&mut self, request: &Inbound, kind: Kind, answered: Result<Vec<u8>, ApiError>) {
+        finish(&self.registry, &mut self.courier, request, kind, answered);
     }
 }
 
-fn finish(registry: &Registry, request: &Inbound, kind: Kind, answered: Result<Vec<u8>, ApiError>) {
+fn finish(
+    registry: &Registry,
+    courier: &mut Courier,
+    request: &Inbound,
+    kind: Kind,
+    answered: Result<Vec<u8>, ApiError>,
+) {
     registry.context.api.end();
     let failed = answered.is_err();
     let body = answered.unwrap_or_else(|error| api::error_response(kind, &error));
-    registry.courier.with(|courier| registry.context.respond(courier, request, &body, failed));
+    registry.context.respond(courier, request, &body, failed);
 }
 
 /// What nats-server finds first to complain about when the stream does not exist.

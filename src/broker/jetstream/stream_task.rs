@@ -29,6 +29,8 @@ use crate::types::{ApiError, Message, StoredMessage, Timestamp};
 const LAZY_WRITE: Duration = Duration::from_millis(20);
 /// More unwritten removals than this do not wait.
 const LAZY_REMOVALS_MAX: usize = 4096;
+/// What an idle stream may keep of its last messages.
+const IDLE_TAIL_BYTES: usize = 256 * 1024;
 /// How long slow receivers may hold up deliveries at a time. Publishes and acks go on meanwhile.
 const LAGGARD_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before another try to read a stream back from a store that does not answer.
@@ -103,6 +105,7 @@ impl StreamTask {
             if let Some(ending) = self.ending
                 && self.outstanding.is_empty()
             {
+                self.turn_away();
                 return ending;
             }
             if self.failed.is_some() && self.outstanding.is_empty() {
@@ -122,6 +125,9 @@ impl StreamTask {
             if busy {
                 tokio::task::yield_now().await;
                 continue;
+            }
+            if self.outstanding.is_empty() {
+                self.contents.tail.shrink(IDLE_TAIL_BYTES);
             }
             match self.next_deadline() {
                 Some(deadline) => {
@@ -466,6 +472,22 @@ impl StreamTask {
     fn stop(&mut self) {
         self.ending = Some(Ending::Stopped);
         self.send_home(Closing::Shutdown);
+        self.consumers.touch_all();
+    }
+
+    /// Tells those who came too late that there is no stream any more.
+    fn turn_away(&mut self) {
+        let mut commands = std::mem::take(&mut self.stash);
+        self.shared.inbox.take(&mut self.commands);
+        commands.append(&mut self.commands);
+        for command in commands {
+            if let Command::Call(call) = command {
+                self.context.api.end();
+                let body = crate::api::error_response(super::call::kind_of(&call.request), &ApiError::STREAM_NOT_FOUND);
+                self.context.respond(&mut self.courier, &call.request, &body, true);
+            }
+        }
+        self.courier.flush();
     }
 
     fn delete(&mut self, done: tokio::sync::oneshot::Sender<Result<(), ApiError>>) {

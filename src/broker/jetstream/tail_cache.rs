@@ -24,7 +24,19 @@ impl TailCache {
         debug_assert!(self.messages.back().is_none_or(|last| last.seq < message.seq), "sequences ascend");
         self.bytes += weight(&message);
         self.messages.push_back(message);
-        while self.bytes > self.bytes_max {
+        self.drop_oldest(self.bytes_max);
+    }
+
+    /// Gives back memory until no more than `bytes` are kept.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if self.bytes > bytes {
+            self.drop_oldest(bytes);
+            self.messages.shrink_to_fit();
+        }
+    }
+
+    fn drop_oldest(&mut self, bytes: usize) {
+        while self.bytes > bytes {
             let Some(oldest) = self.messages.pop_front() else { break };
             self.bytes -= weight(&oldest);
         }
