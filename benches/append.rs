@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench append`.
 
+#![allow(clippy::disallowed_methods, reason = "measuring is what clocks are for")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

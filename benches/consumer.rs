@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench consumer`.
 
+#![allow(clippy::disallowed_methods, reason = "measuring is what clocks are for")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +60,7 @@ fn deliver_and_ack(stream: &Stream, filter: &str, iterations: u64, ack_order: fn
         let mut consumer = consumer(stream, filter);
         let mut now = Timestamp(1);
         let mut delivered: Vec<Ack> = Vec::with_capacity(MESSAGES as usize);
-        let mut pull = |consumer: &mut Consumer, now| {
+        let pull = |consumer: &mut Consumer, now| {
             consumer.handle_next(Bytes::from_static(b"_INBOX.r"), b"1000000", &view, now)
         };
         pull(&mut consumer, now);
@@ -82,7 +84,7 @@ fn deliver_and_ack(stream: &Stream, filter: &str, iterations: u64, ack_order: fn
                 let ack = delivered[ack_order(acked) as usize];
                 consumer.handle_ack(ack, AckKind::Ack, Bytes::new(), &view, now);
                 acked += 1;
-                if acked % 500 == 0 {
+                if acked.is_multiple_of(500) {
                     black_box(consumer.changes());
                     black_box(consumer.next_deadline());
                 }

@@ -340,7 +340,9 @@ mod tests {
         let mut changes = Changes::new();
         let incomplete = "atomic publish batch is incomplete (10176)";
         let long = "q".repeat(65);
-        let steps: &[(&str, &[(&str, &str)], &str)] = &[
+        /// Subject, headers, answer.
+        type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let steps: &[Step<'_>] = &[
             ("b.a", &[(ID, "x"), (SEQ, "1")], "staged"),
             ("b.b", &[(ID, "x"), (SEQ, "2"), (COMMIT, "1")], "committed 2 to 2"),
             ("b.a", &[(ID, "x"), (SEQ, "2")], incomplete),

@@ -486,7 +486,7 @@ proptest! {
                     model.drop_seq(seq);
                 }
                 Step::Consumed(seq) => {
-                    let needed = |seq: u64, _: &[u8]| seq % 3 == 0;
+                    let needed = |seq: u64, _: &[u8]| seq.is_multiple_of(3);
                     let lives = model.rows.iter().any(|row| row.seq == seq);
                     let leaves = lives && model.config.retention != Retention::Limits && seq % 3 != 0;
                     prop_assert_eq!(stream.handle_consumed(seq, &needed, &mut changes), leaves);
