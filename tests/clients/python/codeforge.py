@@ -53,6 +53,12 @@ async def connect(**options):
     )
 
 
+async def settle(nc):
+    """Returns when the server has all that was sent. nats-py's PING may overtake a SUB; a second one does not."""
+    await nc.flush()
+    await nc.flush()
+
+
 async def dispatch(nc, js):
     step("streams and one durable consumer for each backend")
     await js.add_stream(
@@ -80,7 +86,7 @@ async def dispatch(nc, js):
             all_results.set()
 
     await nc.subscribe("results.*", cb=on_result)
-    await nc.flush()
+    await settle(nc)
     for number in range(20):
         backend = ("aider", "openhands")[number % 2]
         ack = await js.publish(
@@ -130,7 +136,7 @@ async def retries(nc, js):
         dead.set_result(msg)
 
     await nc.subscribe("tasks.agent.aider.dlq", cb=on_dead)
-    await nc.flush()
+    await settle(nc)
     await js.publish("tasks.agent.aider", b"poison", headers={"X-Request-ID": "req-p", "Retry-Count": "0"})
     subscription = await js.pull_subscribe_bind("aider", stream="TASKS")
     for attempt in (1, 2, 3):
@@ -171,12 +177,12 @@ async def core(nc):
         await other.subscribe("events.>", cb=counting(name))
     for _ in range(3):
         await other.subscribe("events.*", queue="g", cb=counting("group"))
-    await other.flush()
+    await settle(other)
     for number in range(10):
         await nc.publish(f"events.{number}", b"x")
-    await nc.flush()
+    await settle(nc)
     await asyncio.wait_for(arrived.wait(), 5)
-    await other.flush()
+    await settle(other)
     equal(seen, {"a": 10, "b": 10, "c": 10, "group": 10}, "deliveries")
 
     step("request and reply, and no responders")
@@ -185,7 +191,7 @@ async def core(nc):
         await msg.respond(msg.data.upper())
 
     await other.subscribe("backend.status", cb=echo)
-    await other.flush()
+    await settle(other)
     reply = await nc.request("backend.status", b"up?", timeout=2)
     equal(reply.data, b"UP?", "reply")
     try:
