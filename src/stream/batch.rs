@@ -211,7 +211,9 @@ impl Stream {
         }
         self.check_foreign_stream(headers).map_err(|error| match error {
             // nats-server does not look whether a time to live it will not serve is valid here.
-            error if error == ApiError::MESSAGE_TTL_INVALID => ApiError::MESSAGE_TTL_DISABLED,
+            error if error == ApiError::MESSAGE_TTL_INVALID && !self.config.allow_msg_ttl => {
+                ApiError::MESSAGE_TTL_DISABLED
+            }
             error => error,
         })?;
         if let Some(id) = headers.msg_id

@@ -244,7 +244,7 @@ impl StreamConfig {
             (!self.sources.is_empty(), "sources"),
             (self.subject_transform.is_some(), "subject transforms"),
             (self.republish.is_some(), "republish"),
-            (self.allow_msg_ttl, "per-message TTLs"),
+            (!self.subject_delete_marker_ttl.is_zero(), "subject delete markers"),
             (self.allow_msg_counter, "message counters"),
             (self.allow_msg_schedules, "message schedules"),
             (self.allow_batched, "fast batch publish"),

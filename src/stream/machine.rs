@@ -10,7 +10,8 @@ use super::batch::Batches;
 use super::config::{Retention, Storage};
 use super::dedup::Dedup;
 use super::headers::PublishHeaders;
-use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState};
+use super::lifetimes::Lifetimes;
+use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState, ttl};
 use crate::types::{Message, StoredMessage, StreamId, Timestamp};
 
 /// Messages expire in bursts at least this far apart, so that each burst is one transaction.
@@ -29,6 +30,10 @@ pub struct Stream {
     /// The last stored message's `Nats-Msg-Id`, empty when it had none.
     pub(super) last_msg_id: Vec<u8>,
     pub(super) batches: Batches,
+    /// Messages that said how long they live.
+    pub(super) lifetimes: Lifetimes,
+    /// Every living message below this has a lifetime of its own, so `max_age` looks from here on.
+    ageing_from: u64,
     /// No message expires before this.
     expiry_not_before: Timestamp,
 }
@@ -47,6 +52,8 @@ impl Stream {
             dedup: Dedup::new(config.duplicate_window.duration()),
             last_msg_id: Vec::new(),
             batches: Batches::default(),
+            lifetimes: Lifetimes::default(),
+            ageing_from: 0,
             expiry_not_before: Timestamp::ZERO,
             config,
         }
@@ -89,9 +96,20 @@ impl Stream {
         if headers.is_empty() {
             return;
         }
-        if let Some(id) = PublishHeaders::parse(headers).msg_id {
+        let headers = PublishHeaders::parse(headers);
+        if let Some(id) = headers.msg_id {
             self.last_msg_id.extend_from_slice(id);
             self.dedup.insert(id, seq, time);
+        }
+        self.limit_life(seq, time, &headers);
+    }
+
+    /// Notes how long a stored message wants to live, where the stream allows it to say so.
+    pub(super) fn limit_life(&mut self, seq: u64, stored: Timestamp, headers: &PublishHeaders<'_>) {
+        if self.config.allow_msg_ttl
+            && let Some(ttl) = headers.ttl.and_then(|value| std::str::from_utf8(value).ok()).and_then(ttl::parse)
+        {
+            self.lifetimes.insert(seq, stored, ttl);
         }
     }
 
@@ -154,17 +172,25 @@ impl Stream {
             return;
         }
         for _ in 0..EXPIRY_SLICE {
-            if self.first_expires().is_none_or(|at| at > now) {
-                self.expiry_not_before = now + EXPIRY_SPACING;
-                return;
-            }
-            self.remove(self.index.first_seq(), RemovalReason::Age, changes);
+            let due = match self.lifetimes.take_due(now) {
+                Some(seq) => seq,
+                None => match self.first_ageing() {
+                    Some((seq, at)) if at <= now => seq,
+                    ageing => {
+                        self.ageing_from = ageing.map_or(self.ageing_from, |(seq, _)| seq);
+                        self.expiry_not_before = now + EXPIRY_SPACING;
+                        return;
+                    }
+                },
+            };
+            self.remove(due, RemovalReason::Age, changes);
         }
     }
 
     /// When [`Stream::handle_expiry`] wants to be called next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let age = self.first_expires().map(|at| at.max(self.expiry_not_before));
+        let age = self.first_ageing().map(|(_, at)| at);
+        let age = [age, self.lifetimes.next()].into_iter().flatten().min().map(|at| at.max(self.expiry_not_before));
         [age, self.dedup.next_deadline(), self.batches.next_deadline()].into_iter().flatten().min()
     }
 
@@ -184,16 +210,19 @@ impl Stream {
         }
     }
 
-    fn first_expires(&self) -> Option<Timestamp> {
+    /// The first message that `max_age` will end, and when.
+    fn first_ageing(&self) -> Option<(u64, Timestamp)> {
         if self.config.max_age.is_zero() {
             return None;
         }
-        Some(self.index.time_of(self.index.first_seq())? + self.config.max_age.duration())
+        let seq = self.index.seqs(self.ageing_from).find(|seq| !self.lifetimes.covers(*seq))?;
+        Some((seq, self.index.time_of(seq)? + self.config.max_age.duration()))
     }
 
     /// Removes a message if it lives, and says whether it did.
     pub(super) fn remove(&mut self, seq: u64, reason: RemovalReason, changes: &mut Changes) -> bool {
         let Some(row) = self.index.remove(seq) else { return false };
+        self.lifetimes.forget(seq);
         changes.removes.push(Removal::One { seq, subject: row.subject, reason });
         // Without its last row a stream's rows no longer tell the last sequence.
         changes.state_dirty |= seq == self.index.last_seq();

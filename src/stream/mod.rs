@@ -14,6 +14,7 @@ pub mod dedup;
 pub mod filter;
 pub mod headers;
 pub mod index;
+mod lifetimes;
 mod limits;
 pub mod machine;
 #[cfg(test)]

@@ -106,8 +106,12 @@ impl Stream {
             return Err(ApiError::STREAM_NOT_MATCH);
         }
         if let Some(value) = headers.ttl {
-            let valid = std::str::from_utf8(value).ok().and_then(ttl::parse).is_some();
-            return Err(if valid { ApiError::MESSAGE_TTL_DISABLED } else { ApiError::MESSAGE_TTL_INVALID });
+            if std::str::from_utf8(value).ok().and_then(ttl::parse).is_none() {
+                return Err(ApiError::MESSAGE_TTL_INVALID);
+            }
+            if !self.config.allow_msg_ttl {
+                return Err(ApiError::MESSAGE_TTL_DISABLED);
+            }
         }
         Ok(())
     }
@@ -167,6 +171,7 @@ impl Stream {
         let time = now.max(self.index.last_time());
         let appended = self.index.append(seq, message.subject(), accounted_bytes, time);
         self.remember(headers, seq, now);
+        self.limit_life(seq, time, headers);
         self.enforce_subject_limit(message.subject(), appended.count, appended.first, changes);
         self.enforce_size(changes);
         match rollup {

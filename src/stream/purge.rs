@@ -86,6 +86,7 @@ impl Stream {
         let purged = self.index.len();
         if purged > 0 {
             changes.removes.push(Removal::Range { from: self.index.first_seq(), to: self.index.last_seq(), reason });
+            self.lifetimes.forget_up_to(self.index.last_seq());
             self.index.clear();
             changes.state_dirty = true;
         }
@@ -108,6 +109,7 @@ impl Stream {
         let purged = before - self.index.len();
         if purged > 0 {
             changes.removes.push(Removal::Range { from: first, to: seq - 1, reason });
+            self.lifetimes.forget_up_to(seq - 1);
         }
         purged
     }
