@@ -422,7 +422,7 @@ impl World {
 
 #[test]
 fn whatever_happens_every_accepted_task_completes_once() {
-    let seeds = std::env::var("NATTERJACK_SIMULATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let seeds = std::env::var("NATTERJACK_SIMULATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     for seed in 0..seeds {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
