@@ -75,7 +75,7 @@ pub struct ServeFlags {
     #[arg(short = 'n', long = "server_name", alias = "name", value_name = "NAME", help_heading = SERVING)]
     pub server_name: Option<String>,
     /// Folder of the store file (also -sd) [default: the platform's data folder].
-    #[arg(long = "store_dir", value_name = "DIR", help_heading = STORE)]
+    #[arg(long = "store_dir", alias = "store-dir", value_name = "DIR", help_heading = STORE)]
     pub store_dir: Option<PathBuf>,
     /// Streams and consumers on (also -js); they are on unless the program is called nats-server.
     #[arg(long, help_heading = STORE)]
