@@ -275,6 +275,14 @@ impl Consumer {
         out.is_some_and(|entry| entry.count == delivery.ack.delivery_count)
     }
 
+    /// A delivery is not [wanted](Consumer::still_wants) any more and was not sent: the pull request it was for gets
+    /// another message, or hears that it gets none.
+    pub fn handle_withheld(&mut self, delivery: &Delivery) {
+        if self.push.is_none() && !self.waiting.credit(&delivery.to) {
+            self.outbox.push_back(Output::status_with_rest(delivery.to.clone(), 408, "Request Timeout", 1, 0));
+        }
+    }
+
     /// A delivery found nobody at its subject: it does not count, and goes out again.
     pub fn handle_not_delivered(&mut self, delivery: &Delivery, now: Timestamp) {
         let seq = delivery.ack.stream_seq;

@@ -155,7 +155,7 @@ impl WaitQueue {
             self.queue.push_back(waiting);
             return;
         }
-        let rank = |waiting: &Waiting| waiting.priority.as_ref().map_or(0, |priority| priority.priority);
+        let rank = |waiting: &Waiting| waiting.priority.as_ref().map_or(i64::MAX, |priority| priority.priority);
         let at = self.queue.partition_point(|other| rank(other) <= rank(&waiting));
         self.queue.insert(at, waiting);
     }
@@ -332,12 +332,12 @@ impl WaitQueue {
         wanted
     }
 
-    /// Takes one message back from the request it went to, which did not get it.
-    pub(super) fn credit(&mut self, reply: &[u8]) {
-        if let Some(waiting) = self.queue.iter_mut().find(|waiting| waiting.reply == reply) {
-            waiting.wanted += 1;
-            waiting.delivered = waiting.delivered.saturating_sub(1);
-        }
+    /// Takes one message back from the request it went to, which did not get it; `false` when the request is through.
+    pub(super) fn credit(&mut self, reply: &[u8]) -> bool {
+        let Some(waiting) = self.queue.iter_mut().find(|waiting| waiting.reply == reply) else { return false };
+        waiting.wanted += 1;
+        waiting.delivered = waiting.delivered.saturating_sub(1);
+        true
     }
 
     /// Empties the queue: the replies, with messages and bytes still wanted.

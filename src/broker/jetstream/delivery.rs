@@ -175,11 +175,15 @@ impl StreamTask {
         }
     }
 
-    /// Sends a redelivery whose count is durable now.
+    /// Sends a redelivery whose count is durable now, unless its ack has arrived meanwhile.
     pub(super) fn deliver_late(&mut self, place: usize, serial: u64, delivery: &Delivery, now: Timestamp) {
-        if self.consumers.get(place).is_some_and(|slot| slot.serial == serial) {
+        let Some(slot) = self.consumers.get(place).filter(|slot| slot.serial == serial) else { return };
+        if slot.consumer.still_wants(delivery) {
             let mut ack_subject = Vec::with_capacity(128);
             self.send(place, delivery, &mut ack_subject, now);
+        } else {
+            slot.consumer.handle_withheld(delivery);
+            self.consumers.touch(place);
         }
     }
 

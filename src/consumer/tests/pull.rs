@@ -392,3 +392,23 @@ fn headers_only_is_passed_on() {
     let mut world = World::new(ConsumerConfig { headers_only: true, ..explicit() }, &["a"]);
     world.pull("r", "1").expect(&["r <- 1/1 x1 +0 headers only"]);
 }
+
+#[test]
+fn a_redelivery_overtaken_by_its_ack_is_withheld() {
+    let mut world = World::new(explicit(), &["a"]);
+    world.pull("one", "").expect(&["one <- 1/1 x1 +0"]);
+    world.pull("two", "").ack((1, 1, 1), "-NAK");
+    let mut late = None;
+    while let Some(output) = world.with(|consumer, view, now| consumer.poll(view, now)) {
+        if let Output::Deliver(delivery) = output {
+            late = Some(delivery);
+        }
+    }
+    let late = late.unwrap();
+    assert!(late.after_commit && world.consumer.still_wants(&late));
+    world.ack((1, 1, 1), "+ACK").expect(&[]);
+    assert!(!world.consumer.still_wants(&late));
+    world.consumer.handle_withheld(&late);
+    world.expect(&["two <- 408 Request Timeout Nats-Pending-Messages=1 Nats-Pending-Bytes=0"]);
+    world.expect_state("2/1", "2/1", [0, 0, 0, 0]);
+}
