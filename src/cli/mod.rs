@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod flags;
 mod log;
+mod log_file;
 mod serve;
 mod table;
 mod task;
@@ -24,10 +25,13 @@ use self::failure::Failure;
 use self::flags::{Command, CommandLine, SUBCOMMANDS};
 use crate::config::Config;
 
+/// Called by this name, the program has nats-server's defaults.
+const NATS_SERVER: &str = "nats-server";
+
 /// The whole program: arguments in, exit code out.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = CommandLine::parse_from(argv::normalise(arguments, SUBCOMMANDS));
-    let like_nats_server = program_name() == "nats-server";
+    let like_nats_server = program_name() == NATS_SERVER;
     if line.version {
         let version = if like_nats_server {
             format!("nats-server: v{}", crate::server::NATS_VERSION)

@@ -3,27 +3,39 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::flags::ServeFlags;
-use super::log;
+use super::{NATS_SERVER, log};
 use crate::config::{Config, Listen};
 use crate::server::{Server, StartError};
 
 /// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
 pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
-    let config = flags.config(base);
-    if let Err(error) = log::start(config.log_level, flags.log.as_deref()) {
-        let path = flags.log.as_deref().unwrap_or("the log".as_ref()).display().to_string();
-        return failed(&format!("cannot write {path}: {error}\n  Choose another file with -l."));
+    if flags.config.is_some() || flags.test_config || flags.signal.is_some() {
+        return failed("configuration files and --signal are not served yet");
     }
+    let config = flags.over(base);
+    let log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            let path = config.log.file.as_deref().unwrap_or("the log".as_ref()).display().to_string();
+            return failed(&format!("cannot write {path}: {error}\n  Choose another file with -l."));
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
     match runtime.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error.to_string()),
+        Err(error) => {
+            // Who reads only the file learns of it as well.
+            if log.is_file() {
+                error!(target: log::FATAL, "{error}");
+            }
+            failed(&error.to_string())
+        }
     }
 }
 
@@ -58,7 +70,16 @@ async fn serve(config: Config) -> Result<(), StartError> {
 /// The lines that people and test harnesses look for, then what to try next.
 fn announce(server: &Server) {
     let config = server.config();
-    info!("Starting natterjack {}", env!("CARGO_PKG_VERSION"));
+    let like_nats_server = super::program_name() == NATS_SERVER;
+    if like_nats_server {
+        info!("Starting nats-server");
+        info!("  Version:  {}", crate::server::NATS_VERSION);
+    } else {
+        info!("Starting natterjack {}", env!("CARGO_PKG_VERSION"));
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
     if let Some(listen) = &config.listen
         && !listen.is_loopback()
     {
@@ -76,6 +97,9 @@ fn announce(server: &Server) {
         info!("Store Directory: \"{}\"", config.store_dir.display());
     }
     info!("Server is ready");
+    if like_nats_server {
+        return;
+    }
     let lines = welcome(config, &server.client_url(), server.monitor_address().map(|address| address.to_string()));
     if std::io::stderr().is_terminal() {
         let _ = writeln!(std::io::stderr().lock(), "\n{}\n", lines.join("\n"));

@@ -1,12 +1,16 @@
 //! What a broker is told before it starts: one checked [`Config`] with our defaults, or nats-server's when the program
 //! is called by that name. Owns defaults and their limits; must not know sockets or flags (`cli` turns flags into it).
 
+mod access;
 mod limits;
+mod log;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use access::{SingleUser, TlsFlags};
 pub use limits::Limits;
+pub use log::{Log, LogLevel};
 
 /// Everything a broker needs to start. `Config::default()` is what `natterjack` without flags runs with.
 ///
@@ -22,6 +26,10 @@ pub struct Config {
     pub listen: Option<Listen>,
     /// Where the HTTP monitoring endpoints listen. `None`: nowhere.
     pub monitor: Option<Listen>,
+    /// Where the same endpoints listen for TLS. `None`: nowhere.
+    pub monitor_tls: Option<Listen>,
+    /// The `host:port` that INFO's `connect_urls` names instead of the address listened on.
+    pub client_advertise: Option<String>,
     /// The name in INFO and in monitoring. `None`: the server's id, as nats-server does.
     pub server_name: Option<String>,
     /// Streams and consumers on. Without it nothing is stored and `store_dir` is not touched.
@@ -37,7 +45,11 @@ pub struct Config {
     pub ports_file_dir: Option<PathBuf>,
     /// The process id is written here (digits only) and the file removed on a clean exit.
     pub pid_file: Option<PathBuf>,
-    pub log_level: LogLevel,
+    pub log: Log,
+    pub single_user: SingleUser,
+    pub tls_flags: TlsFlags,
+    /// What was asked for and is not served, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// An address to listen on.
@@ -47,17 +59,6 @@ pub struct Listen {
     pub host: String,
     /// 0: any free port.
     pub port: u16,
-}
-
-/// How much is logged; each level holds all above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    /// Every protocol operation of every client.
-    Trace,
 }
 
 /// A configuration that cannot run. The text says what is wrong and what to change.
@@ -79,6 +80,8 @@ impl Config {
         Config {
             listen: Some(Listen::loopback(DEFAULT_PORT)),
             monitor: Some(Listen::loopback(DEFAULT_MONITOR_PORT)),
+            monitor_tls: None,
+            client_advertise: None,
             server_name: None,
             jetstream: true,
             coordinator: true,
@@ -87,7 +90,10 @@ impl Config {
             limits: Limits::default(),
             ports_file_dir: None,
             pid_file: None,
-            log_level: LogLevel::Info,
+            log: Log::default(),
+            single_user: SingleUser::default(),
+            tls_flags: TlsFlags::default(),
+            warnings: Vec::new(),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::storage::{self, OpenError, ReadError, Store};
 use crate::types::{Timestamp, id};
 
 /// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
-pub const NATS_VERSION: &str = "2.12.0";
+pub const NATS_VERSION: &str = "2.14.0";
 
 /// Why a server did not start. The text says what to do next.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use crate::api::{Advisory, ApiStats, Audit, AuditClient};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::types::{Timestamp, id, subject};
 
-/// The JetStream API level of nats-server 2.12, whose single-server features we serve (ADR-44).
-pub(super) const API_LEVEL: u32 = 2;
+/// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
+pub(super) const API_LEVEL: u32 = 4;
 /// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
 pub(super) const REQUESTS_MAX: usize = 10_000;
 

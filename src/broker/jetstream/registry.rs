@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::call;
-use super::context::{API_LEVEL, Context};
+use super::context::Context;
 use super::inbox::Command;
 use super::log::{Log, MemoryLog};
 use super::recovery::{self, Rebuilt};
@@ -315,8 +315,10 @@ fn overlaps(config: &StreamConfig, filter: &str) -> bool {
 
 /// The JetStream API level a stream needs (nats-server `setStaticStreamMetadata`, ADR-44).
 fn required_level(config: &StreamConfig) -> u32 {
-    if config.allow_msg_counter || config.allow_atomic || config.allow_msg_schedules || config.allow_batched {
-        API_LEVEL.max(2)
+    if config.allow_batched {
+        4
+    } else if config.allow_msg_counter || config.allow_atomic || config.allow_msg_schedules {
+        2
     } else if config.allow_msg_ttl || !config.subject_delete_marker_ttl.is_zero() {
         1
     } else {

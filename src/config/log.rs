@@ -1,0 +1,52 @@
+//! What is logged, and where to.
+
+use std::path::PathBuf;
+
+/// The log's settings. Debug and trace lines are switched on one by one, as in nats-server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub level: LogLevel,
+    /// `-D`, `debug`: connections that come and go, refusals.
+    pub debug: bool,
+    /// `-V`, `trace`: every protocol operation of every client.
+    pub trace: bool,
+    /// `-VV`, `trace_verbose`: also those of the system account.
+    pub trace_verbose: bool,
+    /// `logtime`: date and time in each line.
+    pub time: bool,
+    /// `logtime_utc`: in UTC instead of the machine's time zone.
+    pub utc: bool,
+    /// `log_file`: lines are appended here instead of written to standard error.
+    pub file: Option<PathBuf>,
+    /// `log_size_limit`: bytes at which the file is put aside and a new one begun. 0: never.
+    pub file_bytes_max: u64,
+    /// `log_max_num`: files put aside that are kept. 0: all.
+    pub files_kept_max: usize,
+    /// `max_traced_msg_len`: how much of a payload a trace line shows. 0: all of it.
+    pub traced_bytes_max: usize,
+}
+
+/// The least important line that is logged, debugging aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            level: LogLevel::Info,
+            debug: false,
+            trace: false,
+            trace_verbose: false,
+            time: true,
+            utc: false,
+            file: None,
+            file_bytes_max: 0,
+            files_kept_max: 0,
+            traced_bytes_max: 0,
+        }
+    }
+}
