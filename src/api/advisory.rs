@@ -1,7 +1,9 @@
-//! Advisories: what the broker tells whoever listens on `$JS.EVENT.ADVISORY.>`.
+//! Advisories: what the broker tells whoever listens on `$JS.EVENT.ADVISORY.>` of the API, streams and the server.
+//! Those that a consumer's own machine gives are in `consumer::Advisory`.
 
 use serde::Serialize;
 
+use crate::stream::StreamState;
 use crate::types::Timestamp;
 
 /// What happened to a stream or consumer.
@@ -13,8 +15,10 @@ pub enum Action {
     Modify,
 }
 
-/// One advisory. [`Advisory::subject`] says where it goes, [`Advisory::encode`] what it says.
-#[derive(Clone, Debug, PartialEq)]
+/// One advisory, as nats-server's `server/jetstream_events.go` has it. [`Advisory::subject`] says where it goes,
+/// [`Advisory::encode`] what it says.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub enum Advisory<'a> {
     Stream {
         stream: &'a str,
@@ -24,28 +28,6 @@ pub enum Advisory<'a> {
         stream: &'a str,
         consumer: &'a str,
         action: Action,
-    },
-    MaxDeliveries {
-        stream: &'a str,
-        consumer: &'a str,
-        stream_seq: u64,
-        deliveries: u64,
-    },
-    Terminated {
-        stream: &'a str,
-        consumer: &'a str,
-        consumer_seq: u64,
-        stream_seq: u64,
-        deliveries: u64,
-        /// What the client gave behind `+TERM`; empty for nothing.
-        reason: &'a str,
-    },
-    Nak {
-        stream: &'a str,
-        consumer: &'a str,
-        consumer_seq: u64,
-        stream_seq: u64,
-        deliveries: u64,
     },
     Pause {
         stream: &'a str,
@@ -59,6 +41,46 @@ pub enum Advisory<'a> {
         batch: &'a str,
         reason: &'a str,
     },
+    SnapshotCreate {
+        stream: &'a str,
+        state: &'a StreamState,
+        client: &'a ClientInfo,
+    },
+    SnapshotComplete {
+        stream: &'a str,
+        start: Timestamp,
+        end: Timestamp,
+        client: &'a ClientInfo,
+        /// Empty when all went well.
+        #[serde(skip_serializing_if = "str::is_empty")]
+        error: &'a str,
+    },
+    RestoreCreate {
+        stream: &'a str,
+        client: &'a ClientInfo,
+    },
+    RestoreComplete {
+        stream: &'a str,
+        start: Timestamp,
+        end: Timestamp,
+        /// What the client sent.
+        bytes: u64,
+        client: &'a ClientInfo,
+    },
+    /// Nothing can be stored any more. Goes to the system account.
+    OutOfStorage {
+        server: &'a str,
+        server_id: &'a str,
+        /// The stream that noticed.
+        stream: &'a str,
+        /// Empty: this is no cluster.
+        cluster: &'a str,
+    },
+    /// Requests were dropped because too many waited. Goes to the system account.
+    ApiLimitReached {
+        server: &'a str,
+        dropped: u64,
+    },
     Api(Box<Audit<'a>>),
 }
 
@@ -66,16 +88,16 @@ pub enum Advisory<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Audit<'a> {
     pub server: &'a str,
-    pub client: AuditClient,
+    pub client: ClientInfo,
     pub subject: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub request: &'a str,
     pub response: &'a str,
 }
 
-/// Who used the API.
+/// Who did it (nats-server `ClientInfo`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct AuditClient {
+pub struct ClientInfo {
     pub start: Timestamp,
     pub host: String,
     pub id: u64,
@@ -97,37 +119,14 @@ pub struct AuditClient {
 }
 
 #[derive(Serialize)]
-struct Event<T> {
+struct Event<'a> {
     r#type: &'static str,
     id: String,
     timestamp: Timestamp,
     #[serde(flatten)]
-    body: T,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<&'a str>,
-    stream: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    consumer: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<Action>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    consumer_seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deliveries: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    paused: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pause_until: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
+    body: &'a Advisory<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
 }
 
 impl Advisory<'_> {
@@ -145,11 +144,14 @@ impl Advisory<'_> {
         match self {
             Advisory::Stream { stream, action } => event(&format!("STREAM.{}", past(action)), stream),
             Advisory::Consumer { stream, consumer, action } => consumer_event(past(action), stream, consumer),
-            Advisory::MaxDeliveries { stream, consumer, .. } => consumer_event("MAX_DELIVERIES", stream, consumer),
-            Advisory::Terminated { stream, consumer, .. } => consumer_event("MSG_TERMINATED", stream, consumer),
-            Advisory::Nak { stream, consumer, .. } => consumer_event("MSG_NAKED", stream, consumer),
             Advisory::Pause { stream, consumer, .. } => consumer_event("PAUSE", stream, consumer),
             Advisory::BatchAbandoned { stream, .. } => event("STREAM.BATCH_ABANDONED", stream),
+            Advisory::SnapshotCreate { stream, .. } => event("STREAM.SNAPSHOT_CREATE", stream),
+            Advisory::SnapshotComplete { stream, .. } => event("STREAM.SNAPSHOT_COMPLETE", stream),
+            Advisory::RestoreCreate { stream, .. } => event("STREAM.RESTORE_CREATE", stream),
+            Advisory::RestoreComplete { stream, .. } => event("STREAM.RESTORE_COMPLETE", stream),
+            Advisory::OutOfStorage { .. } => "$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE".to_owned(),
+            Advisory::ApiLimitReached { .. } => "$JS.EVENT.ADVISORY.API.LIMIT_REACHED".to_owned(),
             Advisory::Api(_) => "$JS.EVENT.ADVISORY.API".to_owned(),
         }
     }
@@ -158,72 +160,22 @@ impl Advisory<'_> {
         match self {
             Advisory::Stream { .. } => "io.nats.jetstream.advisory.v1.stream_action",
             Advisory::Consumer { .. } => "io.nats.jetstream.advisory.v1.consumer_action",
-            Advisory::MaxDeliveries { .. } => "io.nats.jetstream.advisory.v1.max_deliver",
-            Advisory::Terminated { .. } => "io.nats.jetstream.advisory.v1.terminated",
-            Advisory::Nak { .. } => "io.nats.jetstream.advisory.v1.nak",
             Advisory::Pause { .. } => "io.nats.jetstream.advisory.v1.consumer_pause",
             Advisory::BatchAbandoned { .. } => "io.nats.jetstream.advisory.v1.stream_batch_abandoned",
+            Advisory::SnapshotCreate { .. } => "io.nats.jetstream.advisory.v1.snapshot_create",
+            Advisory::SnapshotComplete { .. } => "io.nats.jetstream.advisory.v1.snapshot_complete",
+            Advisory::RestoreCreate { .. } => "io.nats.jetstream.advisory.v1.restore_create",
+            Advisory::RestoreComplete { .. } => "io.nats.jetstream.advisory.v1.restore_complete",
+            Advisory::OutOfStorage { .. } => "io.nats.jetstream.advisory.v1.server_out_of_space",
+            Advisory::ApiLimitReached { .. } => "io.nats.jetstream.advisory.v1.api_limit_reached",
             Advisory::Api(_) => "io.nats.jetstream.advisory.v1.api_audit",
         }
     }
 
-    /// The advisory's JSON, with a fresh unique `id`.
-    pub fn encode(&self, id: String, timestamp: Timestamp) -> Vec<u8> {
-        let r#type = self.type_name();
-        let none = Body {
-            account: None,
-            stream: "",
-            consumer: None,
-            action: None,
-            consumer_seq: None,
-            stream_seq: None,
-            deliveries: None,
-            paused: None,
-            pause_until: None,
-            batch: None,
-            reason: None,
-        };
-        let body = match *self {
-            Advisory::Api(ref audit) => {
-                let event = Event { r#type, id, timestamp, body: audit };
-                return serde_json::to_vec(&event).expect("advisories are always JSON");
-            }
-            Advisory::Stream { stream, action } => Body { stream, action: Some(action), ..none },
-            Advisory::Consumer { stream, consumer, action } => {
-                Body { stream, consumer: Some(consumer), action: Some(action), ..none }
-            }
-            Advisory::MaxDeliveries { stream, consumer, stream_seq, deliveries } => Body {
-                stream,
-                consumer: Some(consumer),
-                stream_seq: Some(stream_seq),
-                deliveries: Some(deliveries),
-                ..none
-            },
-            Advisory::Terminated { stream, consumer, consumer_seq, stream_seq, deliveries, reason } => Body {
-                stream,
-                consumer: Some(consumer),
-                consumer_seq: Some(consumer_seq),
-                stream_seq: Some(stream_seq),
-                deliveries: Some(deliveries),
-                reason: (!reason.is_empty()).then_some(reason),
-                ..none
-            },
-            Advisory::Nak { stream, consumer, consumer_seq, stream_seq, deliveries } => Body {
-                stream,
-                consumer: Some(consumer),
-                consumer_seq: Some(consumer_seq),
-                stream_seq: Some(stream_seq),
-                deliveries: Some(deliveries),
-                ..none
-            },
-            Advisory::Pause { stream, consumer, paused, pause_until } => {
-                Body { stream, consumer: Some(consumer), paused: Some(paused), pause_until: Some(pause_until), ..none }
-            }
-            Advisory::BatchAbandoned { account, stream, batch, reason } => {
-                Body { account: Some(account), stream, batch: Some(batch), reason: Some(reason), ..none }
-            }
-        };
-        serde_json::to_vec(&Event { r#type, id, timestamp, body }).expect("advisories are always JSON")
+    /// The advisory's JSON, with a fresh unique `id`. `domain` is empty for none.
+    pub fn encode(&self, id: String, timestamp: Timestamp, domain: &str) -> Vec<u8> {
+        let event = Event { r#type: self.type_name(), id, timestamp, body: self, domain };
+        serde_json::to_vec(&event).expect("advisories are always JSON")
     }
 }
 
@@ -235,40 +187,71 @@ fn is_zero(value: &u64) -> bool {
 mod tests {
     use super::*;
 
+    /// The expected texts are what nats-server 2.15.1 published.
     #[test]
     fn advisories_have_nats_servers_shape() {
-        let check = |advisory: Advisory<'_>, subject: &str, body: &str| {
+        let at = Timestamp(1_795_262_609_148_988_464);
+        let check = |advisory: Advisory<'_>, subject: &str, kind: &str, body: &str| {
             assert_eq!(advisory.subject(), format!("$JS.EVENT.ADVISORY.{subject}"));
-            let got = String::from_utf8(advisory.encode("ID".into(), Timestamp(1_795_262_609_148_988_464))).unwrap();
-            let head = r#""id":"ID","timestamp":"2026-11-21T12:03:29.148988464Z""#;
-            assert_eq!(got, body.replace("HEAD", head));
+            for (domain, tail) in [("", ""), ("HUB", r#","domain":"HUB""#)] {
+                let expected = format!(
+                    r#"{{"type":"io.nats.jetstream.advisory.v1.{kind}","id":"ID","timestamp":"2026-11-21T12:03:29.148988464Z",{body}{tail}}}"#
+                );
+                assert_eq!(String::from_utf8(advisory.encode("ID".into(), at, domain)).unwrap(), expected);
+            }
         };
+        let client = ClientInfo {
+            start: at,
+            host: "127.0.0.1".into(),
+            id: 5,
+            acc: "$G".into(),
+            name: "probe".into(),
+            rtt: 7,
+            server: "S1".into(),
+            kind: "Client",
+            client_type: "nats",
+            ..ClientInfo::default()
+        };
+        let shown = r#""client":{"start":"2026-11-21T12:03:29.148988464Z","host":"127.0.0.1","id":5,"acc":"$G","name":"probe","rtt":7,"server":"S1","kind":"Client","client_type":"nats"}"#;
         check(
             Advisory::Stream { stream: "S", action: Action::Modify },
             "STREAM.UPDATED.S",
-            r#"{"type":"io.nats.jetstream.advisory.v1.stream_action",HEAD,"stream":"S","action":"modify"}"#,
+            "stream_action",
+            r#""stream":"S","action":"modify""#,
         );
         check(
             Advisory::Consumer { stream: "S", consumer: "c", action: Action::Create },
             "CONSUMER.CREATED.S.c",
-            r#"{"type":"io.nats.jetstream.advisory.v1.consumer_action",HEAD,"stream":"S","consumer":"c","action":"create"}"#,
+            "consumer_action",
+            r#""stream":"S","consumer":"c","action":"create""#,
         );
         check(
-            Advisory::MaxDeliveries { stream: "S", consumer: "c", stream_seq: 4, deliveries: 3 },
-            "CONSUMER.MAX_DELIVERIES.S.c",
-            r#"{"type":"io.nats.jetstream.advisory.v1.max_deliver",HEAD,"stream":"S","consumer":"c","stream_seq":4,"deliveries":3}"#,
+            Advisory::RestoreCreate { stream: "S", client: &client },
+            "STREAM.RESTORE_CREATE.S",
+            "restore_create",
+            &format!(r#""stream":"S",{shown}"#),
         );
         check(
-            Advisory::Terminated {
-                stream: "S",
-                consumer: "c",
-                consumer_seq: 9,
-                stream_seq: 4,
-                deliveries: 3,
-                reason: "no",
-            },
-            "CONSUMER.MSG_TERMINATED.S.c",
-            r#"{"type":"io.nats.jetstream.advisory.v1.terminated",HEAD,"stream":"S","consumer":"c","consumer_seq":9,"stream_seq":4,"deliveries":3,"reason":"no"}"#,
+            Advisory::RestoreComplete { stream: "S", start: at, end: at, bytes: 9, client: &client },
+            "STREAM.RESTORE_COMPLETE.S",
+            "restore_complete",
+            &format!(
+                r#""stream":"S","start":"2026-11-21T12:03:29.148988464Z","end":"2026-11-21T12:03:29.148988464Z","bytes":9,{shown}"#
+            ),
+        );
+        check(
+            Advisory::SnapshotComplete { stream: "S", start: at, end: at, client: &client, error: "" },
+            "STREAM.SNAPSHOT_COMPLETE.S",
+            "snapshot_complete",
+            &format!(
+                r#""stream":"S","start":"2026-11-21T12:03:29.148988464Z","end":"2026-11-21T12:03:29.148988464Z",{shown}"#
+            ),
+        );
+        check(
+            Advisory::OutOfStorage { server: "S1", server_id: "N1", stream: "S", cluster: "" },
+            "SERVER.OUT_OF_STORAGE",
+            "server_out_of_space",
+            r#""server":"S1","server_id":"N1","stream":"S","cluster":"""#,
         );
     }
 }

@@ -15,7 +15,7 @@ mod pub_ack;
 mod request;
 mod response;
 
-pub use advisory::{Action, Advisory, Audit, AuditClient};
+pub use advisory::{Action, Advisory, Audit, ClientInfo};
 pub use direct::{DirectGet, DirectGetError, direct_headers, end_of_batch, next_in_batch, with_direct_headers};
 pub use endpoint::{ConsumerForm, Endpoint};
 pub use json::{Strictness, decode, is_empty, is_object_or_array};

@@ -12,10 +12,13 @@ pub struct PubAckWriter {
 }
 
 impl PubAckWriter {
-    pub fn new(stream: &str) -> PubAckWriter {
-        let name = serde_json::to_string(stream).expect("a string is always JSON");
+    /// `domain` is empty for none; refusals do not name it.
+    pub fn new(stream: &str, domain: &str) -> PubAckWriter {
+        let text = |value: &str| serde_json::to_string(value).expect("a string is always JSON");
+        let name = text(stream);
+        let domain = if domain.is_empty() { String::new() } else { format!(",\"domain\":{}", text(domain)) };
         PubAckWriter {
-            prefix: format!("{{\"stream\":{name},\"seq\":").into_bytes(),
+            prefix: format!("{{\"stream\":{name}{domain},\"seq\":").into_bytes(),
             error_suffix: format!(",\"stream\":{name},\"seq\":0}}").into_bytes(),
         }
     }
@@ -74,7 +77,7 @@ mod tests {
     /// The expected texts are what nats-server 2.15.1 answered.
     #[test]
     fn acks_are_written_as_nats_server_writes_them() {
-        let acks = PubAckWriter::new("S");
+        let acks = PubAckWriter::new("S", "");
         let check = |write: &dyn Fn(&mut Vec<u8>), expected: &str| {
             let mut out = Vec::new();
             write(&mut out);
@@ -84,6 +87,7 @@ mod tests {
         check(&|out| acks.stored(out, u64::MAX), r#"{"stream":"S","seq":18446744073709551615}"#);
         check(&|out| acks.duplicate(out, 2), r#"{"stream":"S","seq":2,"duplicate": true}"#);
         check(&|out| acks.batch(out, 30, "id\"1", 3), r#"{"stream":"S","seq":30,"batch":"id\"1","count":3}"#);
+        check(&|out| PubAckWriter::new("S", "HUB").stored(out, 1), r#"{"stream":"S","domain":"HUB","seq":1}"#);
         check(
             &|out| acks.error(out, &ApiError::STREAM_WRONG_LAST_SEQUENCE.with(2)),
             r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 2"},"stream":"S","seq":0}"#,

@@ -158,6 +158,9 @@ pub struct StreamInfo {
     pub config: StreamConfig,
     pub created: Timestamp,
     pub state: StreamState,
+    /// Empty for none, and in the answer to STREAM.CREATE.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
     /// When this was true.
@@ -237,6 +240,8 @@ pub struct Found {
 pub struct AccountInfo {
     #[serde(flatten)]
     pub tier: Tier,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
     pub api: ApiStats,
 }
 

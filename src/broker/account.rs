@@ -1,7 +1,7 @@
 //! An isolated subject space: its router, and who may be asked about interest in it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::subscription::{Service, StreamDoor, Subscription, Target};
 use crate::router::{InvalidFilter, Matches, Sublist};
@@ -16,6 +16,8 @@ pub struct Account {
     generation: AtomicU64,
     next_key: AtomicU64,
     watchers: RwLock<Vec<InterestWatcher>>,
+    /// `$JS.<domain>.API.`, under which clients reach `$JS.API.` as well.
+    domain_prefix: OnceLock<Box<[u8]>>,
 }
 
 impl Account {
@@ -26,7 +28,29 @@ impl Account {
             generation: AtomicU64::new(1),
             next_key: AtomicU64::new(1),
             watchers: RwLock::new(Vec::new()),
+            domain_prefix: OnceLock::new(),
         }
+    }
+
+    /// Lets clients reach the JetStream API under `$JS.<domain>.API.` too. Once.
+    pub(super) fn set_domain(&self, domain: &str) {
+        let set = self.domain_prefix.set(format!("$JS.{domain}.API.").into_bytes().into());
+        assert!(set.is_ok(), "a domain is set once, when JetStream starts");
+    }
+
+    /// What a client's publish on `subject` is routed as, when that differs (nats-server `generateJSMappingTable`).
+    #[inline]
+    pub(super) fn mapped(&self, subject: &[u8]) -> Option<Vec<u8>> {
+        let prefix = self.domain_prefix.get()?;
+        let rest = subject.strip_prefix(&**prefix)?;
+        let (group, _) = rest.split_at(rest.iter().position(|byte| *byte == b'.').unwrap_or(rest.len()));
+        match group {
+            b"INFO" if rest == group => {}
+            b"STREAM" | b"CONSUMER" | b"DIRECT" | b"META" | b"SERVER" | b"ACCOUNT" => {}
+            b"$KV" | b"$OBJ" => return Some(rest.to_vec()),
+            _ => return None,
+        }
+        Some([b"$JS.API.", rest].concat())
     }
 
     pub(super) fn generation(&self) -> u64 {

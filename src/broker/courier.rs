@@ -259,6 +259,9 @@ impl Bag {
                 true
             }
             Target::Service { service, .. } => {
+                if !service.takes(parcel.to) {
+                    return false;
+                }
                 let inbound = self.inbound(parcel);
                 // A request must see what the same client published before it.
                 self.flush_streams();

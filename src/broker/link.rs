@@ -121,7 +121,8 @@ impl Link {
                 if self.session.verbose() {
                     self.say(encode::ok);
                 }
-                if self.courier.publish(subject, reply, headers, payload) == 0
+                let mapped = self.account.mapped(subject);
+                if self.courier.publish(mapped.as_deref().unwrap_or(subject), reply, headers, payload) == 0
                     && !reply.is_empty()
                     && self.session.no_responders()
                 {
@@ -147,7 +148,8 @@ impl Link {
             (Admit::Pong { info }, _) => {
                 self.say(encode::pong);
                 if info {
-                    let info = Info { connect_info: true, ..self.info() };
+                    let remote_account = self.account.name.clone();
+                    let info = Info { connect_info: true, remote_account, ..self.info() };
                     self.say(|out| encode::info(out, &info));
                 }
             }

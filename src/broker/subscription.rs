@@ -112,6 +112,12 @@ pub trait StreamDoor: Send + Sync {
 
 /// A part of the broker that answers requests, as `$JS.API.>` does.
 pub trait Service: Send + Sync {
+    /// Whether the service takes requests on `subject` at all: else they count as heard by nobody.
+    fn takes(&self, subject: &[u8]) -> bool {
+        let _ = subject;
+        true
+    }
+
     /// Takes the request. Must neither block nor wait.
     fn call(&self, request: Inbound);
 }

@@ -34,6 +34,7 @@ pub struct Config {
     pub server_name: Option<String>,
     /// Streams and consumers on. Without it nothing is stored and `store_dir` is not touched.
     pub jetstream: bool,
+    pub jetstream_options: JetStreamOptions,
     /// The task coordinator on. It needs `jetstream`.
     pub coordinator: bool,
     /// The folder that holds the store file; created when missing.
@@ -50,6 +51,17 @@ pub struct Config {
     pub tls_flags: TlsFlags,
     /// What was asked for and is not served, for the log.
     pub warnings: Vec<String>,
+}
+
+/// What the config file says in `jetstream {}` beside the folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JetStreamOptions {
+    /// `domain`: the API also answers on `$JS.<domain>.API.>`. `None`: no domain.
+    pub domain: Option<String>,
+    /// `max_memory_store`: bytes all streams in memory may reserve. `None`: three quarters of the machine's memory.
+    pub memory_bytes_max: Option<u64>,
+    /// `max_file_store`: bytes all streams on disk may reserve. `None`: three quarters of what is free below the folder.
+    pub storage_bytes_max: Option<u64>,
 }
 
 /// An address to listen on.
@@ -70,6 +82,8 @@ pub enum ConfigError {
     OutOfRange { name: &'static str, allowed: &'static str, value: String },
     #[error("server name {0:?} must not be empty or contain spaces")]
     ServerName(String),
+    #[error("invalid domain name {0:?}: may not contain ., * or >, spaces or tabs")]
+    Domain(String),
     #[error("{0:?} is not an address to listen on")]
     Host(String),
 }
@@ -84,6 +98,7 @@ impl Config {
             client_advertise: None,
             server_name: None,
             jetstream: true,
+            jetstream_options: JetStreamOptions::default(),
             coordinator: true,
             store_dir: folder.into(),
             store_cache_bytes_max: 64 << 20,
@@ -126,6 +141,11 @@ impl Config {
             && (name.is_empty() || name.contains(char::is_whitespace))
         {
             return Err(ConfigError::ServerName(name.clone()));
+        }
+        if let Some(domain) = &self.jetstream_options.domain
+            && (domain.is_empty() || domain.contains(['.', '*', '>']) || domain.contains(char::is_whitespace))
+        {
+            return Err(ConfigError::Domain(domain.clone()));
         }
         for listen in [&self.listen, &self.monitor].into_iter().flatten() {
             if listen.host.is_empty() || listen.host.contains(char::is_whitespace) {
@@ -214,6 +234,11 @@ mod tests {
         check(
             Config { server_name: Some("a b".into()), ..base() },
             "server name \"a b\" must not be empty or contain spaces",
+        );
+        let domain = Some("a.b".to_owned());
+        check(
+            Config { jetstream_options: JetStreamOptions { domain, ..Default::default() }, ..base() },
+            "invalid domain name \"a.b\": may not contain ., * or >, spaces or tabs",
         );
         check(
             Config { listen: Some(Listen { host: String::new(), port: 1 }), ..base() },

@@ -44,6 +44,8 @@ struct Body<'a> {
     pinned_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
 }
 
 impl Advisory {
@@ -60,8 +62,8 @@ impl Advisory {
         format!("$JS.EVENT.{kind}.{stream}.{consumer}")
     }
 
-    /// The JSON body. `id` is unique to this event.
-    pub fn body(&self, stream: &str, consumer: &str, id: &str, now: Timestamp) -> Vec<u8> {
+    /// The JSON body. `id` is unique to this event; `domain` is empty for none.
+    pub fn body(&self, stream: &str, consumer: &str, domain: &str, id: &str, now: Timestamp) -> Vec<u8> {
         let empty = Body {
             kind: "",
             id,
@@ -75,6 +77,7 @@ impl Advisory {
             group: None,
             pinned_id: None,
             reason: None,
+            domain,
         };
         let body = match self {
             Advisory::MaxDeliver { stream_seq, deliveries } => Body {
@@ -131,7 +134,7 @@ mod tests {
     fn bodies_are_nats_servers() {
         let check = |advisory: Advisory, subject: &str, body: &str| {
             assert_eq!(advisory.subject("S", "C"), subject);
-            let found = advisory.body("S", "C", "ID", Timestamp(1_700_000_000_000_000_000));
+            let found = advisory.body("S", "C", "", "ID", Timestamp(1_700_000_000_000_000_000));
             assert_eq!(String::from_utf8(found).unwrap(), body);
         };
         check(

@@ -6,6 +6,7 @@ mod connection;
 mod files;
 mod monitoring;
 mod presence;
+mod resources;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -230,10 +231,12 @@ impl Drop for Server {
 /// Opens the store and brings its streams back, off the runtime's workers: both may read a lot.
 async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
     let (folder, broker) = (config.store_dir.clone(), broker.clone());
+    let limits = config.jetstream_options.clone();
     let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
-        let jetstream = Arc::new(JetStream::start(&broker, store.clone(), &recovered)?);
+        let jetstream =
+            Arc::new(JetStream::start(&broker, resources::jetstream(&limits, &folder), store.clone(), &recovered)?);
         Ok(Running { jetstream, store })
     });
     started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))

@@ -1,5 +1,6 @@
 //! JetStream through the official Rust client, against an embedded broker on a real store.
 
+mod account;
 mod consumer_acks;
 mod consumers;
 mod key_value;

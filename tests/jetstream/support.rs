@@ -24,8 +24,11 @@ pub async fn soon<T>(what: impl IntoFuture<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what.into_future()).await.expect("it happens within the test's patience")
 }
 
-async fn serve(folder: &Path) -> (Server, async_nats::Client) {
-    let config = Config { coordinator: false, monitor: None, ..Config::on_free_ports(folder) };
+fn config(folder: &Path) -> Config {
+    Config { coordinator: false, monitor: None, ..Config::on_free_ports(folder) }
+}
+
+async fn serve(config: Config) -> (Server, async_nats::Client) {
     let server = Server::start(config).await.expect("the broker starts");
     let client = async_nats::connect(server.client_url()).await.expect("the client connects");
     (server, client)
@@ -33,8 +36,12 @@ async fn serve(folder: &Path) -> (Server, async_nats::Client) {
 
 impl Bench {
     pub async fn start() -> Bench {
+        Bench::start_with(|config| config).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(Config) -> Config) -> Bench {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (server, client) = serve(folder.path()).await;
+        let (server, client) = serve(change(config(folder.path()))).await;
         let js = jetstream::new(client.clone());
         Bench { server: Some(server), client, js, folder }
     }
@@ -43,7 +50,7 @@ impl Bench {
     pub async fn restart(&mut self) {
         let server = self.server.take().expect("a running broker");
         soon(server.stop()).await;
-        let (server, client) = serve(self.folder.path()).await;
+        let (server, client) = serve(config(self.folder.path())).await;
         self.js = jetstream::new(client.clone());
         self.client = client;
         self.server = Some(server);

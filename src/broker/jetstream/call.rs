@@ -137,7 +137,8 @@ impl StreamTask {
         api::metadata::set_dynamic(&mut config.metadata, &self.context.server_version, API_LEVEL);
         let mut state = stream.state();
         state.consumer_count = self.consumers.len() as u64;
-        StreamInfo { config, created: stream.created(), state, cluster: None, ts: now, did_create: false }
+        let domain = self.context.options.domain.clone();
+        StreamInfo { config, created: stream.created(), state, domain, cluster: None, ts: now, did_create: false }
     }
 
     /// For lists and monitoring.

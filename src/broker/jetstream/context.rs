@@ -2,18 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use super::inbox::{Command, Inbox};
-use crate::api::{Advisory, ApiStats, Audit, AuditClient};
+use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
+use crate::stream::config::Storage;
 use crate::types::{Timestamp, id, subject};
 
 /// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
-pub(super) const API_LEVEL: u32 = 4;
+pub const API_LEVEL: u32 = 4;
 /// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
 pub(super) const REQUESTS_MAX: usize = 10_000;
+
+const FULL_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Context {
@@ -23,6 +27,42 @@ pub(super) struct Context {
     pub(super) push_subjects: PushSubjects,
     pub(super) server_name: String,
     pub(super) server_version: String,
+    pub(super) options: Options,
+    pub(super) usage: Usage,
+    /// When the log last said that a limit is reached, in nanoseconds.
+    pub(super) warned_full: AtomicU64,
+}
+
+/// Bytes that all streams hold, in memory and on disk.
+#[derive(Default)]
+pub(super) struct Usage {
+    memory: AtomicU64,
+    storage: AtomicU64,
+}
+
+impl Usage {
+    pub(super) fn of(&self, storage: Storage) -> &AtomicU64 {
+        match storage {
+            Storage::Memory => &self.memory,
+            Storage::File => &self.storage,
+        }
+    }
+}
+
+/// What JetStream is held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The API also answers on `$JS.<domain>.API.>`, and names the domain in what it says. Empty for none.
+    pub domain: String,
+    /// Bytes that streams in memory, and on disk, may reserve with `max_bytes`.
+    pub memory_bytes_max: u64,
+    pub storage_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { domain: String::new(), memory_bytes_max: i64::MAX as u64, storage_bytes_max: i64::MAX as u64 }
+    }
 }
 
 /// How often the API was used.
@@ -57,7 +97,36 @@ impl ApiCounters {
     }
 }
 
+impl Options {
+    /// What streams of this kind may hold.
+    pub(super) fn bytes_max(&self, storage: Storage) -> u64 {
+        match storage {
+            Storage::Memory => self.memory_bytes_max,
+            Storage::File => self.storage_bytes_max,
+        }
+    }
+}
+
 impl Context {
+    /// Whether streams of this kind hold more than the server may: nothing more is stored then.
+    pub(super) fn is_full(&self, storage: Storage) -> bool {
+        self.usage.of(storage).load(Ordering::Relaxed) > self.options.bytes_max(storage)
+    }
+
+    /// Says in the log, at most every ten seconds, that nothing more is stored.
+    pub(super) fn warn_full(&self, storage: Storage) {
+        let now = Timestamp::now();
+        let last = Timestamp(self.warned_full.load(Ordering::Relaxed) as i64);
+        if now.since(last) >= FULL_WARNING_INTERVAL {
+            self.warned_full.store(now.nanos() as u64, Ordering::Relaxed);
+            let kind = match storage {
+                Storage::Memory => "memory",
+                Storage::File => "file",
+            };
+            tracing::error!("JetStream {kind} resource limits exceeded for server");
+        }
+    }
+
     /// Sends the response to an API request, counts it, and tells who audits. Receivers learn of it at the courier's next
     /// flush.
     pub(super) fn respond(&self, courier: &mut Courier, request: &Inbound, body: &[u8], failed: bool) {
@@ -75,27 +144,12 @@ impl Context {
 
     #[cold]
     fn audit(&self, courier: &mut Courier, request: &Inbound, body: &[u8]) {
-        let client = &request.client;
-        let identity = client.identity();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (asked, answered) = (text(request.message.payload()), text(body));
         let subject = request.message.subject_text();
         let audit = Audit {
             server: &self.server_name,
-            client: AuditClient {
-                start: client.started,
-                host: client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host).to_owned(),
-                id: client.id,
-                acc: self.account.name.clone(),
-                user: identity.user,
-                name: identity.name,
-                lang: identity.lang,
-                ver: identity.version,
-                rtt: client.round_trip().as_nanos() as u64,
-                server: self.server_name.clone(),
-                kind: "Client",
-                client_type: "nats",
-            },
+            client: self.client_info(request),
             subject: &subject,
             request: &asked,
             response: &answered,
@@ -103,11 +157,32 @@ impl Context {
         self.advise(courier, &Advisory::Api(Box::new(audit)), Timestamp::now());
     }
 
+    /// Who made a request, for advisories.
+    pub(super) fn client_info(&self, request: &Inbound) -> ClientInfo {
+        let client = &request.client;
+        let identity = client.identity();
+        ClientInfo {
+            start: client.started,
+            host: client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host).to_owned(),
+            id: client.id,
+            acc: self.account.name.clone(),
+            user: identity.user,
+            name: identity.name,
+            lang: identity.lang,
+            ver: identity.version,
+            rtt: client.round_trip().as_nanos() as u64,
+            server: self.server_name.clone(),
+            kind: "Client",
+            client_type: "nats",
+        }
+    }
+
     /// Publishes an advisory if anyone listens.
     pub(super) fn advise(&self, courier: &mut Courier, advisory: &Advisory<'_>, now: Timestamp) {
         let subject = advisory.subject();
         if self.account.has_interest(subject.as_bytes()) {
-            courier.publish(subject.as_bytes(), b"", b"", &advisory.encode(id::unique(), now));
+            let body = advisory.encode(id::unique(), now, &self.options.domain);
+            courier.publish(subject.as_bytes(), b"", b"", &body);
         }
     }
 }

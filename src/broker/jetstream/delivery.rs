@@ -192,7 +192,7 @@ impl StreamTask {
         let name = slot.consumer.name();
         let subject = advisory.subject(&self.shared.name, name);
         if self.context.account.has_interest(subject.as_bytes()) {
-            let body = advisory.body(&self.shared.name, name, &id::unique(), now);
+            let body = advisory.body(&self.shared.name, name, &self.context.options.domain, &id::unique(), now);
             self.courier.publish(subject.as_bytes(), b"", b"", &body);
         }
     }

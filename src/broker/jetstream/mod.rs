@@ -25,11 +25,13 @@ mod shared;
 mod stream_task;
 mod tail_cache;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use self::context::{ApiCounters, Context, PushSubjects};
+pub use self::context::{API_LEVEL, Options};
+use self::context::{ApiCounters, Context, PushSubjects, Usage};
 use self::registry::Registry;
 use self::service::FILTERS;
 use super::Broker;
@@ -59,7 +61,19 @@ impl JetStream {
     ///
     /// # Errors
     /// When a stream's messages cannot be read.
-    pub fn start(broker: &Arc<Broker>, store: Store, recovered: &Recovered) -> Result<JetStream, ReadError> {
+    pub fn start(
+        broker: &Arc<Broker>,
+        options: Options,
+        store: Store,
+        recovered: &Recovered,
+    ) -> Result<JetStream, ReadError> {
+        broker.change_info(|info| {
+            info.domain = options.domain.clone();
+            info.api_lvl = u64::from(API_LEVEL);
+        });
+        if !options.domain.is_empty() {
+            broker.account.set_domain(&options.domain);
+        }
         let info = broker.info();
         let context = Arc::new(Context {
             broker: broker.clone(),
@@ -68,6 +82,9 @@ impl JetStream {
             push_subjects: PushSubjects::default(),
             server_name: info.server_name.clone(),
             server_version: info.version.clone(),
+            options,
+            usage: Usage::default(),
+            warned_full: AtomicU64::new(0),
         });
         let watching = Arc::downgrade(&context);
         broker.account.watch_interest(move |filter| {

@@ -5,15 +5,32 @@ use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
 use crate::stream::Published;
-use crate::types::Timestamp;
+use crate::types::{ApiError, Timestamp};
 
 impl StreamTask {
+    /// The server's limit is reached: every message is refused.
+    #[cold]
+    fn refuse_for_space(&mut self, batch: Vec<Inbound>) {
+        let storage = self.shared.storage();
+        self.context.warn_full(storage);
+        for inbound in batch {
+            self.turn.weight += inbox::weight_bytes(&inbound);
+            if !self.contents.stream.config().no_ack && !inbound.reply.is_empty() {
+                let answer = Answer::Refused(Box::new(ApiError::INSUFFICIENT_RESOURCES));
+                self.turn.waiters.push(Waiter { reply: inbound.reply, answer });
+            }
+        }
+    }
+
     /// Stores a batch of messages; answers wait for the commit.
     pub(super) fn publish(&mut self, batch: Vec<Inbound>, now: Timestamp) {
         let acks = !self.contents.stream.config().no_ack;
         self.turn.changes.puts.reserve(batch.len());
         if acks {
             self.turn.waiters.reserve(batch.len());
+        }
+        if self.context.is_full(self.shared.storage()) {
+            return self.refuse_for_space(batch);
         }
         for inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);

@@ -186,8 +186,12 @@ impl Registry {
                 return Err(ApiError::STREAM_NAME_EXIST);
             }
             let info = self.describe(&existing).await?;
-            return Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, ..info }));
+            return Ok(api::response(
+                Kind::StreamCreate,
+                StreamInfo { did_create: true, domain: String::new(), ..info },
+            ));
         }
+        self.check_reservation(&config, config.max_bytes)?;
         self.check_overlap(&config)?;
         let created = Timestamp::now();
         let config = Arc::new(config);
@@ -211,7 +215,7 @@ impl Registry {
         self.launch(shared.clone(), Rebuilt { stream, consumers: Vec::new(), log });
         self.advise(courier, name, Action::Create);
         let info = self.describe(&shared).await?;
-        Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, ..info }))
+        Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, domain: String::new(), ..info }))
     }
 
     async fn update(&self, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
@@ -222,7 +226,10 @@ impl Registry {
             return Err(ApiError::STREAM_MISMATCH);
         }
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
-        let config = config.check_update(&shared.config(), pedantic)?;
+        let old = shared.config();
+        let config = config.check_update(&old, pedantic)?;
+        // A stream that asks for no more than it has asks for nothing.
+        self.check_reservation(&config, (config.max_bytes.max(0) - old.max_bytes.max(0)).max(0))?;
         self.check_overlap(&config)?;
         let config = Arc::new(config);
         if *config != *shared.config() {
@@ -256,6 +263,25 @@ impl Registry {
     async fn describe(&self, shared: &Arc<Shared>) -> Result<StreamInfo, ApiError> {
         let report = self.reports(std::slice::from_ref(shared), false).await.pop();
         report.map(|report| report.info).ok_or(ApiError::STREAM_NOT_FOUND)
+    }
+
+    /// Whether the server can hold `wanted` bytes more than streams have reserved; -1 asks for any room at all
+    /// (nats-server `checkBytesLimits`).
+    fn check_reservation(&self, config: &StreamConfig, wanted: i64) -> Result<(), ApiError> {
+        let wanted = u64::try_from(wanted).unwrap_or(1);
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        let reserved: u64 = streams
+            .values()
+            .filter(|shared| shared.storage() == config.storage)
+            .map(|shared| u64::try_from(shared.config().max_bytes).unwrap_or(0))
+            .fold(0, u64::saturating_add);
+        if reserved.saturating_add(wanted) <= self.context.options.bytes_max(config.storage) {
+            return Ok(());
+        }
+        Err(match config.storage {
+            Storage::Memory => ApiError::MEMORY_RESOURCES_EXCEEDED,
+            Storage::File => ApiError::STORAGE_RESOURCES_EXCEEDED,
+        })
     }
 
     fn check_overlap(&self, config: &StreamConfig) -> Result<(), ApiError> {
@@ -292,19 +318,19 @@ impl Registry {
         for shared in &streams {
             let bytes = shared.gauges.bytes.load(Relaxed);
             let reserved = u64::try_from(shared.config().max_bytes).unwrap_or(0);
-            match shared.is_in_memory() {
-                true => {
+            match shared.storage() {
+                Storage::Memory => {
                     tier.memory += bytes;
                     tier.reserved_memory += reserved;
                 }
-                false => {
+                Storage::File => {
                     tier.storage += bytes;
                     tier.reserved_storage += reserved;
                 }
             }
             tier.consumers += shared.gauges.consumers.load(Relaxed) as usize;
         }
-        api::AccountInfo { tier, api: self.context.api.stats() }
+        api::AccountInfo { tier, domain: self.context.options.domain.clone(), api: self.context.api.stats() }
     }
 }
 

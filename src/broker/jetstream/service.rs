@@ -14,21 +14,8 @@ use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, St
 use crate::broker::{Courier, Inbound, Service};
 use crate::types::{ApiError, Headers};
 
-/// What the service listens on.
-pub(super) const FILTERS: &[&str] = &[
-    "$JS.API.INFO",
-    "$JS.API.STREAM.>",
-    "$JS.API.CONSUMER.CREATE.>",
-    "$JS.API.CONSUMER.DURABLE.>",
-    "$JS.API.CONSUMER.NAMES.*",
-    "$JS.API.CONSUMER.LIST.*",
-    "$JS.API.CONSUMER.INFO.>",
-    "$JS.API.CONSUMER.DELETE.>",
-    "$JS.API.CONSUMER.PAUSE.>",
-    "$JS.API.CONSUMER.UNPIN.>",
-    "$JS.API.CONSUMER.RESET.>",
-    "$JS.API.CONSUMER.LEADER.>",
-];
+/// What the service listens on. As on nats-server, requests that nobody knows stay unanswered.
+pub(super) const FILTERS: &[&str] = &["$JS.API.>"];
 
 /// The service as the router sees it. It only queues: whoever publishes a request may hold locks that an answer needs.
 pub(super) struct ApiService {
@@ -43,7 +30,15 @@ struct Asked {
 }
 
 impl Service for ApiService {
+    /// Streams have doors of their own for pulls and direct gets; without one nobody responds.
+    fn takes(&self, subject: &[u8]) -> bool {
+        !subject.starts_with(b"$JS.API.CONSUMER.MSG.NEXT.") && !subject.starts_with(b"$JS.API.DIRECT.GET.")
+    }
+
     fn call(&self, request: Inbound) {
+        if Endpoint::parse(request.message.subject()).is_none() {
+            return;
+        }
         let refused = !self.context.api.begin();
         // Above even this bound a requester hears nothing, as with nats-server.
         if self.requests.try_send(Asked { request, refused }).is_err() && !refused {

@@ -10,6 +10,7 @@ use super::log::MemoryLog;
 use crate::api::PubAckWriter;
 use crate::storage::Store;
 use crate::stream::StreamConfig;
+use crate::stream::config::Storage;
 use crate::types::{StreamId, Timestamp};
 
 /// Where a stream keeps what it has.
@@ -50,7 +51,7 @@ impl Shared {
             doors: Doors::new(context.account.clone(), inbox.clone()),
             inbox,
             acker: SharedCourier::new(&context.broker),
-            pub_acks: PubAckWriter::new(&config.name),
+            pub_acks: PubAckWriter::new(&config.name, &context.options.domain),
             gauges: Gauges::default(),
             config: RwLock::new(config),
             context,
@@ -66,15 +67,26 @@ impl Shared {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    pub(super) fn is_in_memory(&self) -> bool {
-        matches!(self.home, Home::Memory(_))
+    pub(super) fn storage(&self) -> Storage {
+        match self.home {
+            Home::Memory(_) => Storage::Memory,
+            Home::Disk { .. } => Storage::File,
+        }
+    }
+
+    /// Tells what the stream holds now.
+    pub(super) fn gauge(&self, messages: u64, bytes: u64, consumers: usize) {
+        let gauges = &self.gauges;
+        gauges.messages.store(messages, Ordering::Relaxed);
+        gauges.consumers.store(consumers as u64, Ordering::Relaxed);
+        let before = gauges.bytes.swap(bytes, Ordering::Relaxed);
+        // Wraps around zero and back when the stream has shrunk.
+        self.context.usage.of(self.storage()).fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
     }
 }
 
-impl Gauges {
-    pub(super) fn set(&self, messages: u64, bytes: u64, consumers: usize) {
-        self.messages.store(messages, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
-        self.consumers.store(consumers as u64, Ordering::Relaxed);
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.gauge(0, 0, 0);
     }
 }
