@@ -12,10 +12,16 @@ use crate::server::{Server, StartError};
 
 /// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
 pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
-    if flags.config.is_some() || flags.test_config || flags.signal.is_some() {
-        return failed("configuration files and --signal are not served yet");
+    if flags.signal.is_some() {
+        return failed("--signal is not served yet");
     }
-    let config = flags.over(base);
+    let config = match configured(flags, base) {
+        Ok(config) => config,
+        Err(text) => return failed(&text),
+    };
+    if flags.test_config {
+        return tested(flags, &config);
+    }
     let log = match log::start(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -37,6 +43,32 @@ pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
             failed(&error.to_string())
         }
     }
+}
+
+/// The configuration: defaults, over them the file, over it the flags.
+fn configured(flags: &ServeFlags, base: Config) -> Result<Config, String> {
+    let base = match &flags.config {
+        Some(path) => base.over_file(path).map_err(|errors| errors.to_string())?,
+        None if flags.test_config => {
+            return Err("must specify [-c, --config] option to check configuration file syntax".to_owned());
+        }
+        None => base,
+    };
+    Ok(flags.over(base))
+}
+
+/// `-t`: the file is readable; is what it says runnable?
+fn tested(flags: &ServeFlags, config: &Config) -> ExitCode {
+    if let Err(error) = config.check() {
+        return failed(&error.to_string());
+    }
+    let path = flags.config.as_deref().unwrap_or("".as_ref()).display();
+    let mut stderr = std::io::stderr().lock();
+    for warning in &config.warnings {
+        let _ = writeln!(stderr, "{warning}");
+    }
+    let _ = writeln!(stderr, "{}: configuration file {path} is valid", super::program_name());
+    ExitCode::SUCCESS
 }
 
 fn failed(text: &str) -> ExitCode {

@@ -28,6 +28,31 @@ pub struct Limits {
     pub write_deadline: Duration,
     /// How long a stopping server waits for its clients to take what is already theirs.
     pub drain_deadline: Duration,
+    /// `lame_duck_duration`: how long a server in lame duck mode takes to send its clients away.
+    pub lame_duck_duration: Duration,
+    /// `lame_duck_grace_period`: how long it waits before it begins.
+    pub lame_duck_grace: Duration,
+    /// `max_closed_clients`: connections that ended which monitoring remembers.
+    pub closed_clients_max: usize,
+}
+
+/// What any stream, consumer or request may ask for: `limits` and `strict` of the `jetstream` block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JetStreamLimits {
+    /// `strict`: unknown fields in API requests are refused.
+    pub strict: bool,
+    /// `limits.max_ack_pending` of any consumer. `None`: no bound.
+    pub ack_pending_max: Option<usize>,
+    /// `limits.max_request_batch` of any pull. `None`: no bound.
+    pub request_batch_max: Option<usize>,
+    /// `limits.duplicate_window` of any stream. `None`: no bound.
+    pub duplicate_window_max: Option<Duration>,
+}
+
+impl Default for JetStreamLimits {
+    fn default() -> JetStreamLimits {
+        JetStreamLimits { strict: true, ack_pending_max: None, request_batch_max: None, duplicate_window_max: None }
+    }
 }
 
 impl Default for Limits {
@@ -43,6 +68,9 @@ impl Default for Limits {
             auth_timeout: Duration::from_secs(2),
             write_deadline: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(2),
+            lame_duck_duration: Duration::from_secs(2 * 60),
+            lame_duck_grace: Duration::from_secs(10),
+            closed_clients_max: 10_000,
         }
     }
 }

@@ -2,14 +2,16 @@
 //! is called by that name. Owns defaults and their limits; must not know sockets or flags (`cli` turns flags into it).
 
 mod access;
+pub mod file;
 mod limits;
 mod log;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use access::{SingleUser, TlsFlags};
-pub use limits::Limits;
+pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogLevel};
 
 /// Everything a broker needs to start. `Config::default()` is what `natterjack` without flags runs with.
@@ -32,9 +34,13 @@ pub struct Config {
     pub client_advertise: Option<String>,
     /// The name in INFO and in monitoring. `None`: the server's id, as nats-server does.
     pub server_name: Option<String>,
+    /// `server_tags`, in lower case.
+    pub server_tags: Vec<String>,
+    pub server_metadata: BTreeMap<String, String>,
     /// Streams and consumers on. Without it nothing is stored and `store_dir` is not touched.
     pub jetstream: bool,
     pub jetstream_options: JetStreamOptions,
+    pub jetstream_limits: JetStreamLimits,
     /// The task coordinator on. It needs `jetstream`.
     pub coordinator: bool,
     /// The folder that holds the store file; created when missing.
@@ -97,8 +103,11 @@ impl Config {
             monitor_tls: None,
             client_advertise: None,
             server_name: None,
+            server_tags: Vec::new(),
+            server_metadata: BTreeMap::new(),
             jetstream: true,
             jetstream_options: JetStreamOptions::default(),
+            jetstream_limits: JetStreamLimits::default(),
             coordinator: true,
             store_dir: folder.into(),
             store_cache_bytes_max: 64 << 20,
