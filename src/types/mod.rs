@@ -7,9 +7,11 @@ pub mod id;
 pub mod message;
 pub mod subject;
 pub mod time;
+pub mod transform;
 
 pub use api_error::ApiError;
 pub use header::Headers;
 pub use id::StreamId;
 pub use message::{Message, StoredMessage};
 pub use time::Timestamp;
+pub use transform::Transform;
