@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::republish::Republished;
 use crate::types::StoredMessage;
 
 /// A subject as the index holds it, shared.
@@ -20,6 +21,8 @@ pub struct Changes {
     pub state_dirty: bool,
     /// Atomic batches that were given up, for the advisory.
     pub abandoned_batches: Vec<AbandonedBatch>,
+    /// Which of `puts` are to be published again once they are durable, ascending.
+    pub republished: Vec<Republished>,
 }
 
 impl Changes {
@@ -36,6 +39,7 @@ impl Changes {
         self.removes.clear();
         self.state_dirty = false;
         self.abandoned_batches.clear();
+        self.republished.clear();
     }
 }
 

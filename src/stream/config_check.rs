@@ -15,11 +15,11 @@ const DESCRIPTION_MAX: usize = 4 * 1024;
 const METADATA_MAX: usize = 128 * 1024;
 const REPLICAS_MAX: i64 = 5;
 
-fn invalid(why: impl std::fmt::Display) -> ApiError {
+pub(super) fn invalid(why: impl std::fmt::Display) -> ApiError {
     ApiError::STREAM_INVALID_CONFIG_F.with(why)
 }
 
-fn refuse_if(bad: bool, why: &str) -> Result<(), ApiError> {
+pub(super) fn refuse_if(bad: bool, why: &str) -> Result<(), ApiError> {
     if bad { Err(invalid(why)) } else { Ok(()) }
 }
 
@@ -103,9 +103,12 @@ impl StreamConfig {
             refuse_if(config.num_replicas > 1, "async persist mode is not supported on replicated streams")?;
             refuse_if(config.allow_atomic, "async persist mode is not supported with atomic batch publish")?;
         }
-        config.check_mirror_conflicts()?;
+        config.check_mirror()?;
+        config.check_sources()?;
         config.refuse_unserved()?;
         config.set_subjects()?;
+        config.check_subject_transform()?;
+        config.set_republish(pedantic)?;
         config.placement = config.placement.take().filter(|placement| *placement != Placement::default());
         if config.placement.as_ref().is_some_and(|placement| !placement.preferred.is_empty()) {
             return Err(invalid("preferred server not permitted in placement"));
@@ -218,32 +221,10 @@ impl StreamConfig {
         Ok(())
     }
 
-    fn check_mirror_conflicts(&self) -> Result<(), ApiError> {
-        if self.mirror.is_none() {
-            return Ok(());
-        }
-        for (conflict, error) in [
-            (self.first_seq > 0, ApiError::MIRROR_WITH_FIRST_SEQ),
-            (!self.subjects.is_empty(), ApiError::MIRROR_WITH_SUBJECTS),
-            (!self.sources.is_empty(), ApiError::MIRROR_WITH_SOURCES),
-            (self.allow_msg_counter, ApiError::MIRROR_WITH_COUNTERS),
-            (self.allow_atomic, ApiError::MIRROR_WITH_ATOMIC_PUBLISH),
-            (self.allow_batched, ApiError::MIRROR_WITH_BATCH_PUBLISH),
-            (self.allow_msg_schedules, ApiError::MIRROR_WITH_MSG_SCHEDULES),
-        ] {
-            if conflict {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     fn refuse_unserved(&self) -> Result<(), ApiError> {
         for (asked, what) in [
             (self.mirror.is_some(), "mirrors"),
             (!self.sources.is_empty(), "sources"),
-            (self.subject_transform.is_some(), "subject transforms"),
-            (self.republish.is_some(), "republish"),
             (!self.subject_delete_marker_ttl.is_zero(), "subject delete markers"),
             (self.allow_msg_counter, "message counters"),
             (self.allow_msg_schedules, "message schedules"),
@@ -257,7 +238,7 @@ impl StreamConfig {
     }
 
     fn set_subjects(&mut self) -> Result<(), ApiError> {
-        if self.subjects.is_empty() {
+        if self.subjects.is_empty() && self.mirror.is_none() && self.sources.is_empty() {
             self.subjects.push(self.name.clone());
         }
         for (at, filter) in self.subjects.iter().enumerate() {

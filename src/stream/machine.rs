@@ -11,6 +11,7 @@ use super::config::{Retention, Storage};
 use super::dedup::Dedup;
 use super::headers::PublishHeaders;
 use super::lifetimes::Lifetimes;
+use super::republish::SubjectChanges;
 use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState, ttl};
 use crate::types::{Message, StoredMessage, StreamId, Timestamp};
 
@@ -32,6 +33,7 @@ pub struct Stream {
     pub(super) batches: Batches,
     /// Messages that said how long they live.
     pub(super) lifetimes: Lifetimes,
+    pub(super) subjects: SubjectChanges,
     /// Every living message below this has a lifetime of its own, so `max_age` looks from here on.
     ageing_from: u64,
     /// No message expires before this.
@@ -53,6 +55,7 @@ impl Stream {
             last_msg_id: Vec::new(),
             batches: Batches::default(),
             lifetimes: Lifetimes::default(),
+            subjects: SubjectChanges::new(&config, created),
             ageing_from: 0,
             expiry_not_before: Timestamp::ZERO,
             config,
@@ -124,6 +127,7 @@ impl Stream {
 
     /// A new configuration that has passed its update check; stricter limits apply at once.
     pub fn handle_update(&mut self, config: Arc<StreamConfig>, now: Timestamp, changes: &mut Changes) {
+        self.subjects = SubjectChanges::new(&config, now);
         self.config = config;
         self.dedup.set_window(self.config.duplicate_window.duration(), now);
         self.enforce_all_limits(changes);

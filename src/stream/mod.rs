@@ -19,8 +19,11 @@ mod limits;
 pub mod machine;
 #[cfg(test)]
 mod model_tests;
+mod origin_check;
 mod publish;
 mod purge;
+mod republish;
+pub mod source_name;
 pub mod state;
 pub mod ttl;
 
@@ -29,6 +32,7 @@ pub use config::StreamConfig;
 pub use filter::Filter;
 pub use index::Index;
 pub use machine::Stream;
+pub use republish::Republished;
 pub use state::StreamState;
 
 pub use crate::types::StreamId;

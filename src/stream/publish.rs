@@ -4,7 +4,7 @@
 use super::config::Retention;
 use super::headers::PublishHeaders;
 use super::machine::Stream;
-use super::{Changes, Published, RemovalReason, ttl};
+use super::{Changes, Published, RemovalReason, Republished, ttl};
 use crate::types::{ApiError, Message, StoredMessage, Timestamp};
 
 /// nats-server writes a header block's length in 16 bits; its clients expect the same bound here.
@@ -31,6 +31,8 @@ impl Stream {
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<Published, ApiError> {
+        let renamed = self.subjects.take(message);
+        let message = renamed.as_ref().unwrap_or(message);
         if message.headers().is_empty() {
             if self.config.sealed {
                 return Err(ApiError::STREAM_SEALED);
@@ -167,6 +169,10 @@ impl Stream {
         changes: &mut Changes,
     ) -> u64 {
         let seq = self.index.last_seq() + 1;
+        if let Some(to) = self.subjects.republish(message.subject()) {
+            let last_seq = self.index.last_for(message.subject()).unwrap_or(0);
+            changes.republished.push(Republished { seq, to, last_seq });
+        }
         // The log's times never run backwards, even if the clock does.
         let time = now.max(self.index.last_time());
         let appended = self.index.append(seq, message.subject(), accounted_bytes, time);

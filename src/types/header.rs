@@ -112,6 +112,47 @@ impl HeaderBuilder {
     }
 }
 
+/// A header block (empty for none) with more lines at its end.
+pub fn extended(block: &[u8], add_lines: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(block.len() + 200);
+    match block.strip_suffix(b"\r\n") {
+        Some(lines) => out.extend_from_slice(lines),
+        None => out.extend_from_slice(b"NATS/1.0\r\n"),
+    }
+    add_lines(&mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Adds one line. `value` holds no CR or LF.
+pub fn push_line(out: &mut Vec<u8>, name: &str, value: impl std::fmt::Display) {
+    use std::io::Write as _;
+    write!(out, "{name}: {value}\r\n").expect("writing to a Vec cannot fail");
+}
+
+/// A header block without the lines whose names `is_unwanted` says so of, empty when none is left; `None` when there is
+/// nothing to leave out.
+pub fn without(block: &[u8], is_unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    if !Headers::new(block).iter().any(|(name, _)| is_unwanted(name)) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(block.len());
+    let mut rest = block;
+    while !rest.is_empty() {
+        let end = memchr::memmem::find(rest, b"\r\n").map_or(rest.len(), |at| at + 2);
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if out.is_empty() || !is_unwanted(name) {
+            out.extend_from_slice(line);
+        }
+    }
+    if out.len() <= b"NATS/1.0\r\n\r\n".len() {
+        out.clear();
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +167,18 @@ mod tests {
         assert_eq!(headers.get_str("B"), Some("x  C: y"));
         assert_eq!(headers.get("C"), None);
         assert_eq!(headers.iter().count(), 2);
+    }
+
+    #[test]
+    fn blocks_grow_and_shrink() {
+        let block = b"NATS/1.0\r\nA: b\r\nNats-X: 1\r\nC: d\r\n\r\n";
+        let grown = extended(block, |out| push_line(out, "E", 5));
+        assert_eq!(grown, b"NATS/1.0\r\nA: b\r\nNats-X: 1\r\nC: d\r\nE: 5\r\n\r\n");
+        assert_eq!(extended(b"", |out| push_line(out, "E", 5)), b"NATS/1.0\r\nE: 5\r\n\r\n");
+        let nats = |name: &[u8]| name.starts_with(b"Nats-");
+        assert_eq!(without(block, nats).unwrap(), b"NATS/1.0\r\nA: b\r\nC: d\r\n\r\n");
+        assert_eq!(without(block, |name| name == b"a"), None);
+        assert_eq!(without(b"NATS/1.0\r\nNats-X: 1\r\n\r\n", nats).unwrap(), b"");
+        assert_eq!(without(b"", nats), None);
     }
 }

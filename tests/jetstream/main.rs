@@ -6,5 +6,6 @@ mod consumers;
 mod key_value;
 mod restart;
 mod streams;
+mod subjects;
 mod support;
 mod work_queue;

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::broker::Inbound;
 use crate::consumer::{ConsumerChanges, Delivery};
 use crate::storage::{AckBlock, Batch, CommitError, ConsumerStateRow, Op, Redelivery, StreamFloor};
-use crate::stream::{Changes, Removal, Stream};
+use crate::stream::{Changes, Removal, Republished, Stream};
 use crate::types::{ApiError, StoredMessage, StreamId, Timestamp};
 
 /// Someone who published and wants to know what became of it.
@@ -89,6 +89,8 @@ pub(super) struct Outstanding {
     pub(super) last_seq: u64,
     /// What consumers are to be told of.
     pub(super) puts: Vec<StoredMessage>,
+    /// Those of `puts` that are published again.
+    pub(super) republished: Vec<Republished>,
     pub(super) releases: Vec<Release>,
     pub(super) weight: usize,
 }

@@ -42,6 +42,10 @@ impl Registry {
         self.streams.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    fn config_of(&self, name: &str) -> Option<Arc<StreamConfig>> {
+        self.find(name).map(|shared| shared.config())
+    }
+
     /// Streams one of whose subjects overlaps `filter` (all for an empty one), by name.
     pub(super) fn list(&self, filter: &str) -> Vec<Arc<Shared>> {
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
@@ -180,7 +184,7 @@ impl Registry {
         }
         let level = required_level(&config);
         api::metadata::set_static(&mut config.metadata, level);
-        let config = config.check_create(pedantic)?;
+        let config = config.check_create(pedantic)?.check_origins(&|name| self.config_of(name), pedantic)?;
         if let Some(existing) = self.find(name) {
             if *existing.config() != config {
                 return Err(ApiError::STREAM_NAME_EXIST);
@@ -228,6 +232,7 @@ impl Registry {
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         let old = shared.config();
         let config = config.check_update(&old, pedantic)?;
+        let config = config.check_origins(&|name| self.config_of(name), pedantic)?;
         // A stream that asks for no more than it has asks for nothing.
         self.check_reservation(&config, (config.max_bytes.max(0) - old.max_bytes.max(0)).max(0))?;
         self.check_overlap(&config)?;

@@ -22,7 +22,7 @@ use crate::api::StreamInfo;
 use crate::broker::Courier;
 use crate::consumer::{Closing, ConsumerInfo};
 use crate::storage::{Batch, CommitError, ReadError};
-use crate::stream::{Removal, StreamConfig};
+use crate::stream::{Removal, Republished, StreamConfig};
 use crate::types::{ApiError, Message, StoredMessage, Timestamp};
 
 /// Acks nobody waits for are written at the latest after this; a crash before it means redeliveries, no loss.
@@ -261,11 +261,14 @@ impl StreamTask {
                 }
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                let puts = if self.consumers.is_empty() { Vec::new() } else { std::mem::take(&mut turn.changes.puts) };
+                let republished = std::mem::take(&mut turn.changes.republished);
+                let unwanted = self.consumers.is_empty() && republished.is_empty();
+                let puts = if unwanted { Vec::new() } else { std::mem::take(&mut turn.changes.puts) };
                 self.outstanding.push_back(Outstanding {
                     ticket,
                     last_seq: self.contents.stream.index().last_seq(),
                     puts,
+                    republished,
                     releases: turn.releases,
                     weight: turn.weight,
                 });
@@ -306,6 +309,7 @@ impl StreamTask {
                 }
                 self.shared.acknowledge(&turn.waiters, &Ok(()));
                 self.shared.inbox.release(turn.weight);
+                self.republish(&turn.changes.puts, &turn.changes.republished);
                 self.make_visible(self.contents.stream.index().last_seq(), turn.changes.puts, now);
                 self.release(turn.releases, Ok(()), now);
             }
@@ -335,6 +339,7 @@ impl StreamTask {
         match result {
             Ok(()) => {
                 if self.failed.is_none() {
+                    self.republish(&batch.puts, &batch.republished);
                     self.make_visible(batch.last_seq, batch.puts, now);
                 }
                 self.release(batch.releases, Ok(()), now);
@@ -356,6 +361,22 @@ impl StreamTask {
         self.shared.acknowledge(&turn.waiters, &Err(error.clone()));
         self.shared.inbox.release(turn.weight);
         self.release(turn.releases, Err(commit::api_error(error)), Timestamp::now());
+    }
+
+    /// Publishes stored messages again, now that they are durable.
+    fn republish(&mut self, puts: &[StoredMessage], republished: &[Republished]) {
+        if republished.is_empty() {
+            return;
+        }
+        let config = self.contents.stream.config();
+        let headers_only = config.republish.as_ref().is_some_and(|republish| republish.headers_only);
+        let mut puts = puts.iter();
+        for again in republished {
+            let stored = puts.find(|put| put.seq == again.seq).expect("what is published again has been stored");
+            let headers = again.headers(&self.shared.name, stored, headers_only);
+            let payload = if headers_only { &[] } else { stored.message.payload() };
+            self.courier.publish(&again.to, b"", &headers, payload);
+        }
     }
 
     fn make_visible(&mut self, last_seq: u64, puts: Vec<StoredMessage>, _now: Timestamp) {
