@@ -29,12 +29,6 @@ pub enum Advisory<'a> {
         consumer: &'a str,
         action: Action,
     },
-    Pause {
-        stream: &'a str,
-        consumer: &'a str,
-        paused: bool,
-        pause_until: Timestamp,
-    },
     BatchAbandoned {
         account: &'a str,
         stream: &'a str,
@@ -144,7 +138,6 @@ impl Advisory<'_> {
         match self {
             Advisory::Stream { stream, action } => event(&format!("STREAM.{}", past(action)), stream),
             Advisory::Consumer { stream, consumer, action } => consumer_event(past(action), stream, consumer),
-            Advisory::Pause { stream, consumer, .. } => consumer_event("PAUSE", stream, consumer),
             Advisory::BatchAbandoned { stream, .. } => event("STREAM.BATCH_ABANDONED", stream),
             Advisory::SnapshotCreate { stream, .. } => event("STREAM.SNAPSHOT_CREATE", stream),
             Advisory::SnapshotComplete { stream, .. } => event("STREAM.SNAPSHOT_COMPLETE", stream),
@@ -160,7 +153,6 @@ impl Advisory<'_> {
         match self {
             Advisory::Stream { .. } => "io.nats.jetstream.advisory.v1.stream_action",
             Advisory::Consumer { .. } => "io.nats.jetstream.advisory.v1.consumer_action",
-            Advisory::Pause { .. } => "io.nats.jetstream.advisory.v1.consumer_pause",
             Advisory::BatchAbandoned { .. } => "io.nats.jetstream.advisory.v1.stream_batch_abandoned",
             Advisory::SnapshotCreate { .. } => "io.nats.jetstream.advisory.v1.snapshot_create",
             Advisory::SnapshotComplete { .. } => "io.nats.jetstream.advisory.v1.snapshot_complete",

@@ -22,9 +22,10 @@ pub use json::{Strictness, decode, is_empty, is_object_or_array};
 pub use page::{LIST_LIMIT, NAMES_LIMIT, Page, SUBJECT_DETAILS_LIMIT};
 pub use pub_ack::PubAckWriter;
 pub use request::{
-    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, StreamFilter, StreamInfoQuery, stream_config,
+    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, Reset, StreamFilter, StreamInfoQuery, Unpin,
+    stream_config,
 };
 pub use response::{
-    AccountInfo, ApiStats, Cluster, ConsumerList, Found, Kind, Limits, Names, PagedStreamInfo, Paused, StoredMsg,
-    StreamInfo, StreamList, Success, Tier, error_response, response,
+    AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Limits, Names, PagedStreamInfo, Paused,
+    StoredMsg, StreamInfo, StreamList, Success, Tier, error_response, response,
 };

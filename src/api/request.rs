@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::json::{Strictness, decode};
 use crate::consumer::ConsumerConfig;
+use crate::consumer::config_check::is_valid_group_name;
 use crate::stream::StreamConfig;
 use crate::types::{ApiError, Timestamp};
 
@@ -143,6 +144,41 @@ impl<'de> Deserialize<'de> for CreateAction {
 pub struct Pause {
     /// In the past, or absent: go on.
     pub pause_until: Timestamp,
+}
+
+/// CONSUMER.RESET.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Reset {
+    /// The stream sequence to go on at; 0 for the ack floor.
+    pub seq: u64,
+}
+
+/// CONSUMER.UNPIN.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Unpin {
+    pub group: String,
+}
+
+impl Unpin {
+    /// Reads and checks a body, which nats-server does before it looks for the stream.
+    ///
+    /// # Errors
+    /// No JSON, or no valid group.
+    pub fn read(body: &[u8]) -> Result<Unpin, ApiError> {
+        if body.trim_ascii().is_empty() {
+            return Err(ApiError::INVALID_JSON.with("unexpected end of JSON input"));
+        }
+        let request: Unpin = decode(body, Strictness::Lenient)?;
+        if request.group.is_empty() {
+            return Err(ApiError::INVALID_JSON.with("consumer group not specified"));
+        }
+        if !is_valid_group_name(&request.group) {
+            return Err(ApiError::CONSUMER_INVALID_GROUP_NAME);
+        }
+        Ok(request)
+    }
 }
 
 #[cfg(test)]

@@ -89,24 +89,19 @@ pub fn response<T: Serialize>(kind: Kind, body: T) -> Vec<u8> {
 
 /// A response that refuses, with the empty fields nats-server leaves in it.
 pub fn error_response(kind: Kind, error: &ApiError) -> Vec<u8> {
-    let page = || json!({"total": 0, "offset": 0, "limit": 0});
-    let list = |name: &str, empty: serde_json::Value| {
-        let mut body = page();
-        body[name] = empty;
-        body
-    };
-    let body = match kind {
-        Kind::StreamInfo => page(),
-        Kind::StreamNames => list("streams", serde_json::Value::Null),
-        Kind::StreamList => list("streams", json!([])),
-        Kind::ConsumerNames | Kind::ConsumerList => list("consumers", json!([])),
-        Kind::StreamPurge => json!({"purged": 0}),
-        Kind::ConsumerPause => json!({"paused": false, "pause_until": Timestamp::ZERO}),
-        Kind::ConsumerReset => json!({"reset_seq": 0}),
-        Kind::StreamRestore => json!({"deliver_subject": ""}),
-        _ => json!({}),
-    };
-    encode(kind, Some(error), body)
+    let page = Page::default();
+    match kind {
+        Kind::StreamInfo => encode(kind, Some(error), page),
+        Kind::StreamNames => encode(kind, Some(error), Names::streams(page, Vec::new())),
+        Kind::StreamList => encode(kind, Some(error), StreamList { page, streams: Vec::new() }),
+        Kind::ConsumerNames => encode(kind, Some(error), Names::consumers(page, Vec::new())),
+        Kind::ConsumerList => encode(kind, Some(error), ConsumerList { page, consumers: Vec::new() }),
+        Kind::StreamPurge => encode(kind, Some(error), json!({"purged": 0})),
+        Kind::ConsumerPause => encode(kind, Some(error), Paused::default()),
+        Kind::ConsumerReset => encode(kind, Some(error), json!({"reset_seq": 0})),
+        Kind::StreamRestore => encode(kind, Some(error), json!({"deliver_subject": ""})),
+        _ => encode(kind, Some(error), json!({})),
+    }
 }
 
 /// `"success":true`, with the count for a purge.
@@ -195,13 +190,22 @@ pub struct ConsumerList {
 }
 
 /// What a CONSUMER.PAUSE led to.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Paused {
     pub paused: bool,
     pub pause_until: Timestamp,
     /// Nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub pause_remaining: u64,
+}
+
+/// What a CONSUMER.RESET led to.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConsumerReset {
+    #[serde(flatten)]
+    pub info: ConsumerInfo,
+    /// The stream sequence it goes on at.
+    pub reset_seq: u64,
 }
 
 /// A stored message in a MSG.GET response.

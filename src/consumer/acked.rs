@@ -119,6 +119,13 @@ impl Acked {
         }
     }
 
+    /// Forgets all marks.
+    pub(super) fn clear(&mut self) {
+        let written = self.blocks.drain(..).filter(|block| block.written).map(|block| block.number);
+        self.gone.extend(written);
+        self.touched.clear();
+    }
+
     /// Block rows to write and to remove since the last call.
     pub(super) fn take_changes(&mut self) -> (Vec<AckBlock>, Vec<u64>) {
         let mut put = Vec::new();

@@ -16,6 +16,8 @@ pub enum Advisory {
     Terminated { consumer_seq: u64, stream_seq: u64, deliveries: u64, reason: String },
     /// A sampled ack, `ack_nanos` after its delivery.
     Acked { consumer_seq: u64, stream_seq: u64, ack_nanos: i64, deliveries: u64 },
+    /// A pause began (`paused`) or came to its end.
+    Pause { paused: bool, until: Timestamp },
     /// A pull request became the pinned one of its priority group.
     Pinned { group: String, pin_id: String },
     /// The pin was lost.
@@ -28,6 +30,8 @@ struct Body<'a> {
     kind: &'static str,
     id: &'a str,
     timestamp: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
     stream: &'a str,
     consumer: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +42,10 @@ struct Body<'a> {
     ack_time: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliveries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +64,7 @@ impl Advisory {
             Advisory::Nak { .. } => "ADVISORY.CONSUMER.MSG_NAKED",
             Advisory::Terminated { .. } => "ADVISORY.CONSUMER.MSG_TERMINATED",
             Advisory::Acked { .. } => "METRIC.CONSUMER.ACK",
+            Advisory::Pause { .. } => "ADVISORY.CONSUMER.PAUSE",
             Advisory::Pinned { .. } => "ADVISORY.CONSUMER.PINNED",
             Advisory::Unpinned { .. } => "ADVISORY.CONSUMER.UNPINNED",
         };
@@ -63,17 +72,20 @@ impl Advisory {
     }
 
     /// The JSON body. `id` is unique to this event; `domain` is empty for none.
-    pub fn body(&self, stream: &str, consumer: &str, domain: &str, id: &str, now: Timestamp) -> Vec<u8> {
+    pub fn body(&self, account: &str, stream: &str, consumer: &str, domain: &str, id: &str, now: Timestamp) -> Vec<u8> {
         let empty = Body {
             kind: "",
             id,
             timestamp: now,
+            account: None,
             stream,
             consumer,
             consumer_seq: None,
             stream_seq: None,
             ack_time: None,
             deliveries: None,
+            paused: None,
+            pause_until: None,
             group: None,
             pinned_id: None,
             reason: None,
@@ -109,14 +121,22 @@ impl Advisory {
                 deliveries: Some(*deliveries),
                 ..empty
             },
+            Advisory::Pause { paused, until } => Body {
+                kind: "io.nats.jetstream.advisory.v1.consumer_pause",
+                paused: Some(*paused),
+                pause_until: Some(*until),
+                ..empty
+            },
             Advisory::Pinned { group, pin_id } => Body {
                 kind: "io.nats.jetstream.advisory.v1.consumer_group_pinned",
+                account: Some(account),
                 group: Some(group),
                 pinned_id: Some(pin_id),
                 ..empty
             },
             Advisory::Unpinned { group, reason } => Body {
                 kind: "io.nats.jetstream.advisory.v1.consumer_group_unpinned",
+                account: Some(account),
                 group: Some(group),
                 reason: Some(reason),
                 ..empty
@@ -134,7 +154,7 @@ mod tests {
     fn bodies_are_nats_servers() {
         let check = |advisory: Advisory, subject: &str, body: &str| {
             assert_eq!(advisory.subject("S", "C"), subject);
-            let found = advisory.body("S", "C", "", "ID", Timestamp(1_700_000_000_000_000_000));
+            let found = advisory.body("$G", "S", "C", "", "ID", Timestamp(1_700_000_000_000_000_000));
             assert_eq!(String::from_utf8(found).unwrap(), body);
         };
         check(
@@ -151,6 +171,16 @@ mod tests {
             Advisory::Acked { consumer_seq: 1, stream_seq: 4, ack_nanos: 9, deliveries: 1 },
             "$JS.EVENT.METRIC.CONSUMER.ACK.S.C",
             r#"{"type":"io.nats.jetstream.metric.v1.consumer_ack","id":"ID","timestamp":"2023-11-14T22:13:20Z","stream":"S","consumer":"C","consumer_seq":1,"stream_seq":4,"ack_time":9,"deliveries":1}"#,
+        );
+        check(
+            Advisory::Pause { paused: false, until: Timestamp::ZERO },
+            "$JS.EVENT.ADVISORY.CONSUMER.PAUSE.S.C",
+            r#"{"type":"io.nats.jetstream.advisory.v1.consumer_pause","id":"ID","timestamp":"2023-11-14T22:13:20Z","stream":"S","consumer":"C","paused":false,"pause_until":"0001-01-01T00:00:00Z"}"#,
+        );
+        check(
+            Advisory::Unpinned { group: "g".into(), reason: "admin" },
+            "$JS.EVENT.ADVISORY.CONSUMER.UNPINNED.S.C",
+            r#"{"type":"io.nats.jetstream.advisory.v1.consumer_group_unpinned","id":"ID","timestamp":"2023-11-14T22:13:20Z","account":"$G","stream":"S","consumer":"C","group":"g","reason":"admin"}"#,
         );
     }
 }

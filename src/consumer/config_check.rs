@@ -91,7 +91,14 @@ impl ConsumerConfig {
 
     /// Gives an ephemeral consumer its inactive threshold, as nats-server does once the consumer exists.
     pub fn set_inactive_default(&mut self) {
-        if !self.is_durable() && self.inactive_threshold.0 <= 0 {
+        if !self.is_durable() {
+            self.give_inactive_default();
+        }
+    }
+
+    /// The same for a consumer that came into being as an ephemeral one, whatever it is called now.
+    pub fn give_inactive_default(&mut self) {
+        if self.inactive_threshold.0 <= 0 {
             self.inactive_threshold = INACTIVE_THRESHOLD_DEFAULT;
         }
     }
@@ -339,8 +346,7 @@ impl ConsumerConfig {
                 if group.is_empty() {
                     return Err(ApiError::CONSUMER_EMPTY_GROUP_NAME);
                 }
-                let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/_=-".contains(&byte);
-                if group.len() > 16 || !group.bytes().all(valid) {
+                if !is_valid_group_name(group) {
                     return Err(ApiError::CONSUMER_INVALID_GROUP_NAME);
                 }
             }
@@ -434,6 +440,12 @@ impl ConsumerConfig {
 /// Whether `name` may name a stream or consumer (nats-server `isValidAssetName`).
 pub fn is_valid_asset_name(name: &str) -> bool {
     !name.is_empty() && !name.contains([' ', '\t', '\r', '\n', '\x0c', '.', '*', '>', '\\', '/'])
+}
+
+/// Whether `name` may name a priority group (nats-server `validGroupName`).
+pub fn is_valid_group_name(name: &str) -> bool {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/_=-".contains(&byte);
+    (1..=16).contains(&name.len()) && name.bytes().all(valid)
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ impl Consumer {
     }
 
     fn pass_time(&mut self, view: &View, now: Timestamp) {
+        if let Some(until) = self.setup.config.pause_until.filter(|&until| self.paused_seen < until && until <= now) {
+            self.outbox.push_back(Output::Advisory(Advisory::Pause { paused: false, until }));
+        }
         self.paused_seen = now;
         if self.held_until <= now {
             self.held_until = Timestamp::ZERO;

@@ -10,10 +10,11 @@ use hashbrown::{HashMap, HashSet};
 use super::ack;
 use super::acked::Acked;
 use super::advisory::Advisory;
-use super::config::{AckPolicy, ConsumerConfig, ReplayPolicy};
+use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy};
 use super::cursor::Cursor;
 use super::output::{Closing, Delivery, MessageSize, Output};
 use super::pending::{Entry, Pending};
+use super::persist::replayed_subjects_until;
 use super::push::{Push, RateLimit};
 use super::waiting::{Interest, Pinning, WaitQueue, after};
 use crate::stream::{Index, Removal, RemovalReason};
@@ -116,6 +117,9 @@ impl Consumer {
         let start = Position { consumer: 0, stream: cursor.next_seq() - 1 };
         let mut consumer = Consumer::at(setup, cursor, start, start, index, now);
         consumer.state_dirty = true;
+        if let Some(until) = consumer.setup.config.pause_until.filter(|&until| now < until) {
+            consumer.outbox.push_back(Output::Advisory(Advisory::Pause { paused: true, until }));
+        }
         consumer
     }
 
@@ -332,11 +336,64 @@ impl Consumer {
             self.active_at = now;
             self.restart_inactivity(now);
         }
+        if old.pause_until != config.pause_until {
+            let until = config.pause_until.unwrap_or_default();
+            self.paused_seen = now;
+            self.outbox.push_back(Output::Advisory(Advisory::Pause { paused: now < until, until }));
+        }
         self.pinning.ttl = config.pinned_ttl;
         if !old.filters().eq(config.filters()) {
             self.cursor.set_filter(&config, index, visible);
             self.mark_passed(index);
         }
+    }
+
+    /// Starts over at `seq`, or where the ack floor is when that is 0 (nats-server `resetStartingSeqLocked`). What was out
+    /// is forgotten: acks for it are not taken any more. Messages of the index up to `visible` are durable. Returns where
+    /// it starts; in an interest stream the caller then lets go of messages that nobody needs.
+    ///
+    /// # Errors
+    /// Why the deliver policy does not allow it.
+    pub fn handle_reset(&mut self, seq: u64, index: &Index, visible: u64) -> Result<u64, &'static str> {
+        let config = self.setup.config.clone();
+        let lowest = match config.deliver_policy {
+            _ if seq == 0 => 0,
+            DeliverPolicy::All => 0,
+            DeliverPolicy::ByStartSequence if seq < config.opt_start_seq => return Err("below start seq"),
+            DeliverPolicy::ByStartSequence => config.opt_start_seq,
+            DeliverPolicy::ByStartTime => {
+                let start = config.opt_start_time.map_or(0, |time| index.seq_at_time(time));
+                if seq < start {
+                    return Err("below start time");
+                }
+                start
+            }
+            DeliverPolicy::Last | DeliverPolicy::New | DeliverPolicy::LastPerSubject => return Err("not allowed"),
+        };
+        let seq = if seq == 0 { self.floor.stream + 1 } else { seq.max(lowest).max(1) };
+        let out = self.pending.iter().filter(|entry| entry.count > 1).map(|entry| entry.stream_seq);
+        self.touched.extend(out.chain(self.exceeded.keys().copied()));
+        self.pending = Pending::default();
+        self.exceeded.clear();
+        self.acked.clear();
+        self.recovered_until = 0;
+        let skip_until = replayed_subjects_until(&self.setup, index);
+        self.cursor = Cursor::resume(&config, index, visible, seq - 1, std::iter::empty(), skip_until);
+        self.delivered = Position { consumer: 0, stream: seq - 1 };
+        self.floor = self.delivered;
+        (self.last_delivered, self.last_acked) = (None, None);
+        if let Some(replay) = &mut self.replay {
+            replay.last = None;
+        }
+        self.held_until = Timestamp::ZERO;
+        self.state_dirty = true;
+        Ok(seq)
+    }
+
+    /// Takes the pin from whoever has it (CONSUMER.UNPIN). Told of even when nobody has it, as by nats-server.
+    pub fn handle_unpin(&mut self, group: &str) {
+        self.pinning.current = None;
+        self.outbox.push_back(Output::Advisory(Advisory::Unpinned { group: group.to_owned(), reason: "admin" }));
     }
 
     /// Marks as done what the filter matches between floor and cursor and is not out: an earlier filter did not deliver

@@ -125,7 +125,7 @@ fn delivered_since(floor: u64, delivered: u64, skip_until: u64, filter: &mut Fil
 
 /// Up to where a `last_per_subject` consumer delivers only the last message of each subject: the end of the stream when
 /// it was created, which the messages' times tell.
-fn replayed_subjects_until(setup: &Setup, index: &Index) -> u64 {
+pub(super) fn replayed_subjects_until(setup: &Setup, index: &Index) -> u64 {
     match setup.config.deliver_policy {
         DeliverPolicy::LastPerSubject => index.seq_at_time(setup.created).saturating_sub(1),
         _ => 0,

@@ -222,6 +222,9 @@ impl WaitQueue {
             if interest.generation == 0 || waiting.interest_generation != interest.generation {
                 if !(interest.of)(&waiting.reply) {
                     self.pop();
+                    if pinned_here {
+                        pin.current = None;
+                    }
                     continue;
                 }
                 waiting.interest_generation = interest.generation;

@@ -2,6 +2,7 @@
 
 mod account;
 mod consumer_acks;
+mod consumer_calls;
 mod consumers;
 mod key_value;
 mod restart;

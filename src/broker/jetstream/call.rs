@@ -94,6 +94,14 @@ impl StreamTask {
             Endpoint::ConsumerInfo(_, name) => self.consumer_info(name, &body, now),
             Endpoint::ConsumerDelete(_, name) => self.delete_consumer(name, &body, now),
             Endpoint::ConsumerPause(_, name) => self.pause_consumer(name, &body, now),
+            Endpoint::ConsumerUnpin(_, name) => self.unpin_consumer(name, &body),
+            Endpoint::ConsumerReset(_, name) => match self.reset_consumer(name, &body, now) {
+                Some(answered) => answered,
+                None => {
+                    self.context.api.end();
+                    return self.context.nobody_there(&mut self.courier, &request);
+                }
+            },
             _ => Err(ApiError::BAD_REQUEST),
         };
         self.context.api.end();

@@ -8,7 +8,10 @@ use super::call::Answered;
 use super::context::API_LEVEL;
 use super::shared::Home;
 use super::stream_task::StreamTask;
-use crate::api::{self, Action, Advisory, ConsumerForm, CreateAction, CreateConsumer, Kind, Pause, Paused, Strictness};
+use crate::api::{
+    self, Action, ConsumerForm, ConsumerReset, CreateAction, CreateConsumer, Kind, Pause, Paused, Reset, Strictness,
+    Unpin,
+};
 use crate::consumer::config_check::is_valid_asset_name;
 use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, GoDuration, Setup, StreamTerms};
 use crate::storage::Op;
@@ -73,8 +76,6 @@ impl StreamTask {
         }
         let stream_config = self.contents.stream.config().clone();
         let terms = terms(&stream_config);
-        let level = config.required_api_level();
-        api::metadata::set_static(&mut config.metadata, level);
         let existing = match config.wanted_name() {
             "" => None,
             name => self.consumers.find(name.as_bytes()),
@@ -85,6 +86,8 @@ impl StreamTask {
             // A pause is not changed by an update.
             config.pause_until = slot.consumer.config().pause_until;
         }
+        let level = config.required_api_level();
+        api::metadata::set_static(&mut config.metadata, level);
         config.set_defaults(&terms, request.pedantic)?;
         config.check(&terms)?;
         match existing {
@@ -108,11 +111,12 @@ impl StreamTask {
         if config.name.is_empty() && !old.name.is_empty() {
             config.name = old.name.clone();
         }
-        if config.inactive_threshold.is_zero() {
-            config.set_inactive_default();
-        }
+        // Compared as the client sent it: an ephemeral consumer without a threshold is not the same as one with the default.
         if action == CreateAction::Create && config != *old {
             return Err(ApiError::CONSUMER_ALREADY_EXISTS);
+        }
+        if !old.is_durable() {
+            config.give_inactive_default();
         }
         if config != *old {
             if work_queue {
@@ -176,9 +180,6 @@ impl StreamTask {
             self.store_config(&name, &config, now);
         }
         self.consumer_action(&name, Action::Create, now);
-        if config.pause_until.is_some_and(|until| until > now) {
-            self.pause_advisory(&name, config.pause_until, now);
-        }
         Ok(self.describe_consumer(&name, now).expect("the consumer was just added"))
     }
 
@@ -289,20 +290,54 @@ impl StreamTask {
             self.store_config(&name, &config, created);
         }
         self.consumers.touch(place);
-        self.pause_advisory(&name, config.pause_until, now);
         let remaining = until.since(now);
         let paused =
             Paused { paused: !remaining.is_zero(), pause_until: until, pause_remaining: remaining.as_nanos() as u64 };
         Ok(api::response(Kind::ConsumerPause, paused))
     }
+}
 
-    fn pause_advisory(&mut self, consumer: &str, until: Option<Timestamp>, now: Timestamp) {
-        let pause_until = until.unwrap_or_default();
-        let stream = &self.shared.name;
-        let advisory = Advisory::Pause { stream, consumer, paused: pause_until > now, pause_until };
-        self.context.advise(&mut self.courier, &advisory, now);
+impl StreamTask {
+    /// Starts a consumer over; `None` when there is none of this name.
+    pub(super) fn reset_consumer(&mut self, name: &str, body: &[u8], now: Timestamp) -> Option<Answered> {
+        let place = self.consumers.find(name.as_bytes())?;
+        Some(self.reset_at(place, name, body, now))
+    }
+
+    fn reset_at(&mut self, place: usize, name: &str, body: &[u8], now: Timestamp) -> Answered {
+        let request: Reset = match body.is_empty() {
+            true => Reset::default(),
+            false => api::decode(body, Strictness::Lenient)?,
+        };
+        let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        let reset_seq = slot
+            .consumer
+            .handle_reset(request.seq, self.contents.stream.index(), self.visible)
+            .map_err(|reason| ApiError::CONSUMER_INVALID_RESET.with(reason))?;
+        self.consumers.touch(place);
+        self.interest_lost();
+        let info = self.describe_consumer(name, now).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        self.turn.urgent = true;
+        Ok(api::response(Kind::ConsumerReset, ConsumerReset { info, reset_seq }))
+    }
+
+    /// Lets another request of a priority group be pinned.
+    pub(super) fn unpin_consumer(&mut self, name: &str, body: &[u8]) -> Answered {
+        let request = Unpin::read(body)?;
+        let place = self.consumers.find(name.as_bytes()).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        if !slot.consumer.config().priority_groups.contains(&request.group) {
+            return Err(ApiError::CONSUMER_INVALID_PRIORITY_GROUP);
+        }
+        slot.consumer.handle_unpin(&request.group);
+        self.consumers.touch(place);
+        Ok(api::response(Kind::ConsumerUnpin, Nothing {}))
     }
 }
+
+/// An answer that only says it was done.
+#[derive(serde::Serialize)]
+struct Nothing {}
 
 /// Checks that the subject and the body of a request name the same consumer, and settles its name.
 fn check_form(form: ConsumerForm<'_>, config: &mut ConsumerConfig) -> Result<(), ApiError> {

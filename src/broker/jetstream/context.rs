@@ -142,6 +142,14 @@ impl Context {
         }
     }
 
+    /// Answers as if nobody were subscribed to the subject, which is how nats-server has it for what each consumer
+    /// listens to itself.
+    pub(super) fn nobody_there(&self, courier: &mut Courier, request: &Inbound) {
+        if !request.reply.is_empty() {
+            courier.publish(&request.reply, b"", b"NATS/1.0 503\r\n\r\n", b"");
+        }
+    }
+
     #[cold]
     fn audit(&self, courier: &mut Courier, request: &Inbound, body: &[u8]) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -45,10 +45,7 @@ impl StreamTask {
             self.shared.inbox.release(super::inbox::weight_bytes(&inbound));
             let name = inbound.message.subject().rsplit(|byte| *byte == b'.').next().unwrap_or_default();
             let Some(place) = self.consumers.find(name) else {
-                // As if nobody were subscribed to the subject.
-                if !inbound.reply.is_empty() {
-                    self.courier.publish(&inbound.reply, b"", b"NATS/1.0 503\r\n\r\n", b"");
-                }
+                self.context.nobody_there(&mut self.courier, &inbound);
                 continue;
             };
             if let Some(slot) = self.consumers.get(place) {
@@ -192,7 +189,8 @@ impl StreamTask {
         let name = slot.consumer.name();
         let subject = advisory.subject(&self.shared.name, name);
         if self.context.account.has_interest(subject.as_bytes()) {
-            let body = advisory.body(&self.shared.name, name, &self.context.options.domain, &id::unique(), now);
+            let (account, domain) = (&self.context.account.name, &self.context.options.domain);
+            let body = advisory.body(account, &self.shared.name, name, domain, &id::unique(), now);
             self.courier.publish(subject.as_bytes(), b"", b"", &body);
         }
     }

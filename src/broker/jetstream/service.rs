@@ -120,8 +120,14 @@ impl Desk {
             | Endpoint::ConsumerInfo(name, _)
             | Endpoint::ConsumerDelete(name, _)
             | Endpoint::ConsumerPause(name, _)
+            | Endpoint::ConsumerUnpin(name, _)
+            | Endpoint::ConsumerReset(name, _)
             | Endpoint::ConsumerCreate { stream: name, .. } => match self.registry.find(name) {
                 Some(shared) => shared.inbox.push(Command::Call(Box::new(Call { request, tries: 0 }))),
+                None if matches!(endpoint, Endpoint::ConsumerReset(..)) => {
+                    self.registry.context.api.end();
+                    self.registry.context.nobody_there(&mut self.courier, &request);
+                }
                 None => {
                     let error = missing_stream(&endpoint, &request);
                     self.finish(&request, kind, Err(error));
@@ -132,8 +138,6 @@ impl Desk {
             | Endpoint::StreamPeerRemove(_) => self.finish(&request, kind, Err(cluster_required())),
             Endpoint::StreamSnapshot(_)
             | Endpoint::StreamRestore(_)
-            | Endpoint::ConsumerUnpin(..)
-            | Endpoint::ConsumerReset(..)
             | Endpoint::MsgNext(..)
             | Endpoint::DirectGet(_)
             | Endpoint::DirectGetLast(..) => self.finish(&request, kind, Err(ApiError::BAD_REQUEST)),
@@ -160,6 +164,9 @@ fn finish(
 
 /// What nats-server finds first to complain about when the stream does not exist.
 fn missing_stream(endpoint: &Endpoint<'_>, request: &Inbound) -> ApiError {
+    if matches!(endpoint, Endpoint::ConsumerUnpin(..)) {
+        return api::Unpin::read(request.message.payload()).err().unwrap_or(ApiError::STREAM_NOT_FOUND);
+    }
     if let Endpoint::ConsumerCreate { stream, .. } = endpoint {
         match api::decode::<api::CreateConsumer>(request.message.payload(), Strictness::Strict) {
             Err(error) => return error,

@@ -223,6 +223,7 @@ fn line(output: &Output) -> String {
         Output::Advisory(Advisory::Acked { stream_seq, ack_nanos, .. }) => {
             format!("metric acked {stream_seq} {ack_nanos}")
         }
+        Output::Advisory(Advisory::Pause { paused, .. }) => format!("advisory paused {paused}"),
         Output::Advisory(Advisory::Pinned { group, .. }) => format!("advisory pinned {group}"),
         Output::Advisory(Advisory::Unpinned { group, reason }) => format!("advisory unpinned {group} {reason}"),
         Output::Expired => "expired".to_owned(),

@@ -278,6 +278,59 @@ fn a_pinned_client_keeps_the_others_waiting() {
 }
 
 #[test]
+fn a_pin_can_be_taken_away_and_does_not_stay_with_who_has_left() {
+    let config = ConsumerConfig {
+        priority_policy: PriorityPolicy::PinnedClient,
+        priority_groups: vec!["g".into()],
+        ..explicit()
+    };
+    let mut world = World::new(config, &[]);
+    let wait = "{\"batch\":9,\"group\":\"g\"}";
+    world.pull("one", wait).pull("two", wait).leave("one");
+    world.publish("a").expect(&["advisory pinned g", "advisory pinned g", "two <- 1/1 x1 +0 pinned"]);
+    let pinned = world.info().priority_groups[0].pinned_client_id.clone();
+    assert_eq!(pinned.len(), 22);
+    world.consumer.handle_unpin("g");
+    world.expect(&["advisory unpinned g admin"]);
+    assert_eq!(world.info().priority_groups[0].pinned_client_id, "");
+    // The request that was pinned still carries its pin, which is not good any more.
+    world.pull("three", wait).publish("b").expect(&[
+        "two <- 423 Nats-Wrong-Pin-Id Nats-Pending-Messages=8 Nats-Pending-Bytes=0",
+        "advisory pinned g",
+        "three <- 2/2 x1 +0 pinned",
+    ]);
+}
+
+#[test]
+fn a_reset_starts_over_where_it_may() {
+    let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
+    world.pull("r", "{\"batch\":3}").poll();
+    world.ack((1, 1, 1), "+ACK").ack((3, 3, 1), "+ACK").expect(&[]);
+    world.expect_state("1/1", "3/3", [1, 0, 1, 0]);
+    let reset = |world: &mut World, seq| {
+        let visible = world.stream.index().last_seq();
+        world.consumer.handle_reset(seq, world.stream.index(), visible)
+    };
+    assert_eq!(reset(&mut world, 0), Ok(2), "back to the ack floor");
+    world.expect_state("0/1", "0/1", [0, 0, 3, 0]);
+    world.pull("r", "{\"batch\":2}").expect(&["r <- 2/1 x1 +2", "r <- 3/2 x1 +1"]);
+    world.pass(31_000).pull("again", "1").expect(&["again <- 2/3 x2 +1 after commit"]);
+    assert_eq!(reset(&mut world, 4), Ok(4), "forwards");
+    world.ack((2, 1, 1), "+ACK").expect(&[]);
+    world.expect_state("0/3", "0/3", [0, 0, 1, 0]);
+    assert_eq!(reset(&mut world, 9), Ok(9), "beyond the end");
+    world.pull("r", "1").publish("e").expect(&[]);
+    assert_eq!(reset(&mut world, 1), Ok(1));
+    world.expect(&["r <- 1/1 x1 +4"]);
+
+    let from_two = ConsumerConfig { deliver_policy: DeliverPolicy::ByStartSequence, opt_start_seq: 2, ..explicit() };
+    let mut world = World::new(from_two, &["a", "b", "c"]);
+    assert_eq!((reset(&mut world, 1), reset(&mut world, 2)), (Err("below start seq"), Ok(2)));
+    let mut world = World::new(ConsumerConfig { deliver_policy: DeliverPolicy::New, ..explicit() }, &["a"]);
+    assert_eq!((reset(&mut world, 1), reset(&mut world, 0)), (Err("not allowed"), Ok(2)));
+}
+
+#[test]
 fn a_delivery_nobody_got_does_not_count() {
     let mut world = World::new(explicit(), &["a"]);
     world.pull("r", "2");
@@ -341,10 +394,10 @@ fn an_update_of_the_ack_wait_counts_from_the_delivery() {
 fn a_paused_consumer_waits() {
     let config = ConsumerConfig { pause_until: Some(Timestamp(5 * SECOND)), ..explicit() };
     let mut world = World::new(config, &["a"]);
-    world.pull("r", "1").expect(&[]);
+    world.pull("r", "1").expect(&["advisory paused true"]);
     assert_eq!(world.consumer.next_deadline(), Some(Timestamp(5 * SECOND)));
     assert!(world.info().paused);
-    world.pass(4_000).expect(&["r <- 1/1 x1 +0"]);
+    world.pass(4_000).expect(&["advisory paused false", "r <- 1/1 x1 +0"]);
 }
 
 #[test]

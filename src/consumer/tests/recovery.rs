@@ -128,3 +128,19 @@ fn the_last_of_each_subject_goes_on_where_it_was() {
     world.ack((3, 1, 1), "").commit(&mut rows).publish("k.d").crash(&rows);
     world.expect_state("1/3", "2/4", [1, 0, 2, 0]).pull("r", "9").expect(&["r <- 5/3 x1 +1", "r <- 6/4 x1 +0"]);
 }
+
+#[test]
+fn a_reset_survives() {
+    let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "{\"batch\":4}").poll();
+    world.ack((4, 4, 1), "+ACK").ack((2, 2, 1), "-NAK").pull("r", "1").poll();
+    rows.apply(&world.consumer.changes().unwrap());
+    assert!(!rows.acked.is_empty() && !rows.redeliveries.is_empty());
+    world.consumer.handle_reset(3, world.stream.index(), 4).unwrap();
+    rows.apply(&world.consumer.changes().unwrap());
+    assert_eq!((rows.acked.len(), rows.redeliveries.len()), (0, 0));
+    world.stop(&mut rows);
+    world.expect_state("0/2", "0/2", [0, 0, 2, 0]);
+    world.pull("r", "{\"batch\":2}").expect(&["r <- 3/1 x1 +1", "r <- 4/2 x1 +0"]);
+}
