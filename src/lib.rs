@@ -22,6 +22,7 @@
 //! | [`protocol`] | pure | bytes to operations and back, the `-ERR` texts |
 //! | [`session`] | pure | one client's life: CONNECT, what may be done when, keepalive |
 //! | [`router`] | pure | who wants this subject: a trie of filters |
+//! | [`auth`] | pure | who may come in, into which account, and what they may do there |
 //! | [`stream`] | pure | a log's rules: sequences, limits, dedup, expectations, batches, the subject index |
 //! | [`consumer`] | pure | a delivery cursor's rules: pulls, pushes, acks, redelivery |
 //! | [`api`] | pure | `$JS.API` requests and responses as values |
@@ -69,6 +70,7 @@
 //! ```
 
 pub mod api;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod client;

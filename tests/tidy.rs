@@ -11,20 +11,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("router", &["types"]),
     ("stream", &["types"]),
     ("consumer", &["types", "stream"]),
-    ("session", &["types", "protocol"]),
+    ("auth", &["types", "protocol", "router"]),
+    ("session", &["types", "protocol", "auth"]),
     ("api", &["types", "stream", "consumer"]),
     ("storage", &["types", "stream", "consumer"]),
-    ("broker", &["types", "protocol", "session", "router", "stream", "consumer", "api", "storage"]),
+    ("broker", &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api", "storage"]),
     ("client", &["types", "protocol"]),
-    ("config", &["types"]),
+    ("config", &["types", "auth"]),
     ("monitor", &["types", "config", "broker"]),
     ("coordinator", &["types", "client"]),
-    ("server", &["types", "config", "protocol", "session", "broker", "storage", "client", "monitor", "coordinator"]),
+    (
+        "server",
+        &["types", "config", "protocol", "session", "auth", "broker", "storage", "client", "monitor", "coordinator"],
+    ),
     ("cli", &["types", "config", "client", "coordinator", "server"]),
 ];
 
 /// Modules without socket, file, clock, randomness, task or lock.
-const PURE: &[&str] = &["types", "protocol", "session", "router", "stream", "consumer", "api"];
+const PURE: &[&str] = &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api"];
 const IMPURE: &[&str] = &[
     "tokio::",
     "std::fs",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use natterjack::auth::Grant;
 use natterjack::protocol::{Parser, ProtocolError};
 use natterjack::session::{Admit, Phase, Session, Settings, Tick};
 use natterjack::types::Timestamp;
@@ -43,7 +44,7 @@ fuzz_target!(|life: Life<'_>| {
             Step::Connect(body) => buffer.extend_from_slice(format!("CONNECT {body}\r\n").as_bytes()),
             Step::Decide(accepted) => {
                 if session.phase() == Phase::Authenticating {
-                    let result = session.handle_authenticated(accepted);
+                    let result = session.handle_authenticated(accepted.then_some(&Grant::default()));
                     assert!(accepted || result == Err(ProtocolError::AuthorizationViolation));
                     identified = result.is_ok();
                 }
@@ -79,7 +80,7 @@ fuzz_target!(|life: Life<'_>| {
                     assert!(life.auth_required);
                     identified = false;
                 }
-                Ok(Admit::Publish | Admit::PublishInvalid) => assert!(identified),
+                Ok(Admit::Publish | Admit::PublishInvalid | Admit::PublishAnswer) => assert!(identified),
                 Ok(_) => assert!(identified),
                 Err(error) => assert_eq!(error.closes(), session.phase() == Phase::Closing),
             }

@@ -1,16 +1,32 @@
 //! An isolated subject space: its router, and who may be asked about interest in it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::subscription::{Service, StreamDoor, Subscription, Target};
+use crate::auth::AccountSpec;
 use crate::router::{InvalidFilter, Matches, Sublist};
 
 type InterestWatcher = Box<dyn Fn(&[u8]) + Send + Sync>;
 
-/// One account. Today there is one, `$G`, as in a nats-server without accounts.
+/// What an account is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountRole {
+    Ordinary,
+    /// Of the server's own services and events: the system account. There is one.
+    System,
+}
+
+/// One account: nobody in it sees what another one's clients publish.
 pub struct Account {
+    /// In operator mode its public key.
     pub name: String,
+    /// What people call it; its name where it has no other.
+    pub label: String,
+    pub role: AccountRole,
+    /// Clients that are in it now.
+    connections: AtomicUsize,
+    connections_max: usize,
     router: RwLock<Sublist<Target>>,
     /// Changes with every subscription, so that route caches know when they are stale.
     generation: AtomicU64,
@@ -21,9 +37,13 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn new(name: &str) -> Account {
+    pub(super) fn new(name: &str, role: AccountRole) -> Account {
         Account {
             name: name.to_owned(),
+            label: name.to_owned(),
+            role,
+            connections: AtomicUsize::new(0),
+            connections_max: usize::MAX,
             router: RwLock::new(Sublist::new()),
             generation: AtomicU64::new(1),
             next_key: AtomicU64::new(1),
@@ -51,6 +71,34 @@ impl Account {
             _ => return None,
         }
         Some([b"$JS.API.", rest].concat())
+    }
+
+    pub(super) fn from_spec(spec: &AccountSpec, role: AccountRole) -> Account {
+        let label = if spec.name_tag.is_empty() { &spec.name } else { &spec.name_tag };
+        Account {
+            label: label.clone(),
+            connections_max: spec.connections_max.unwrap_or(usize::MAX),
+            ..Account::new(&spec.name, role)
+        }
+    }
+
+    pub fn is_system(&self) -> bool {
+        self.role == AccountRole::System
+    }
+
+    /// Clients that are in it now.
+    pub fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client in; false when there are as many as there may be.
+    pub(super) fn enter(&self) -> bool {
+        let within = |count: usize| (count < self.connections_max).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
+    pub(super) fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn generation(&self) -> u64 {

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::outbox::Outbox;
 use super::subscription::Subscription;
+use crate::auth::{ConnectionType, Login};
 use crate::session::Traffic;
 use crate::types::Timestamp;
 
@@ -17,7 +18,12 @@ pub struct Identity {
     pub name: String,
     pub lang: String,
     pub version: String,
+    /// The user's name or public key; never a secret.
     pub user: String,
+    /// The account's name; empty before CONNECT where credentials are asked for.
+    pub account: String,
+    /// More about the user, where its JWT tells it.
+    pub login: Login,
 }
 
 /// One client, shared by its connection, its subscriptions and the registry.
@@ -26,6 +32,7 @@ pub struct ClientState {
     pub id: u64,
     /// The peer's address, or `pipe` for one inside the process.
     pub address: String,
+    pub connection_type: ConnectionType,
     pub started: Timestamp,
     pub outbox: Outbox,
     subscriptions: Mutex<HashMap<Box<[u8]>, Arc<Subscription>>>,
@@ -37,10 +44,17 @@ pub struct ClientState {
 }
 
 impl ClientState {
-    pub(super) fn new(id: u64, address: String, started: Timestamp, pending_bytes_max: usize) -> ClientState {
+    pub(super) fn new(
+        id: u64,
+        address: String,
+        connection_type: ConnectionType,
+        started: Timestamp,
+        pending_bytes_max: usize,
+    ) -> ClientState {
         ClientState {
             id,
             address,
+            connection_type,
             started,
             outbox: Outbox::new(pending_bytes_max),
             subscriptions: Mutex::new(HashMap::new()),

@@ -226,6 +226,12 @@ impl Bag {
                 if !self.echo && client.id == self.origin.id {
                     return false;
                 }
+                if let Some(guard) = &subscription.guard {
+                    if !guard.may_receive(&parcel, subscription.queue.as_deref()) {
+                        return false;
+                    }
+                    guard.note_reply(parcel.reply);
+                }
                 let appended = client.outbox.append_message(
                     subscription,
                     parcel.shown_subject,

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use tracing::{debug, trace};
 
 use super::account::Account;
+use super::arrival::{Arrival, PeerCertificate};
 use super::client_state::{ClientState, Identity};
 use super::courier::Courier;
+use super::guard::Guard;
 use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
+use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal};
 use crate::protocol::{ClientOp, Info, Parser, ProtocolError, encode};
-use crate::session::{Admit, Session, Tick};
+use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
 
 /// What became of the bytes given to [`Link::feed`].
@@ -26,12 +29,21 @@ pub struct Fed {
     pub needed: usize,
     /// The connection ends once its outbox is flushed.
     pub close: bool,
+    /// CONNECT has come: nothing more is read before [`Link::authenticate`] has returned.
+    pub authenticate: bool,
 }
 
 /// See the module.
 pub struct Link {
     broker: Arc<Broker>,
+    arrival: Arrival,
+    certificate: PeerCertificate,
+    nonce: String,
     account: Arc<Account>,
+    /// Whether the client counts among the account's.
+    counted: bool,
+    guard: Option<Arc<Guard>>,
+    subscriptions_max: usize,
     client: Arc<ClientState>,
     session: Session,
     parser: Parser,
@@ -41,14 +53,23 @@ pub struct Link {
 
 impl Link {
     /// Admits a client and queues its INFO; `None` when the broker has as many as it may.
-    pub fn open(broker: &Arc<Broker>, address: String, now: Timestamp) -> Option<Link> {
-        let client = broker.admit(address, now)?;
-        let account = broker.account.clone();
+    pub fn open(broker: &Arc<Broker>, arrival: impl Into<Arrival>, now: Timestamp) -> Option<Link> {
+        let arrival = arrival.into();
+        let client = broker.admit(&arrival, now)?;
+        let asked = arrival.trusted.is_none() && broker.gate.book().is_required(arrival.way());
+        let account = arrival.trusted.clone().unwrap_or_else(|| broker.account.clone());
+        let settings = if asked { &broker.guarded_settings } else { &broker.session_settings };
         let link = Link {
             courier: Courier::new(account.clone(), client.clone()),
-            session: Session::new(broker.session_settings.clone(), client.id, now),
+            session: Session::new(settings.clone(), client.id, now),
             parser: Parser::new(),
+            nonce: if asked { broker.gate.nonce() } else { String::new() },
+            certificate: None,
+            arrival,
             account,
+            counted: false,
+            guard: None,
+            subscriptions_max: broker.options.subscriptions_max,
             client,
             broker: broker.clone(),
             present: false,
@@ -61,6 +82,12 @@ impl Link {
     fn info(&self) -> Info {
         let mut info = self.broker.info();
         info.client_id = self.client.id;
+        info.auth_required = self.arrival.trusted.is_none() && self.broker.gate.book().is_announced(self.arrival.way());
+        info.nonce.clone_from(&self.nonce);
+        info.tls_required = self.arrival.tls.required;
+        info.tls_available = self.arrival.tls.available;
+        info.tls_verify = self.arrival.tls.verify;
+        info.port = self.arrival.port.unwrap_or(info.port);
         info.client_ip =
             self.client.address.rsplit_once(':').map_or("", |(ip, _)| ip).trim_matches(['[', ']']).to_owned();
         info
@@ -72,13 +99,18 @@ impl Link {
         encode::err(out, &ProtocolError::MaxConnections.text());
     }
 
+    /// The client has shown a certificate in its TLS handshake.
+    pub fn set_certificate(&mut self, names: CertificateNames) {
+        self.certificate = Some(Arc::new(names));
+    }
+
     pub fn client(&self) -> &Arc<ClientState> {
         &self.client
     }
 
     /// Works through `input`, which starts at an operation's first byte. Receivers are woken before it returns.
     pub fn feed(&mut self, input: &[u8], now: Timestamp) -> Fed {
-        let mut fed = Fed { consumed: 0, needed: 0, close: false };
+        let mut fed = Fed { consumed: 0, needed: 0, close: false, authenticate: false };
         self.session.handle_input(now);
         let mut limits = self.session.limits();
         while fed.consumed < input.len() {
@@ -106,6 +138,10 @@ impl Link {
                 break;
             }
             if matches!(op, ClientOp::Connect(_)) {
+                if self.session.phase() == Phase::Authenticating {
+                    fed.authenticate = true;
+                    break;
+                }
                 limits = self.session.limits();
             }
         }
@@ -153,12 +189,18 @@ impl Link {
                     self.say(|out| encode::info(out, &info));
                 }
             }
-            (Admit::Connected { again }, _) => self.connected(again),
-            (Admit::Authenticate, _) => {
-                // Nobody can be asked yet, so nobody is let in where credentials are required.
-                let admit = self.session.handle_authenticated(false)?;
-                return self.carry_out(admit, op);
+            (Admit::Connected { again }, _) => {
+                let login = Login { user: self.session.options().user.clone(), ..Login::default() };
+                self.connected(again, login);
             }
+            (Admit::PublishAnswer, ClientOp::Pub { subject, .. }) => {
+                if !self.guard.as_ref().is_some_and(|guard| guard.may_answer(subject)) {
+                    return Err(ProtocolError::PublishDenied(subject.into()));
+                }
+                return self.carry_out(Admit::Publish, op);
+            }
+            // Done by whoever feeds the link: see `Fed::authenticate`.
+            (Admit::Authenticate, _) => {}
             _ => self.client.set_round_trip(self.session.rtt()),
         }
         Ok(())
@@ -187,9 +229,87 @@ impl Link {
         }
     }
 
-    fn connected(&mut self, again: bool) {
+    /// Looks at the credentials of the last CONNECT and lets the client in or not. False when the connection ends. Dropped
+    /// half-way it leaves a client that nothing is read from any more.
+    pub async fn authenticate(&mut self, now: Timestamp) -> bool {
+        // A second CONNECT may lead into another account: nothing is received from the first one any more.
+        self.drop_subscriptions();
+        let mut connect = self.session.options().clone();
+        let cookies = &self.arrival.cookies;
+        for (field, cookie) in [
+            (&mut connect.user, &cookies.user),
+            (&mut connect.pass, &cookies.pass),
+            (&mut connect.auth_token, &cookies.token),
+            (&mut connect.jwt, &cookies.jwt),
+        ] {
+            if field.is_empty() {
+                field.clone_from(cookie);
+            }
+        }
+        let presented = Presented {
+            connect: &connect,
+            nonce: &self.nonce,
+            connection_type: self.arrival.way(),
+            ip: self.arrival.ip(),
+            certificate: self.certificate.as_deref(),
+            maps_certificates: self.arrival.tls.maps_certificates,
+            now,
+        };
+        let patience = self.broker.options.session.connect_timeout;
+        let judged = self.broker.gate.judge(&presented, patience).await;
+        let done = match judged {
+            Ok(grant) => self.enter(&grant),
+            Err((error, Refusal(reason))) => {
+                debug!("{} - cid:{} - authentication failed: {reason}", self.client.address, self.client.id);
+                let _ = self.session.handle_authenticated(None);
+                Err(error)
+            }
+        };
+        match done {
+            Ok(()) => true,
+            Err(error) => {
+                self.refuse(&error);
+                // Whatever the error: nobody stays who was not let in.
+                self.client.outbox.close(Closed::AfterFlush);
+                false
+            }
+        }
+    }
+
+    fn enter(&mut self, grant: &Grant) -> Result<(), ProtocolError> {
+        let Some(account) = self.broker.find_account(&grant.account).cloned() else {
+            return self.session.handle_authenticated(None).map(|_| ());
+        };
+        self.leave();
+        if !account.enter() {
+            let _ = self.session.handle_authenticated(None);
+            return Err(ProtocolError::MaxAccountConnections);
+        }
+        self.counted = true;
+        self.account = account;
+        self.courier = Courier::new(self.account.clone(), self.client.clone());
+        let admit = self.session.handle_authenticated(Some(grant))?;
+        self.guard = Guard::new(self.session.permit());
+        let limits = [self.broker.options.subscriptions_max, grant.limits.subscriptions.unwrap_or(0)];
+        self.subscriptions_max = limits.into_iter().filter(|&max| max > 0).min().unwrap_or(0);
+        self.connected(matches!(admit, Admit::Connected { again: true }), grant.login.clone());
+        Ok(())
+    }
+
+    /// Counts the client out of its account.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.account.leave();
+        }
+    }
+
+    fn connected(&mut self, again: bool, login: Login) {
         if again {
             self.drop_subscriptions();
+        }
+        if !self.counted {
+            // Whoever is not asked is not turned away either.
+            self.counted = self.account.enter();
         }
         let connect = self.session.options();
         self.courier.set_echo(connect.echo);
@@ -197,7 +317,9 @@ impl Link {
             name: connect.name.clone(),
             lang: connect.lang.clone(),
             version: connect.version.clone(),
-            user: connect.user.clone(),
+            user: login.user.clone(),
+            account: self.account.name.clone(),
+            login,
         });
         if !self.present {
             self.present = true;
@@ -222,7 +344,7 @@ impl Link {
             if subscriptions.contains_key(sid) {
                 return Ok(());
             }
-            let max = self.broker.options.subscriptions_max;
+            let max = self.subscriptions_max;
             if max != 0 && subscriptions.len() >= max {
                 return Err(ProtocolError::MaxSubscriptions);
             }
@@ -233,6 +355,7 @@ impl Link {
                 queue,
                 self.client.clone(),
                 self.session.headers(),
+                self.guard.clone(),
             ));
             subscriptions.insert(sid.into(), subscription.clone());
             subscription
@@ -319,6 +442,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.drop_subscriptions();
+        self.leave();
         self.client.outbox.close(Closed::AfterFlush);
         self.broker.dismiss(&self.client);
         if self.present {

@@ -2,17 +2,22 @@
 //! and the streams. Must not know sockets.
 
 mod account;
+mod arrival;
 mod client_state;
 mod courier;
+mod gate;
+mod guard;
 pub mod jetstream;
 mod link;
 mod outbox;
 mod registry;
 mod subscription;
 
-pub use account::Account;
+pub use account::{Account, AccountRole};
+pub use arrival::{Arrival, Cookies, TlsTerms};
 pub use client_state::{ClientState, Identity};
 pub use courier::{Courier, Parcel};
+pub use gate::Gate;
 pub use link::{Fed, Link};
 pub use outbox::{Closed, Outbox};
 pub use registry::{Broker, Options, Presence, Totals};

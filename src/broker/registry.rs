@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::account::Account;
+use super::account::{Account, AccountRole};
+use super::arrival::Arrival;
 use super::client_state::{ClientState, Identity};
 use super::courier::Courier;
+use super::gate::Gate;
+use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::types::Timestamp;
@@ -16,6 +19,7 @@ use crate::types::Timestamp;
 /// What a broker holds its clients to, beside the [`Settings`] of their sessions.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// `auth_required` in it is of no account: the gate's book says that.
     pub session: Settings,
     /// Bytes that may wait for one client before it is cut as a slow consumer.
     pub pending_bytes_max: usize,
@@ -49,11 +53,19 @@ pub struct Totals {
 
 type PresenceWatcher = Box<dyn Fn(&Presence) + Send + Sync>;
 
-/// The heart of the process: clients, the account they share, and the limits they are held to.
+/// The heart of the process: clients, their accounts, and the limits they are held to.
 pub struct Broker {
     pub options: Options,
+    /// Of clients that are let in without being asked.
     pub(super) session_settings: Arc<Settings>,
+    /// Of clients that must say who they are.
+    pub(super) guarded_settings: Arc<Settings>,
+    /// The default account, `$G`.
     pub account: Arc<Account>,
+    /// All accounts, by name, the default and the system account among them.
+    accounts: HashMap<String, Arc<Account>>,
+    system_account: Arc<Account>,
+    pub gate: Gate,
     pub started: Timestamp,
     /// What INFO says; `client_id` and `client_ip` are filled in for each client.
     info: RwLock<Info>,
@@ -65,10 +77,31 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// A broker that asks nobody who they are.
     pub fn new(info: Info, options: Options, now: Timestamp) -> Arc<Broker> {
-        let system = Arc::new(ClientState::new(0, "system".to_owned(), now, usize::MAX));
+        Broker::with_book(info, options, Book::open(), now)
+    }
+
+    /// A broker that lets in whom `book` knows.
+    pub fn with_book(info: Info, options: Options, book: Book, now: Timestamp) -> Arc<Broker> {
+        let system = ClientState::new(0, "system".to_owned(), ConnectionType::InProcess, now, usize::MAX);
+        let system = Arc::new(system);
+        let role = |name: &str| match name == book.system_account() {
+            true => AccountRole::System,
+            false => AccountRole::Ordinary,
+        };
+        let mut accounts: HashMap<String, Arc<Account>> = HashMap::new();
+        for spec in book.accounts() {
+            accounts.insert(spec.name.clone(), Arc::new(Account::from_spec(spec, role(&spec.name))));
+        }
+        for name in [DEFAULT_ACCOUNT, book.system_account()] {
+            accounts.entry(name.to_owned()).or_insert_with(|| Arc::new(Account::new(name, role(name))));
+        }
         Arc::new(Broker {
-            account: Arc::new(Account::new("$G")),
+            account: accounts[DEFAULT_ACCOUNT].clone(),
+            system_account: accounts[book.system_account()].clone(),
+            accounts,
+            gate: Gate::new(book),
             started: now,
             info: RwLock::new(info),
             clients: Mutex::new(HashMap::new()),
@@ -76,7 +109,8 @@ impl Broker {
             closed: Mutex::new(Totals::default()),
             presence_watchers: RwLock::new(Vec::new()),
             system,
-            session_settings: Arc::new(options.session.clone()),
+            session_settings: Arc::new(Settings { auth_required: false, ..options.session.clone() }),
+            guarded_settings: Arc::new(Settings { auth_required: true, ..options.session.clone() }),
             options,
         })
     }
@@ -89,9 +123,30 @@ impl Broker {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A courier for messages of the broker's own.
+    /// A courier for messages of the broker's own in the default account.
     pub fn courier(&self) -> Courier {
-        Courier::new(self.account.clone(), self.system.clone())
+        self.courier_in(&self.account)
+    }
+
+    /// A courier for messages of the broker's own in `account`.
+    pub fn courier_in(&self, account: &Arc<Account>) -> Courier {
+        Courier::new(account.clone(), self.system.clone())
+    }
+
+    /// The account of the server's own services and events.
+    pub fn system_account(&self) -> &Arc<Account> {
+        &self.system_account
+    }
+
+    pub fn find_account(&self, name: &str) -> Option<&Arc<Account>> {
+        self.accounts.get(name)
+    }
+
+    /// Every account, by name.
+    pub fn accounts(&self) -> Vec<Arc<Account>> {
+        let mut accounts: Vec<_> = self.accounts.values().cloned().collect();
+        accounts.sort_by(|left, right| left.name.cmp(&right.name));
+        accounts
     }
 
     pub fn info(&self) -> Info {
@@ -116,13 +171,14 @@ impl Broker {
     }
 
     /// Registers a client; `None` when `connections_max` are connected.
-    pub(super) fn admit(&self, address: String, now: Timestamp) -> Option<Arc<ClientState>> {
+    pub(super) fn admit(&self, arrival: &Arrival, now: Timestamp) -> Option<Arc<ClientState>> {
         let mut clients = self.clients_lock();
         if clients.len() >= self.options.connections_max {
             return None;
         }
         let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
-        let client = Arc::new(ClientState::new(id, address, now, self.options.pending_bytes_max));
+        let client =
+            Arc::new(ClientState::new(id, arrival.address.clone(), arrival.way(), now, self.options.pending_bytes_max));
         clients.insert(id, client.clone());
         self.closed_lock().connections += 1;
         Some(client)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::client_state::ClientState;
+use super::guard::Guard;
 use crate::router::Keyed;
 use crate::types::Message;
 
@@ -18,6 +19,8 @@ pub struct Subscription {
     pub queue: Option<Box<[u8]>>,
     pub client: Arc<ClientState>,
     pub(super) headers_wanted: bool,
+    /// For a client whose deliveries must be looked at.
+    pub(super) guard: Option<Arc<Guard>>,
     delivered: AtomicU64,
     /// Auto-unsubscribe after this many deliveries; 0 for never.
     deliveries_max: AtomicU64,
@@ -32,6 +35,7 @@ impl Subscription {
         queue: Option<&[u8]>,
         client: Arc<ClientState>,
         headers_wanted: bool,
+        guard: Option<Arc<Guard>>,
     ) -> Subscription {
         Subscription {
             key,
@@ -40,6 +44,7 @@ impl Subscription {
             queue: queue.map(Into::into),
             client,
             headers_wanted,
+            guard,
             delivered: AtomicU64::new(0),
             deliveries_max: AtomicU64::new(0),
             closed: AtomicBool::new(false),

@@ -37,6 +37,10 @@ pub enum ProtocolError {
     NoRespondersRequiresHeaders,
     /// Wrong or missing credentials, or anything but CONNECT before them.
     AuthorizationViolation,
+    /// The credentials hold no longer.
+    AuthenticationExpired,
+    /// The account has as many connections as it may.
+    MaxAccountConnections,
     /// No CONNECT in time.
     AuthenticationTimeout,
     /// Pings went unanswered.
@@ -79,6 +83,8 @@ impl ProtocolError {
             ProtocolError::BadClientProtocol => "invalid client protocol",
             ProtocolError::NoRespondersRequiresHeaders => "no responders requires headers support",
             ProtocolError::AuthorizationViolation => "Authorization Violation",
+            ProtocolError::AuthenticationExpired => "User Authentication Expired",
+            ProtocolError::MaxAccountConnections => "maximum account active connections exceeded",
             ProtocolError::AuthenticationTimeout => "Authentication Timeout",
             ProtocolError::StaleConnection => "Stale Connection",
             ProtocolError::MaxConnections => "maximum connections exceeded",

@@ -13,7 +13,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::broker::{Broker, ClientState, Closed, Link, Outbox};
+use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, TlsTerms};
 use crate::types::Timestamp;
 
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -61,7 +61,8 @@ pub async fn serve_tcp(broker: Arc<Broker>, socket: TcpStream, stop: Cancellatio
     // Small messages must not wait for one another; the outbox already joins what can be joined.
     let _ = socket.set_nodelay(true);
     let (reader, writer) = socket.into_split();
-    serve(broker, Reader::Tcp(reader), writer, peer.to_string(), stop).await;
+    let arrival = Arrival::standard(peer, TlsTerms::default());
+    serve(broker, Reader::Tcp(reader), writer, arrival, stop).await;
 }
 
 /// Serves a client inside the process over any byte stream.
@@ -70,14 +71,15 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
-    serve(broker, Reader::Other(Box::new(reader)), writer, "pipe".to_owned(), stop).await;
+    let arrival = Arrival::inside(broker.account.clone());
+    serve(broker, Reader::Other(Box::new(reader)), writer, arrival, stop).await;
 }
 
-async fn serve<W>(broker: Arc<Broker>, reader: Reader, mut writer: W, address: String, stop: CancellationToken)
+async fn serve<W>(broker: Arc<Broker>, reader: Reader, mut writer: W, arrival: Arrival, stop: CancellationToken)
 where
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Some(link) = Link::open(&broker, address, Timestamp::now()) else {
+    let Some(link) = Link::open(&broker, arrival, Timestamp::now()) else {
         let mut refusal = Vec::new();
         Link::refuse_connection(&broker, &mut refusal);
         let _ = tokio::time::timeout(FLUSH_DEADLINE, writer.write_all(&refusal)).await;
@@ -125,15 +127,29 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
             () = client.outbox.until_closed() => return,
             () = &mut stopped => return,
         }
-        let fed = link.feed(&buffer, Timestamp::now());
-        if fed.consumed == buffer.len() {
-            buffer.clear();
-        } else {
-            bytes::Buf::advance(&mut buffer, fed.consumed);
-        }
-        if fed.close {
-            return;
-        }
+        let fed = loop {
+            let fed = link.feed(&buffer, Timestamp::now());
+            if fed.consumed == buffer.len() {
+                buffer.clear();
+            } else {
+                bytes::Buf::advance(&mut buffer, fed.consumed);
+            }
+            if fed.close {
+                return;
+            }
+            if !fed.authenticate {
+                break fed;
+            }
+            let admitted = tokio::select! {
+                admitted = link.authenticate(Timestamp::now()) => admitted,
+                () = &mut stopped => return,
+            };
+            if !admitted {
+                return;
+            }
+            // The deadline is another one now, and what came with CONNECT is worked through before more is read.
+            timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
+        };
         if fed.needed > 0 {
             room = room.max(fed.needed);
         }

@@ -15,7 +15,12 @@ const EVENTS_MAX: usize = 131_072;
 /// The connection events of `broker` from now on.
 pub fn watch(broker: &Arc<Broker>) -> mpsc::Receiver<ConnectionEvent> {
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let account = broker.account.name.clone();
     broker.watch_presence(move |presence| {
+        // Agents live in the account the coordinator serves; the same name elsewhere is somebody else.
+        if presence.identity.account != account {
+            return;
+        }
         let client_id = presence.client_id;
         let event = if presence.connected {
             ConnectionEvent::Connected { client_id, name: presence.identity.name.clone() }

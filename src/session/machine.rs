@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keepalive::{Keepalive, Look};
+use crate::auth::{Grant, Permit, PublishCache};
 use crate::protocol::connect::PROTOCOL_INFO;
 use crate::protocol::{ClientOp, Connect, Info, Limits, ProtocolError};
 use crate::types::{Timestamp, subject};
@@ -71,6 +72,9 @@ pub enum Admit {
     Publish,
     /// As `Publish`, but first answer with [`ProtocolError::InvalidPublishSubject`]: the client is pedantic.
     PublishInvalid,
+    /// As `Publish` if the subject is the reply subject of a request the client was sent; else refuse with
+    /// [`ProtocolError::PublishDenied`].
+    PublishAnswer,
     /// Subscribe, then answer +OK.
     Subscribe,
     /// Answer +OK and unsubscribe.
@@ -113,6 +117,12 @@ pub struct Session {
     first_ping_answered: bool,
     keepalive: Keepalive,
     traffic: Traffic,
+    max_payload: usize,
+    /// `None`: everything is permitted.
+    permit: Option<Arc<Permit>>,
+    publish_cache: PublishCache,
+    /// When the client's credentials end.
+    expires: Option<Timestamp>,
 }
 
 impl Session {
@@ -120,6 +130,10 @@ impl Session {
     pub fn new(settings: Arc<Settings>, id: u64, now: Timestamp) -> Session {
         Session {
             keepalive: Keepalive::new(settings.ping_interval, settings.max_pings_out, id, now),
+            max_payload: settings.max_payload,
+            permit: None,
+            publish_cache: PublishCache::default(),
+            expires: None,
             settings,
             id,
             phase: Phase::AwaitingConnect,
@@ -188,7 +202,7 @@ impl Session {
     pub fn limits(&self) -> Limits {
         Limits {
             max_control_line: self.settings.max_control_line,
-            max_payload: self.settings.max_payload,
+            max_payload: self.max_payload,
             connect_only: self.settings.auth_required && self.phase != Phase::Connected,
         }
     }
@@ -228,8 +242,15 @@ impl Session {
                 if !subject::is_valid(subject) {
                     return Err(ProtocolError::InvalidSubject);
                 }
+                let group = (!queue.is_empty()).then_some(queue);
                 if queue == b"_sys_" {
                     return Err(ProtocolError::QueueSubscribeDenied(subject.into(), queue.into()));
+                }
+                if self.permit.as_ref().is_some_and(|permit| !permit.may_subscribe(subject, group)) {
+                    return Err(match group {
+                        None => ProtocolError::SubscribeDenied(subject.into()),
+                        Some(group) => ProtocolError::QueueSubscribeDenied(subject.into(), group.into()),
+                    });
                 }
                 Ok(Admit::Subscribe)
             }
@@ -273,6 +294,12 @@ impl Session {
         if is_reserved_subject(subject) {
             return Err(ProtocolError::PublishDenied(subject.into()));
         }
+        if let Some(permit) = &self.permit
+            && !self.publish_cache.may_publish(permit, subject)
+        {
+            let answers = permit.responses().is_some() && !is_reserved_reply(reply);
+            return if answers { Ok(Admit::PublishAnswer) } else { Err(ProtocolError::PublishDenied(subject.into())) };
+        }
         if is_reserved_reply(reply) {
             return Err(ProtocolError::ReplyDenied(reply.into()));
         }
@@ -296,19 +323,26 @@ impl Session {
         self.finish_connect()
     }
 
-    /// The credentials of the last CONNECT have been looked at.
+    /// The credentials of the last CONNECT have been looked at: what they grant, or `None` when they are refused.
     ///
     /// # Errors
     /// When they were refused, or CONNECT asks for what cannot be; the session is closing.
     ///
     /// # Panics
     /// When nobody asked for it: the phase is not `Authenticating`.
-    pub fn handle_authenticated(&mut self, accepted: bool) -> Result<Admit, ProtocolError> {
+    pub fn handle_authenticated(&mut self, grant: Option<&Grant>) -> Result<Admit, ProtocolError> {
         assert_eq!(self.phase, Phase::Authenticating, "credentials are looked at only after CONNECT");
-        if !accepted {
-            return self.close(ProtocolError::AuthorizationViolation);
-        }
+        let Some(grant) = grant else { return self.close(ProtocolError::AuthorizationViolation) };
+        self.permit.clone_from(&grant.permit);
+        self.publish_cache = PublishCache::default();
+        self.max_payload = grant.limits.payload_bytes.unwrap_or(usize::MAX).min(self.settings.max_payload);
+        self.expires = grant.expires;
         self.finish_connect()
+    }
+
+    /// What the client may do; `None` for everything.
+    pub fn permit(&self) -> Option<&Arc<Permit>> {
+        self.permit.as_ref()
     }
 
     fn finish_connect(&mut self) -> Result<Admit, ProtocolError> {
@@ -333,8 +367,8 @@ impl Session {
 
     /// When [`Session::handle_tick`] next has something to do.
     pub fn next_deadline(&self) -> Timestamp {
-        let ping = self.keepalive.next();
-        if self.in_time { ping } else { ping.min(self.connect_deadline()) }
+        let next = self.expires.map_or(self.keepalive.next(), |expires| expires.min(self.keepalive.next()));
+        if self.in_time { next } else { next.min(self.connect_deadline()) }
     }
 
     /// Time has passed.
@@ -345,6 +379,10 @@ impl Session {
         if !self.in_time && now >= self.connect_deadline() {
             self.phase = Phase::Closing;
             return Tick::Close(ProtocolError::AuthenticationTimeout);
+        }
+        if self.expires.is_some_and(|expires| now >= expires) {
+            self.phase = Phase::Closing;
+            return Tick::Close(ProtocolError::AuthenticationExpired);
         }
         match self.keepalive.handle_tick(now) {
             Look::Nothing => Tick::Nothing,

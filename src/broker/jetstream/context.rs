@@ -127,6 +127,11 @@ impl Context {
         }
     }
 
+    /// A courier for the account.
+    pub(super) fn courier(&self) -> Courier {
+        self.broker.courier_in(&self.account)
+    }
+
     /// Sends the response to an API request, counts it, and tells who audits. Receivers learn of it at the courier's next
     /// flush.
     pub(super) fn respond(&self, courier: &mut Courier, request: &Inbound, body: &[u8], failed: bool) {
@@ -253,8 +258,8 @@ pub(super) struct SharedCourier {
 }
 
 impl SharedCourier {
-    pub(super) fn new(broker: &Broker) -> SharedCourier {
-        SharedCourier { courier: Mutex::new(broker.courier()) }
+    pub(super) fn new(courier: Courier) -> SharedCourier {
+        SharedCourier { courier: Mutex::new(courier) }
     }
 
     /// Lends the courier for a moment, and flushes it afterwards.

@@ -155,7 +155,7 @@ impl Registry {
 
     /// Works through requests that add, change or remove streams, until all senders are gone.
     pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<Inbound>) {
-        let mut courier = self.context.broker.courier();
+        let mut courier = self.context.courier();
         while let Some(request) = requests.recv().await {
             let subject = request.message.subject().to_vec();
             let Some(endpoint) = Endpoint::parse(&subject) else { continue };

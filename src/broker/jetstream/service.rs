@@ -53,7 +53,7 @@ pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Inbound>) -> 
     let (requests, mut asked) = mpsc::channel::<Asked>(2 * REQUESTS_MAX);
     let context = registry.context.clone();
     tokio::spawn(async move {
-        let mut desk = Desk { courier: registry.context.broker.courier(), registry, changes };
+        let mut desk = Desk { courier: registry.context.courier(), registry, changes };
         while let Some(first) = asked.recv().await {
             desk.take(first);
             while let Ok(next) = asked.try_recv() {
@@ -99,7 +99,7 @@ impl Desk {
             Endpoint::StreamList => {
                 let registry = self.registry.clone();
                 self.registry.tasks.spawn(async move {
-                    let mut courier = registry.context.broker.courier();
+                    let mut courier = registry.context.courier();
                     let answered = stream_list(&registry, &request).await;
                     finish(&registry, &mut courier, &request, kind, answered);
                     courier.flush();

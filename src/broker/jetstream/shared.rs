@@ -50,7 +50,7 @@ impl Shared {
             home,
             doors: Doors::new(context.account.clone(), inbox.clone()),
             inbox,
-            acker: SharedCourier::new(&context.broker),
+            acker: SharedCourier::new(context.courier()),
             pub_acks: PubAckWriter::new(&config.name, &context.options.domain),
             gauges: Gauges::default(),
             config: RwLock::new(config),

@@ -75,7 +75,7 @@ impl StreamTask {
     pub(super) fn new(shared: Arc<Shared>, rebuilt: Rebuilt, incarnation: u64) -> StreamTask {
         let context = shared.context.clone();
         let mut task = StreamTask {
-            courier: context.broker.courier(),
+            courier: context.courier(),
             shared,
             visible: rebuilt.stream.index().last_seq(),
             contents: Contents::new(rebuilt.stream, rebuilt.log, context.account.clone()),

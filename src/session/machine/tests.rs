@@ -132,10 +132,10 @@ fn with_auth_credentials_come_first() {
     let mut accepted = with_auth();
     assert_eq!(run(&mut accepted, b"CONNECT {\"user\":\"u\",\"pass\":\"p\"}\r\n"), [Ok(Admit::Authenticate)]);
     assert_eq!((accepted.options().user.as_str(), accepted.options().pass.as_str()), ("u", "p"));
-    assert_eq!(accepted.handle_authenticated(true), CONNECTED);
+    assert_eq!(accepted.handle_authenticated(Some(&Grant::default())), CONNECTED);
     assert_eq!(run(&mut accepted, b"PING\r\n"), [PONG]);
     assert_eq!(run(&mut accepted, b"CONNECT {}\r\n"), [Ok(Admit::Authenticate)]);
-    assert_eq!(accepted.handle_authenticated(false), Err(ProtocolError::AuthorizationViolation));
+    assert_eq!(accepted.handle_authenticated(None), Err(ProtocolError::AuthorizationViolation));
     assert_eq!(accepted.phase(), Phase::Closing);
 
     let mut impatient = with_auth();
@@ -245,7 +245,7 @@ proptest! {
             if session.phase() == Phase::Authenticating {
                 identified = false;
                 if decides {
-                    identified = session.handle_authenticated(accepted).is_ok();
+                    identified = session.handle_authenticated(accepted.then_some(&Grant::default())).is_ok();
                 }
             }
             prop_assert_eq!(session.limits().connect_only, session.phase() != Phase::Connected);

@@ -1,0 +1,258 @@
+//! Operator mode: users come with a JWT of an account that an operator has signed.
+//!
+//! Source: nats-server `processClientOrLeafAuthentication` (from `juc`), `server/accounts.go`. Account JWTs are those of
+//! `resolver_preload`. A user whose JWT restricts the time of day, or needs a proxy, is refused: neither is served.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::book::{AccountSpec, BookError, Grant, JetStreamLimits, Login, Presented, Refusal, UserLimits, Verdict};
+use super::claims::{AccountClaims, Claims, JwtPermissions, JwtSubjects, OperatorClaims, SigningKey, UserClaims};
+use super::connection_type::ConnectionType;
+use super::nkey::{KeyKind, PublicKey};
+use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
+use super::permit::Permit;
+use crate::types::Timestamp;
+
+/// The operators that are trusted and the accounts they have signed.
+#[derive(Debug)]
+pub struct Operators {
+    accounts: HashMap<String, Claims<AccountClaims>>,
+    system_account: Option<String>,
+}
+
+impl Operators {
+    /// # Errors
+    /// When a token is no good, or an account is not one of these operators'.
+    pub fn new(operators: &[String], account_jwts: &[(String, String)]) -> Result<Operators, BookError> {
+        let mut trusted = HashSet::new();
+        let mut system_account = None;
+        for token in operators {
+            let operator = Claims::<OperatorClaims>::decode(token).map_err(BookError::Operator)?;
+            trusted.insert(operator.subject);
+            trusted.extend(operator.body.signing_keys);
+            if !operator.body.system_account.is_empty() {
+                system_account = Some(operator.body.system_account);
+            }
+        }
+        let mut accounts = HashMap::new();
+        for (key, token) in account_jwts {
+            let refuse = |reason: String| Err(BookError::AccountJwt { account: key.clone(), reason });
+            let account = match Claims::<AccountClaims>::decode(token) {
+                Ok(account) => account,
+                Err(error) => return refuse(error.to_string()),
+            };
+            if account.subject != *key {
+                return refuse(format!("it is about {}", account.subject));
+            }
+            if !trusted.contains(&account.issuer) {
+                return refuse("no trusted operator has signed it".to_owned());
+            }
+            accounts.insert(key.clone(), account);
+        }
+        // A system account without its JWT is one that nobody can log in to.
+        let system_account = system_account.filter(|name| accounts.contains_key(name));
+        Ok(Operators { accounts, system_account })
+    }
+
+    pub fn system_account(&self) -> Option<String> {
+        self.system_account.clone()
+    }
+
+    pub fn accounts(&self) -> impl Iterator<Item = AccountSpec> + '_ {
+        self.accounts.values().map(|account| {
+            let limits = &account.body.limits;
+            AccountSpec {
+                name: account.subject.clone(),
+                name_tag: account.name.clone(),
+                jetstream: jetstream(&account.body),
+                connections_max: bound(limits.conn),
+                subscriptions_max: bound(limits.subs),
+                payload_bytes_max: bound(limits.payload),
+            }
+        })
+    }
+
+    /// Decides over a CONNECT.
+    pub fn judge(&self, presented: &Presented<'_>) -> Verdict {
+        match self.grant(presented) {
+            Ok(grant) => Verdict::Granted(Arc::new(grant)),
+            Err(reason) => Verdict::Refused(Refusal(reason)),
+        }
+    }
+
+    fn grant(&self, presented: &Presented<'_>) -> Result<Grant, &'static str> {
+        let connect = presented.connect;
+        let now = presented.now.nanos() / 1_000_000_000;
+        let user = Claims::<UserClaims>::decode(&connect.jwt).map_err(|_| "user JWT missing or not valid")?;
+        if !user.is_current(now) {
+            return Err("user JWT expired or not valid yet");
+        }
+        let direct = user.body.issuer_account.is_empty();
+        let account = self.accounts.get(if direct { &user.issuer } else { &user.body.issuer_account });
+        let account = account.ok_or("account not known")?;
+        let scope = scope(account, &user)?;
+        if !account.is_current(now) {
+            return Err("account JWT expired");
+        }
+        // A scoped key says what its users may do; what they are is theirs.
+        let terms = scope.unwrap_or(&user.body);
+        if terms.bearer_token && account.body.limits.disallow_bearer {
+            return Err("account does not allow bearer tokens");
+        }
+        if !may_come_by(&terms.allowed_connection_types, presented.connection_type) {
+            return Err("connection type not allowed");
+        }
+        if !terms.bearer_token {
+            let key = PublicKey::parse(&user.subject, KeyKind::User).ok_or("user nkey not valid")?;
+            if presented.nonce.is_empty() || !key.verifies_text(presented.nonce.as_bytes(), &connect.sig) {
+                return Err("signature not verified");
+            }
+        }
+        let revoked = |key: &str| account.body.revocations.get(key).is_some_and(|&until| user.issued_at <= until);
+        if revoked(&user.subject) || revoked("*") {
+            return Err("user revoked");
+        }
+        if !terms.src.is_empty() && !terms.src.iter().any(|network| contains(network, presented.ip)) {
+            return Err("source address not allowed");
+        }
+        if !terms.times.is_empty() {
+            return Err("times of day are not served");
+        }
+        if terms.proxy_required {
+            return Err("proxies are not served");
+        }
+        let own = &terms.permissions;
+        let stated = if *own == JwtPermissions::default() { &account.body.default_permissions } else { own };
+        let permissions = permissions(stated).map_err(|_| "permissions not valid")?;
+        let expires = [user.expires, account.expires].into_iter().filter(|&at| at > 0).min();
+        Ok(Grant {
+            account: account.subject.clone(),
+            login: Login {
+                user: user.subject.clone(),
+                issuer: user.issuer.clone(),
+                name_tag: user.name.clone(),
+                tags: user.body.tags.clone(),
+            },
+            permit: Permit::new(&permissions).map(Arc::new),
+            limits: UserLimits {
+                subscriptions: least(bound(terms.subs), bound(account.body.limits.subs)),
+                payload_bytes: least(bound(terms.payload), bound(account.body.limits.payload)),
+            },
+            expires: expires.map(|at| Timestamp(at.saturating_mul(1_000_000_000))),
+        })
+    }
+}
+
+/// What the key that signed the user's token lays down; `None` where the token speaks for itself.
+fn scope<'a>(
+    account: &'a Claims<AccountClaims>,
+    user: &Claims<UserClaims>,
+) -> Result<Option<&'a UserClaims>, &'static str> {
+    if user.issuer == account.subject {
+        return Ok(None);
+    }
+    let key = account.body.signing_keys.iter().find(|key| key.key() == user.issuer);
+    match key.ok_or("user JWT issuer is not known")? {
+        SigningKey::Plain(_) => Ok(None),
+        SigningKey::Scoped { kind, template, .. } => {
+            if kind != "user_scope" {
+                return Err("scope of the signing key not known");
+            }
+            let body = &user.body;
+            if body.permissions != JwtPermissions::default() || body.bearer_token || !body.src.is_empty() {
+                return Err("users of a scoped key have no permissions of their own");
+            }
+            Ok(Some(template))
+        }
+    }
+}
+
+fn jetstream(account: &AccountClaims) -> Option<JetStreamLimits> {
+    let limits = &account.limits;
+    let of_tier =
+        |tier: &serde_json::Value, name: &str| tier.get(name).and_then(serde_json::Value::as_i64).unwrap_or(0);
+    if let Some(tier) = limits.tiered_limits.get("R1") {
+        return Some(JetStreamLimits {
+            max_memory: of_tier(tier, "mem_storage"),
+            max_storage: of_tier(tier, "disk_storage"),
+            max_streams: unlimited_if_zero(of_tier(tier, "streams")),
+            max_consumers: unlimited_if_zero(of_tier(tier, "consumer")),
+            max_ack_pending: unlimited_if_zero(of_tier(tier, "max_ack_pending")),
+            memory_max_stream_bytes: unlimited_if_zero(of_tier(tier, "mem_max_stream_bytes")),
+            storage_max_stream_bytes: unlimited_if_zero(of_tier(tier, "disk_max_stream_bytes")),
+            max_bytes_required: tier.get("max_bytes_required").and_then(serde_json::Value::as_bool).unwrap_or(false),
+        });
+    }
+    (limits.mem_storage != 0 || limits.disk_storage != 0).then(|| JetStreamLimits {
+        max_memory: limits.mem_storage,
+        max_storage: limits.disk_storage,
+        max_streams: unlimited_if_zero(limits.streams),
+        max_consumers: unlimited_if_zero(limits.consumer),
+        max_ack_pending: unlimited_if_zero(limits.max_ack_pending),
+        memory_max_stream_bytes: unlimited_if_zero(limits.mem_max_stream_bytes),
+        storage_max_stream_bytes: unlimited_if_zero(limits.disk_max_stream_bytes),
+        max_bytes_required: limits.max_bytes_required,
+    })
+}
+
+fn unlimited_if_zero(limit: i64) -> i64 {
+    if limit == 0 { -1 } else { limit }
+}
+
+/// A JWT's limit; negative means none.
+fn bound(limit: i64) -> Option<usize> {
+    usize::try_from(limit).ok()
+}
+
+fn least(left: Option<usize>, right: Option<usize>) -> Option<usize> {
+    left.into_iter().chain(right).min()
+}
+
+fn may_come_by(types: &[String], way: ConnectionType) -> bool {
+    // Types nobody knows count as listed: a list of them alone lets nobody in.
+    types.is_empty() || types.iter().any(|name| ConnectionType::parse(name) == Ok(way))
+}
+
+fn permissions(stated: &JwtPermissions) -> Result<Permissions, String> {
+    let rules = |subjects: &JwtSubjects, parse: fn(&str) -> Result<SubjectRule, String>| {
+        let list = |texts: &[String]| texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>();
+        let allow = list(&subjects.allow)?;
+        Ok::<_, String>(SubjectRules { allow: (!allow.is_empty()).then_some(allow), deny: list(&subjects.deny)? })
+    };
+    let responses = stated.resp.as_ref().map(|resp| {
+        let default = ResponseLimits::default();
+        ResponseLimits {
+            msgs_max: if resp.max == 0 { default.msgs_max } else { u32::try_from(resp.max).ok() },
+            expires: match u64::try_from(resp.ttl) {
+                Ok(0) => default.expires,
+                Ok(nanos) => Some(Duration::from_nanos(nanos)),
+                Err(_) => None,
+            },
+        }
+    });
+    Ok(Permissions {
+        publish: rules(&stated.publish, SubjectRule::parse_publish)?,
+        subscribe: rules(&stated.subscribe, SubjectRule::parse)?,
+        responses,
+    })
+}
+
+/// Whether `network` (CIDR) holds the address.
+fn contains(network: &str, ip: Option<IpAddr>) -> bool {
+    let parts = network.split_once('/');
+    let Some((base, length)) = parts.and_then(|(base, length)| Some((base.parse().ok()?, length.parse().ok()?))) else {
+        return false;
+    };
+    let same = |base: u128, ip: u128, bits: u32, length: u32| {
+        length <= bits && (length == 0 || (base ^ ip) >> (bits - length) == 0)
+    };
+    match (base, ip.map(|ip| ip.to_canonical())) {
+        (IpAddr::V4(base), Some(IpAddr::V4(ip))) => same(base.to_bits().into(), ip.to_bits().into(), 32, length),
+        (IpAddr::V6(base), Some(IpAddr::V6(ip))) => same(base.to_bits(), ip.to_bits(), 128, length),
+        _ => false,
+    }
+}

@@ -1,0 +1,68 @@
+//! The one gate: whatever a client shows with CONNECT is judged here, whichever way it came.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Semaphore;
+
+use crate::auth::{Book, Grant, NONCE_BYTES, PasswordCheck, Presented, Refusal, Verdict, check_hash};
+use crate::protocol::ProtocolError;
+
+/// Slow hashes worked out at the same time; others wait in line. A flood of wrong passwords must not take every core.
+const HASHES_AT_ONCE: usize = 2;
+
+/// See the module.
+pub struct Gate {
+    book: RwLock<Arc<Book>>,
+    hashing: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(super) fn new(book: Book) -> Gate {
+        Gate { book: RwLock::new(Arc::new(book)), hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)) }
+    }
+
+    /// The book in force.
+    pub fn book(&self) -> Arc<Book> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something for a client to sign that nobody else is given; empty when no client signs anything.
+    #[allow(clippy::disallowed_methods)]
+    pub(super) fn nonce(&self) -> String {
+        match self.book().needs_nonce() {
+            true => URL_SAFE_NO_PAD.encode(rand::random::<[u8; NONCE_BYTES]>()),
+            false => String::new(),
+        }
+    }
+
+    /// Lets a client in, or says why not, in at most `patience`.
+    pub(super) async fn judge(
+        &self,
+        presented: &Presented<'_>,
+        patience: Duration,
+    ) -> Result<Arc<Grant>, (ProtocolError, Refusal)> {
+        let refused = |reason| Err((ProtocolError::AuthorizationViolation, Refusal(reason)));
+        match self.book().judge(presented) {
+            Verdict::Granted(grant) => Ok(grant),
+            Verdict::Refused(Refusal(reason)) => refused(reason),
+            Verdict::CheckPassword(check) => match tokio::time::timeout(patience, self.check(check)).await {
+                Ok(Some(grant)) => Ok(grant),
+                Ok(None) => refused("wrong user or password"),
+                Err(_) => Err((ProtocolError::AuthenticationTimeout, Refusal("too many passwords to check"))),
+            },
+        }
+    }
+
+    async fn check(&self, check: PasswordCheck) -> Option<Arc<Grant>> {
+        // The place is kept until the hash is done, also when nobody waits for it any more.
+        let place = self.hashing.clone().acquire_owned().await.ok()?;
+        let checking = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            check_hash(&check.hash, &check.presented).then_some(check.grant).flatten()
+        });
+        checking.await.ok().flatten()
+    }
+}
