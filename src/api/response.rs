@@ -262,7 +262,7 @@ pub struct Tier {
 }
 
 /// What an account may use; -1 for no limit.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     pub max_memory: i64,
     pub max_storage: i64,

@@ -5,7 +5,10 @@ mod access;
 pub mod file;
 mod limits;
 mod log;
+mod tls;
+mod websocket;
 
+use crate::auth::{Book, BookError, Plan, Secret, SimpleLogin};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub use access::{SingleUser, TlsFlags};
 pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogLevel};
+pub use tls::{HandshakeFirst, Tls};
+pub use websocket::WebSocket;
 
 /// Everything a broker needs to start. `Config::default()` is what `natterjack` without flags runs with.
 ///
@@ -53,6 +58,11 @@ pub struct Config {
     /// The process id is written here (digits only) and the file removed on a clean exit.
     pub pid_file: Option<PathBuf>,
     pub log: Log,
+    /// Users and accounts, as the config file has them.
+    pub auth: Plan,
+    /// TLS of the client port, as the config file has it.
+    pub tls: Option<Tls>,
+    pub websocket: Option<WebSocket>,
     pub single_user: SingleUser,
     pub tls_flags: TlsFlags,
     /// What was asked for and is not served, for the log.
@@ -92,6 +102,12 @@ pub enum ConfigError {
     Domain(String),
     #[error("{0:?} is not an address to listen on")]
     Host(String),
+    #[error(transparent)]
+    Auth(#[from] BookError),
+    #[error("TLS needs a certificate and its key: --tlscert and --tlskey, or cert_file and key_file in tls")]
+    TlsFiles,
+    #[error("monitoring over TLS needs TLS: --tlscert and --tlskey, or tls in the config file")]
+    MonitorTls,
 }
 
 impl Config {
@@ -115,6 +131,9 @@ impl Config {
             ports_file_dir: None,
             pid_file: None,
             log: Log::default(),
+            auth: Plan::default(),
+            tls: None,
+            websocket: None,
             single_user: SingleUser::default(),
             tls_flags: TlsFlags::default(),
             warnings: Vec::new(),
@@ -136,6 +155,40 @@ impl Config {
             coordinator: false,
             ..Config::in_folder(std::env::temp_dir().join("nats").join("jetstream"))
         }
+    }
+
+    /// Users and accounts as they are in force: what the command line says goes before the file.
+    pub fn auth_plan(&self) -> Plan {
+        let mut plan = self.auth.clone();
+        if let Some(token) = &self.single_user.token {
+            plan.simple = Some(SimpleLogin::Token(Secret::new(token)));
+        } else if let Some(user) = &self.single_user.user {
+            let password = Secret::new(self.single_user.password.clone().unwrap_or_default());
+            plan.simple = Some(SimpleLogin::Password { user: user.clone(), password });
+        }
+        plan
+    }
+
+    /// TLS of the client port as it is in force: what the command line says goes before the file.
+    ///
+    /// # Errors
+    /// When TLS is asked for and certificate or key are not.
+    pub fn client_tls(&self) -> Result<Option<Tls>, ConfigError> {
+        let flags = &self.tls_flags;
+        if flags.on == Some(false) {
+            return Ok(None);
+        }
+        if !flags.asked_for() {
+            return Ok(self.tls.clone());
+        }
+        let file = self.tls.as_ref();
+        let cert = flags.cert.clone().or_else(|| file.map(|tls| tls.cert.clone()));
+        let key = flags.key.clone().or_else(|| file.map(|tls| tls.key.clone()));
+        let (Some(cert), Some(key)) = (cert, key) else { return Err(ConfigError::TlsFiles) };
+        let mut tls = Tls { cert: cert.clone(), key: key.clone(), ..file.cloned().unwrap_or(Tls::new(cert, key)) };
+        tls.ca = flags.ca.clone().or(tls.ca);
+        tls.verify = flags.verify.unwrap_or(tls.verify);
+        Ok(Some(tls))
     }
 
     /// Refuses what cannot run, before anything is opened.
@@ -160,6 +213,10 @@ impl Config {
             if listen.host.is_empty() || listen.host.contains(char::is_whitespace) {
                 return Err(ConfigError::Host(listen.host.clone()));
             }
+        }
+        Book::new(&self.auth_plan())?;
+        if self.client_tls()?.is_none() && self.monitor_tls.is_some() {
+            return Err(ConfigError::MonitorTls);
         }
         self.limits.check()
     }

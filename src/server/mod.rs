@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Book;
 use crate::broker::jetstream::JetStream;
 use crate::broker::{Broker, Options};
 use crate::client::{Client, ClientError, ConnectOptions};
@@ -84,7 +85,10 @@ pub struct Server {
 
 /// JetStream and what it writes to.
 struct Running {
+    /// In the default account.
     jetstream: Arc<JetStream>,
+    /// In other accounts that enable it.
+    others: Vec<Arc<JetStream>>,
     store: Store,
 }
 
@@ -99,7 +103,9 @@ impl Server {
         let monitor_listener = listen(config.monitor.as_ref(), "-m").await?;
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let broker = Broker::new(first_info(&config, client_address), options(&config.limits), Timestamp::now());
+        let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
+        let info = first_info(&config, client_address);
+        let broker = Broker::with_book(info, options(&config.limits), book, Timestamp::now());
 
         let jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
 
@@ -207,7 +213,9 @@ impl Server {
             coordinator.stop().await;
         }
         if let Some(running) = &self.jetstream {
-            running.jetstream.stop().await;
+            for jetstream in std::iter::once(&running.jetstream).chain(&running.others) {
+                jetstream.stop().await;
+            }
         }
         self.stop_connections.cancel();
         self.tasks.close();
@@ -235,9 +243,18 @@ async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Runnin
     let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
-        let jetstream =
-            Arc::new(JetStream::start(&broker, resources::jetstream(&limits, &folder), store.clone(), &recovered)?);
-        Ok(Running { jetstream, store })
+        let options = resources::jetstream(&limits, &folder);
+        let start =
+            |account, options| JetStream::start(&broker, account, options, store.clone(), &recovered).map(Arc::new);
+        let jetstream = start(&broker.account, options.clone())?;
+        let book = broker.gate.book();
+        let mut others = Vec::new();
+        for spec in book.accounts().iter().filter(|spec| spec.name != broker.account.name) {
+            if let (Some(limits), Some(account)) = (&spec.jetstream, broker.find_account(&spec.name)) {
+                others.push(start(account, resources::of_account(&options, limits))?);
+            }
+        }
+        Ok(Running { jetstream, others, store })
     });
     started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

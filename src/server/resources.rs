@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::api;
+use crate::auth::JetStreamLimits;
 use crate::broker::jetstream;
 use crate::config::JetStreamOptions;
 
@@ -20,6 +22,27 @@ pub(super) fn jetstream(options: &JetStreamOptions, folder: &Path) -> jetstream:
         storage_bytes_max: options
             .storage_bytes_max
             .unwrap_or_else(|| free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3)),
+        account_limits: api::Limits::default(),
+    }
+}
+
+/// As `server`, for an account that is held to `limits`.
+pub(super) fn of_account(server: &jetstream::Options, limits: &JetStreamLimits) -> jetstream::Options {
+    let least = |server: u64, account: i64| u64::try_from(account).map_or(server, |account| account.min(server));
+    jetstream::Options {
+        domain: server.domain.clone(),
+        memory_bytes_max: least(server.memory_bytes_max, limits.max_memory),
+        storage_bytes_max: least(server.storage_bytes_max, limits.max_storage),
+        account_limits: api::Limits {
+            max_memory: limits.max_memory,
+            max_storage: limits.max_storage,
+            max_streams: limits.max_streams,
+            max_consumers: limits.max_consumers,
+            max_ack_pending: limits.max_ack_pending,
+            memory_max_stream_bytes: limits.memory_max_stream_bytes,
+            storage_max_stream_bytes: limits.storage_max_stream_bytes,
+            max_bytes_required: limits.max_bytes_required,
+        },
     }
 }
 

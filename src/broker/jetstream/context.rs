@@ -7,7 +7,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::inbox::{Command, Inbox};
-use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
+use crate::api::{Advisory, ApiStats, Audit, ClientInfo, Limits};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
 use crate::types::{Timestamp, id, subject};
@@ -57,11 +57,18 @@ pub struct Options {
     /// Bytes that streams in memory, and on disk, may reserve with `max_bytes`.
     pub memory_bytes_max: u64,
     pub storage_bytes_max: u64,
+    /// What the account may use.
+    pub account_limits: Limits,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { domain: String::new(), memory_bytes_max: i64::MAX as u64, storage_bytes_max: i64::MAX as u64 }
+        Options {
+            domain: String::new(),
+            memory_bytes_max: i64::MAX as u64,
+            storage_bytes_max: i64::MAX as u64,
+            account_limits: Limits::default(),
+        }
     }
 }
 

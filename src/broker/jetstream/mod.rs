@@ -34,7 +34,7 @@ pub use self::context::{API_LEVEL, Options};
 use self::context::{ApiCounters, Context, PushSubjects, Usage};
 use self::registry::Registry;
 use self::service::FILTERS;
-use super::Broker;
+use super::{Account, Broker};
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
 use crate::storage::{ReadError, Recovered, Store};
@@ -57,12 +57,13 @@ pub struct StreamReport {
 }
 
 impl JetStream {
-    /// Brings the streams found in the store back to life and begins to serve the API. Needs a runtime.
+    /// Brings the account's streams found in the store back to life and begins to serve the API there. Needs a runtime.
     ///
     /// # Errors
     /// When a stream's messages cannot be read.
     pub fn start(
         broker: &Arc<Broker>,
+        account: &Arc<Account>,
         options: Options,
         store: Store,
         recovered: &Recovered,
@@ -72,12 +73,12 @@ impl JetStream {
             info.api_lvl = u64::from(API_LEVEL);
         });
         if !options.domain.is_empty() {
-            broker.account.set_domain(&options.domain);
+            account.set_domain(&options.domain);
         }
         let info = broker.info();
         let context = Arc::new(Context {
             broker: broker.clone(),
-            account: broker.account.clone(),
+            account: account.clone(),
             api: ApiCounters::default(),
             push_subjects: PushSubjects::default(),
             server_name: info.server_name.clone(),
@@ -87,7 +88,7 @@ impl JetStream {
             warned_full: AtomicU64::new(0),
         });
         let watching = Arc::downgrade(&context);
-        broker.account.watch_interest(move |filter| {
+        account.watch_interest(move |filter| {
             if let Some(context) = watching.upgrade() {
                 context.push_subjects.interest_changed(filter);
             }
@@ -102,7 +103,7 @@ impl JetStream {
         let service = FILTERS
             .iter()
             .map(|filter| {
-                let key = broker.account.add_service(filter.as_bytes(), service.clone());
+                let key = account.add_service(filter.as_bytes(), service.clone());
                 (*filter, key.expect("the API's own subjects are valid"))
             })
             .collect();

@@ -8,6 +8,7 @@ use tracing::{error, warn};
 use super::consumer_calls::setup;
 use super::log::Log;
 use super::shared::{Home, Shared};
+use crate::auth::DEFAULT_ACCOUNT;
 use crate::consumer::{self, Consumer, ConsumerConfig, ConsumerRows, StateRow};
 use crate::storage::{Batch, Op, ReadError, RecoveredConsumer, RecoveredStream, Store, StreamFloor};
 use crate::stream::{Stream, StreamConfig};
@@ -20,15 +21,33 @@ pub(super) struct Rebuilt {
     pub(super) log: Log,
 }
 
-/// The row of a stream's configuration.
-pub(super) fn put_stream(id: StreamId, config: &StreamConfig, created: Timestamp) -> Op {
-    let config_json = Bytes::from(serde_json::to_vec(config).expect("a configuration is always JSON"));
+/// The field of a stored configuration that names the stream's account, where it is not the default one.
+const ACCOUNT_FIELD: &str = "$account";
+
+/// The row of a stream's configuration. `account` is the name of the account it is in.
+pub(super) fn put_stream(id: StreamId, account: &str, config: &StreamConfig, created: Timestamp) -> Op {
+    let mut json = serde_json::to_value(config).expect("a configuration is always JSON");
+    if account != DEFAULT_ACCOUNT {
+        json[ACCOUNT_FIELD] = account.into();
+    }
+    let config_json = Bytes::from(json.to_string());
     Op::PutStream { stream: id, config_json, created }
 }
 
+/// The name of the account that a stored stream is in.
+pub(super) fn account_of(recovered: &RecoveredStream) -> String {
+    #[derive(serde::Deserialize)]
+    struct Home {
+        #[serde(rename = "$account")]
+        account: Option<String>,
+    }
+    let home = serde_json::from_slice::<Home>(&recovered.config_json).ok();
+    home.and_then(|home| home.account).unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned())
+}
+
 /// The rows of a new stream.
-pub(super) fn new_stream(id: StreamId, config: &StreamConfig, created: Timestamp) -> Batch {
-    let mut batch = Batch::from_iter([put_stream(id, config, created)]);
+pub(super) fn new_stream(id: StreamId, account: &str, config: &StreamConfig, created: Timestamp) -> Batch {
+    let mut batch = Batch::from_iter([put_stream(id, account, config, created)]);
     if config.first_seq > 1 {
         let floor =
             StreamFloor { first_seq: config.first_seq, last_seq: config.first_seq - 1, last_time: Timestamp::ZERO };

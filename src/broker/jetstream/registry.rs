@@ -78,6 +78,9 @@ impl Registry {
     /// # Errors
     /// When its messages cannot be read.
     pub(super) fn recover(self: &Arc<Self>, recovered: &RecoveredStream) -> Result<(), ReadError> {
+        if recovery::account_of(recovered) != self.context.account.name {
+            return Ok(());
+        }
         let config: StreamConfig = match serde_json::from_slice(&recovered.config_json) {
             Ok(config) => config,
             Err(error) => {
@@ -195,6 +198,7 @@ impl Registry {
                 StreamInfo { did_create: true, domain: String::new(), ..info },
             ));
         }
+        self.check_account_limits(&config)?;
         self.check_reservation(&config, config.max_bytes)?;
         self.check_overlap(&config)?;
         let created = Timestamp::now();
@@ -208,7 +212,7 @@ impl Registry {
         };
         let log = match &home {
             Home::Disk { store, id } => {
-                let batch = recovery::new_stream(*id, &config, created);
+                let batch = recovery::new_stream(*id, &self.context.account.name, &config, created);
                 self.commit(batch).await.map_err(|error| ApiError::STREAM_CREATE.with(error))?;
                 Log::Disk { store: store.clone(), id: *id }
             }
@@ -289,6 +293,26 @@ impl Registry {
         })
     }
 
+    /// What the account's limits say to one more stream (nats-server `checkAllLimits`).
+    fn check_account_limits(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        let limits = &self.context.options.account_limits;
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).len();
+        if usize::try_from(limits.max_streams).is_ok_and(|max| max > 0 && streams >= max) {
+            return Err(ApiError::MAXIMUM_STREAMS_LIMIT);
+        }
+        if limits.max_bytes_required && config.max_bytes <= 0 {
+            return Err(ApiError::STREAM_MAX_BYTES_REQUIRED);
+        }
+        let most = match config.storage {
+            Storage::Memory => limits.memory_max_stream_bytes,
+            Storage::File => limits.storage_max_stream_bytes,
+        };
+        if most > 0 && config.max_bytes > most {
+            return Err(ApiError::STREAM_MAX_STREAM_BYTES_EXCEEDED);
+        }
+        Ok(())
+    }
+
     fn check_overlap(&self, config: &StreamConfig) -> Result<(), ApiError> {
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
         let others = streams.values().filter(|shared| *shared.name != *config.name);
@@ -319,7 +343,8 @@ impl Registry {
     pub(super) fn account_info(&self) -> api::AccountInfo {
         use std::sync::atomic::Ordering::Relaxed;
         let streams = self.list("");
-        let mut tier = api::Tier { streams: streams.len(), ..api::Tier::default() };
+        let limits = self.context.options.account_limits.clone();
+        let mut tier = api::Tier { streams: streams.len(), limits, ..api::Tier::default() };
         for shared in &streams {
             let bytes = shared.gauges.bytes.load(Relaxed);
             let reserved = u64::try_from(shared.config().max_bytes).unwrap_or(0);

@@ -533,7 +533,7 @@ impl StreamTask {
         self.contents.stream.handle_update(config.clone(), now, &mut self.turn.changes);
         self.tell_removed(before);
         if let Home::Disk { id, .. } = self.shared.home {
-            self.turn.ops.push(recovery::put_stream(id, &config, self.shared.created));
+            self.turn.ops.push(recovery::put_stream(id, &self.context.account.name, &config, self.shared.created));
         }
         self.shared.set_config(config);
     }
