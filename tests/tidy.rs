@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &["types", "config", "protocol", "session", "auth", "broker", "storage", "client", "monitor", "coordinator"],
     ),
-    ("cli", &["types", "config", "client", "coordinator", "server"]),
+    ("cli", &["types", "config", "auth", "client", "coordinator", "server"]),
 ];
 
 /// Modules without socket, file, clock, randomness, task or lock.

@@ -47,6 +47,12 @@ impl Arrival {
         Arrival { address: address.to_string(), tls, ..Arrival::default() }
     }
 
+    /// By the WebSocket port `port`.
+    pub fn websocket(address: SocketAddr, tls: TlsTerms, port: u16, cookies: Cookies) -> Arrival {
+        let connection_type = Some(ConnectionType::WebSocket);
+        Arrival { connection_type, port: Some(port), cookies, ..Arrival::standard(address, tls) }
+    }
+
     /// From inside the process, in `account`.
     pub fn inside(account: Arc<Account>) -> Arrival {
         Arrival {

@@ -99,6 +99,11 @@ impl Link {
         encode::err(out, &ProtocolError::MaxConnections.text());
     }
 
+    /// The client's time begins now: its TLS handshake is done.
+    pub fn restart(&mut self, now: Timestamp) {
+        self.session.restart(now);
+    }
+
     /// The client has shown a certificate in its TLS handshake.
     pub fn set_certificate(&mut self, names: CertificateNames) {
         self.certificate = Some(Arc::new(names));

@@ -114,6 +114,7 @@ fn announce(server: &Server) {
     }
     if let Some(listen) = &config.listen
         && !listen.is_loopback()
+        && !server.broker().gate.book().is_required(crate::auth::ConnectionType::Standard)
     {
         warn!(
             "{listen} can be reached from other machines, and nobody is asked who they are: anyone may read and write"
@@ -121,6 +122,12 @@ fn announce(server: &Server) {
     }
     if let Some(address) = server.monitor_address() {
         info!("Starting http monitor on {address}");
+    }
+    if let Some(url) = server.websocket_url() {
+        info!("Listening for websocket clients on {url}");
+        if url.starts_with("ws:") {
+            warn!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!");
+        }
     }
     if let Some(address) = server.client_address() {
         info!("Listening for client connections on {address}");

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection;
+use super::tls::Handshake;
 use crate::broker::Broker;
 use crate::config::Listen;
 
@@ -35,13 +36,19 @@ pub async fn bind(listen: &Listen) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts for ever. Drop the future to stop.
-pub async fn accept(listener: TcpListener, broker: Arc<Broker>, tasks: TaskTracker, stop: CancellationToken) {
+pub async fn accept(
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    handshake: Option<Handshake>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let mut pause = PAUSE_MIN;
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 pause = PAUSE_MIN;
-                tasks.spawn(connection::serve_tcp(broker.clone(), socket, stop.clone()));
+                tasks.spawn(connection::serve_tcp(broker.clone(), socket, handshake.clone(), stop.clone()));
             }
             Err(error) => {
                 warn!("Accept error: {error}; sleeping {pause:?}");

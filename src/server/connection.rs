@@ -3,6 +3,7 @@
 //! Two tasks share it. The reader owns the [`Link`] and dropping it ends the client's subscriptions; the writer owns the
 //! other half of the socket and ends when the outbox closes. Whichever ends first ends the other.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,14 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::tls::{Handshake, peer_names};
+use crate::auth::CertificateNames;
 use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, TlsTerms};
+use crate::config::HandshakeFirst;
 use crate::types::Timestamp;
 
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
 const READ_BYTES_MIN: usize = 4 * 1024;
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Read buffers worked through before other tasks get their turn.
@@ -55,14 +61,80 @@ impl Reader {
     }
 }
 
-/// Serves a TCP connection until either side ends it or `stop` is cancelled.
-pub async fn serve_tcp(broker: Arc<Broker>, socket: TcpStream, stop: CancellationToken) {
+/// Serves a TCP connection until either side ends it or `stop` is cancelled. With a `handshake` it speaks TLS, which the
+/// client begins after INFO or before it (nats-server `createClientEx`).
+pub async fn serve_tcp(broker: Arc<Broker>, socket: TcpStream, handshake: Option<Handshake>, stop: CancellationToken) {
     let Ok(peer) = socket.peer_addr() else { return };
     // Small messages must not wait for one another; the outbox already joins what can be joined.
     let _ = socket.set_nodelay(true);
-    let (reader, writer) = socket.into_split();
-    let arrival = Arrival::standard(peer, TlsTerms::default());
-    serve(broker, Reader::Tcp(reader), writer, arrival, stop).await;
+    match handshake {
+        None => {
+            let arrival = Arrival::standard(peer, TlsTerms::default());
+            let (reader, writer) = socket.into_split();
+            let Some((link, writer)) = admit(&broker, arrival, writer).await else { return };
+            serve(broker, link, Reader::Tcp(reader), writer, stop).await;
+        }
+        Some(handshake) => tokio::select! {
+            () = serve_tls(broker, socket, peer, handshake, stop.clone()) => {}
+            // A client that never shakes hands does not hold up the end.
+            () = async { stop.cancelled().await; tokio::time::sleep(FLUSH_DEADLINE).await } => {}
+        },
+    }
+}
+
+async fn serve_tls(
+    broker: Arc<Broker>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    handshake: Handshake,
+    stop: CancellationToken,
+) {
+    let patience = handshake.tls.timeout;
+    let first = match handshake.tls.handshake_first {
+        HandshakeFirst::No => false,
+        HandshakeFirst::Yes => true,
+        HandshakeFirst::Within(delay) => first_byte(&socket, delay).await.is_some(),
+    };
+    let terms = if first { handshake.terms_after() } else { handshake.terms() };
+    let arrival = Arrival::standard(peer, terms);
+    let Some((mut link, mut socket)) = admit(&broker, arrival, socket).await else { return };
+    if !first {
+        let mut info = Vec::new();
+        if link.client().outbox.take(&mut info).await.is_err() {
+            return;
+        }
+        link.client().outbox.wrote(info.len());
+        if !matches!(tokio::time::timeout(patience, socket.write_all(&info)).await, Ok(Ok(()))) {
+            return;
+        }
+        if handshake.tls.allow_non_tls && first_byte(&socket, patience).await != Some(TLS_HANDSHAKE) {
+            let (reader, writer) = socket.into_split();
+            return serve(broker, link, Reader::Tcp(reader), writer, stop).await;
+        }
+    }
+    let cid = link.client().id;
+    match tokio::time::timeout(patience, handshake.acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => {
+            if let Some(names) = peer_names(stream.get_ref().1) {
+                link.set_certificate(names);
+            }
+            // The time for CONNECT begins now.
+            link.restart(Timestamp::now());
+            let (reader, writer) = tokio::io::split(stream);
+            serve(broker, link, Reader::Other(Box::new(reader)), writer, stop).await;
+        }
+        Ok(Err(error)) => debug!("{peer} - cid:{cid} - TLS handshake error: {error}"),
+        Err(_) => debug!("{peer} - cid:{cid} - TLS handshake timeout"),
+    }
+}
+
+/// The first byte the peer sends, left where it is; `None` when none comes within `patience`.
+async fn first_byte(socket: &TcpStream, patience: Duration) -> Option<u8> {
+    let mut byte = [0];
+    match tokio::time::timeout(patience, socket.peek(&mut byte)).await {
+        Ok(Ok(1)) => Some(byte[0]),
+        _ => None,
+    }
 }
 
 /// Serves a client inside the process over any byte stream.
@@ -70,22 +142,47 @@ pub async fn serve_stream<S>(broker: Arc<Broker>, stream: S, stop: CancellationT
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (reader, writer) = tokio::io::split(stream);
     let arrival = Arrival::inside(broker.account.clone());
-    serve(broker, Reader::Other(Box::new(reader)), writer, arrival, stop).await;
+    serve_split(broker, stream, arrival, None, stop).await;
 }
 
-async fn serve<W>(broker: Arc<Broker>, reader: Reader, mut writer: W, arrival: Arrival, stop: CancellationToken)
+/// Serves a client over any byte stream.
+pub async fn serve_split<S>(
+    broker: Arc<Broker>,
+    stream: S,
+    arrival: Arrival,
+    certificate: Option<CertificateNames>,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let Some((mut link, writer)) = admit(&broker, arrival, writer).await else { return };
+    if let Some(names) = certificate {
+        link.set_certificate(names);
+    }
+    serve(broker, link, Reader::Other(Box::new(reader)), writer, stop).await;
+}
+
+/// The client's link, or a refusal when there are as many clients as there may be.
+async fn admit<W: AsyncWrite + Unpin>(broker: &Arc<Broker>, arrival: Arrival, mut writer: W) -> Option<(Link, W)> {
+    if let Some(link) = Link::open(broker, arrival, Timestamp::now()) {
+        return Some((link, writer));
+    }
+    let mut refusal = Vec::new();
+    Link::refuse_connection(broker, &mut refusal);
+    let _ = tokio::time::timeout(FLUSH_DEADLINE, async {
+        writer.write_all(&refusal).await?;
+        writer.shutdown().await
+    })
+    .await;
+    None
+}
+
+async fn serve<W>(broker: Arc<Broker>, link: Link, reader: Reader, writer: W, stop: CancellationToken)
 where
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Some(link) = Link::open(&broker, arrival, Timestamp::now()) else {
-        let mut refusal = Vec::new();
-        Link::refuse_connection(&broker, &mut refusal);
-        let _ = tokio::time::timeout(FLUSH_DEADLINE, writer.write_all(&refusal)).await;
-        let _ = writer.shutdown().await;
-        return;
-    };
     let client = link.client().clone();
     let writing = tokio::spawn(write_out(broker.clone(), client.clone(), writer));
     read_in(reader, link, stop).await;
@@ -217,7 +314,14 @@ async fn write_whole<W: AsyncWrite + Unpin>(
 ) -> bool {
     let mut rest = buffer;
     while !rest.is_empty() {
-        let write = writer.write(rest);
+        // TLS and WebSocket keep what they have until they are flushed; for a plain socket that does nothing.
+        let write = async {
+            let written = writer.write(rest).await?;
+            if written == rest.len() {
+                writer.flush().await?;
+            }
+            Ok::<_, std::io::Error>(written)
+        };
         tokio::pin!(write);
         let done = match tokio::time::timeout(STUCK_AFTER, &mut write).await {
             Ok(done) => done,

@@ -20,6 +20,7 @@ impl RunFiles {
         config: &Config,
         clients: Option<SocketAddr>,
         monitor: Option<SocketAddr>,
+        websocket: Option<SocketAddr>,
     ) -> Result<RunFiles, StartError> {
         let mut files = RunFiles { written: Vec::new() };
         let pid = std::process::id();
@@ -30,7 +31,11 @@ impl RunFiles {
             let urls = |scheme: &str, address: Option<SocketAddr>| -> Vec<String> {
                 address.map(|address| format!("{scheme}://{}", super::reachable(address))).into_iter().collect()
             };
-            let ports = serde_json::json!({ "nats": urls("nats", clients), "monitoring": urls("http", monitor) });
+            let mut ports = serde_json::json!({ "nats": urls("nats", clients), "monitoring": urls("http", monitor) });
+            if let Some(settings) = &config.websocket {
+                let scheme = if settings.tls.is_some() { "wss" } else { "ws" };
+                ports["websocket"] = urls(scheme, websocket).into();
+            }
             files.put(&folder.join(format!("{}_{pid}.ports", program_name())), ports.to_string())?;
         }
         Ok(files)

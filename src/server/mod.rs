@@ -7,6 +7,9 @@ mod files;
 mod monitoring;
 mod presence;
 mod resources;
+mod tls;
+mod websocket;
+mod websocket_stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::tls::Handshake;
 use crate::auth::Book;
 use crate::broker::jetstream::JetStream;
 use crate::broker::{Broker, Options};
@@ -46,6 +50,8 @@ pub enum StartError {
     Connect(#[from] ClientError),
     #[error(transparent)]
     Coordinator(#[from] coordinator::StartError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     #[error("could not write {path}: {source}")]
     File { path: String, source: std::io::Error },
 }
@@ -73,6 +79,7 @@ pub struct Server {
     broker: Arc<Broker>,
     client_address: Option<SocketAddr>,
     monitor_address: Option<SocketAddr>,
+    websocket_address: Option<SocketAddr>,
     /// Cancelled first: no further connections.
     stop_accepting: CancellationToken,
     /// Cancelled second: connections flush and close.
@@ -99,7 +106,13 @@ impl Server {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         config.check()?;
+        let handshake = config.client_tls()?.map(|tls| Handshake::new(&tls)).transpose()?;
+        let websocket_tls = config.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref());
+        let websocket_handshake = websocket_tls.map(Handshake::new).transpose()?;
         let listener = listen(config.listen.as_ref(), "-p").await?;
+        let websocket = config.websocket.as_ref().map(|websocket| &websocket.listen);
+        let websocket_listener = listen(websocket, "websocket.port").await?;
+        let websocket_address = websocket_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_listener = listen(config.monitor.as_ref(), "-m").await?;
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -112,7 +125,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
-        let files = files::RunFiles::write(&config, client_address, monitor_address)?;
+        let files = files::RunFiles::write(&config, client_address, monitor_address, websocket_address)?;
         if let (Some(listener), Some(address)) = (monitor_listener, monitor_address) {
             let identity = identity(&broker, client_address, address);
             let streams = jetstream.as_ref().map(|running| running.jetstream.clone());
@@ -125,6 +138,7 @@ impl Server {
             broker,
             client_address,
             monitor_address,
+            websocket_address,
             stop_accepting,
             stop_connections,
             tasks,
@@ -135,8 +149,11 @@ impl Server {
         if server.config.coordinator {
             server.coordinator = Some(server.start_coordinator().await?);
         }
+        if let (Some(listener), Some(address)) = (websocket_listener, websocket_address) {
+            server.accept_websocket(listener, address.port(), websocket_handshake);
+        }
         if let Some(listener) = listener {
-            server.accept(listener);
+            server.accept(listener, handshake);
         }
         Ok(server)
     }
@@ -150,9 +167,20 @@ impl Server {
         Ok(Coordinator::start(client, options).await?)
     }
 
-    fn accept(&self, listener: TcpListener) {
-        let accepting =
-            accept::accept(listener, self.broker.clone(), self.tasks.clone(), self.stop_connections.clone());
+    fn accept(&self, listener: TcpListener, handshake: Option<Handshake>) {
+        let (broker, stop) = (self.broker.clone(), self.stop_connections.clone());
+        self.until_stop(accept::accept(listener, broker, handshake, self.tasks.clone(), stop));
+    }
+
+    fn accept_websocket(&self, listener: TcpListener, port: u16, handshake: Option<Handshake>) {
+        let Some(settings) = self.config.websocket.clone() else { return };
+        let (broker, stop) = (self.broker.clone(), self.stop_connections.clone());
+        let entrance = Arc::new(websocket::Entrance { broker, settings, handshake, port, stop });
+        self.until_stop(websocket::accept(listener, entrance, self.tasks.clone()));
+    }
+
+    /// Runs `accepting` until no further connections are wanted.
+    fn until_stop(&self, accepting: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop_accepting.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -183,6 +211,13 @@ impl Server {
     /// Where the monitoring endpoints answer; `None` when they are off.
     pub fn monitor_address(&self) -> Option<SocketAddr> {
         self.monitor_address
+    }
+
+    /// Where WebSocket clients connect, `ws://host:port` or `wss://`; `None` when they cannot.
+    pub fn websocket_url(&self) -> Option<String> {
+        let secure = self.config.websocket.as_ref().is_some_and(|websocket| websocket.tls.is_some());
+        let scheme = if secure { "wss" } else { "ws" };
+        self.websocket_address.map(|address| format!("{scheme}://{address}"))
     }
 
     /// `nats://host:port` for clients on this machine; empty when nothing listens.

@@ -207,6 +207,11 @@ impl Session {
         }
     }
 
+    /// The client's time begins now: what came before was a handshake below this protocol.
+    pub fn restart(&mut self, now: Timestamp) {
+        self.started = now;
+    }
+
     /// Bytes have arrived. To be called once per read, before what they hold is admitted.
     pub fn handle_input(&mut self, now: Timestamp) {
         self.last_activity = now;

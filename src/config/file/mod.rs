@@ -24,14 +24,18 @@
 //! 2. Name the block's keys in [`top::read`], in place of the line there that says they are not served.
 //! 3. What spans several keys is checked in [`Config::check`], once flags are applied as well.
 
+mod access;
 mod grammar;
 mod jetstream;
+mod permissions;
 mod place;
 mod report;
 mod resolve;
 mod scalar;
+mod tls;
 mod top;
 mod value;
+mod websocket;
 
 use std::path::Path;
 

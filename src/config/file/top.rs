@@ -1,10 +1,10 @@
 //! The keys at the top of a config file (nats-server `processConfigFileLine`).
 
-use super::jetstream;
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Map, Value};
-use crate::config::{Config, Listen};
+use super::{access, jetstream, tls, websocket};
+use crate::config::{Config, Listen, Tls};
 
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
 const KEYS: &[&str] = &[
@@ -66,6 +66,7 @@ struct Addresses {
     /// `Some(None)` switches it off.
     monitor_port: Option<Option<u16>>,
     monitor_tls_port: Option<Option<u16>>,
+    allow_non_tls: bool,
 }
 
 /// Turns what the file says into settings.
@@ -146,34 +147,29 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         "jetstream" => jetstream::read(value, config, report),
         "store_dir" | "storedir" => report.set(&mut config.store_dir, value.text().map(Into::into)),
         "coordinator" => report.set(&mut config.coordinator, value.bool()),
-        // Who may connect, and how the wire is protected: ignoring these would open what was meant to be shut.
-        "accounts"
-        | "authorization"
-        | "operator"
-        | "operators"
-        | "roots"
-        | "root"
-        | "root_operators"
-        | "root_operator"
-        | "resolver"
-        | "account_resolver"
-        | "accounts_resolver"
-        | "resolver_tls"
-        | "resolver_preload"
-        | "resolver_pinned_accounts"
-        | "no_auth_user"
-        | "trusted"
-        | "trusted_keys"
-        | "tls"
-        | "allow_non_tls"
-        | "websocket"
-        | "ws"
-        | "default_sentinel"
-        | "proxies" => {
-            report.error(entry.wrong(format!("{:?} is not served yet", entry.key)));
+        // Who may connect, and how the wire is protected: ignoring what is not served would open what was meant to be shut.
+        "authorization" => access::authorization(value, config, report),
+        "accounts" => access::accounts(value, config, report),
+        "no_auth_user" => access::name(value, &mut config.auth.no_auth_user, report),
+        "system_account" | "system" => access::name(value, &mut config.auth.system_account, report),
+        "operator" | "operators" | "roots" | "root" | "root_operators" | "root_operator" => {
+            access::operators(value, config, report);
         }
-        "system_account" | "system" | "no_system_account" | "no_system" | "no_sys_acc" => {
-            report.unserved(entry, "there is one account");
+        "resolver" | "account_resolver" | "accounts_resolver" => access::resolver(entry, report),
+        "resolver_preload" => access::preload(value, config, report),
+        "tls" => config.tls = tls::read(value, report).map(|tls| Tls { allow_non_tls: addresses.allow_non_tls, ..tls }),
+        "allow_non_tls" => {
+            report.set(&mut addresses.allow_non_tls, value.bool());
+            if let Some(tls) = &mut config.tls {
+                tls.allow_non_tls = addresses.allow_non_tls;
+            }
+        }
+        "websocket" | "ws" => websocket::read(value, config, report),
+        "resolver_tls" | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" | "proxies" => {
+            report.error(entry.wrong(format!("{:?} is not served", entry.key)));
+        }
+        "no_system_account" | "no_system" | "no_sys_acc" => {
+            report.unserved(entry, "there always is a system account, and nobody is in it who is not put there");
         }
         name => match unserved(name) {
             Some(why) => report.unserved(entry, why),
@@ -228,7 +224,7 @@ fn owned(value: &Value) -> Result<Option<String>, FileError> {
 }
 
 /// -1 and 0 are any free port.
-fn port(value: &Value) -> Result<u16, FileError> {
+pub(super) fn port(value: &Value) -> Result<u16, FileError> {
     let number = value.integer()?;
     let port = if number == -1 { Some(0) } else { u16::try_from(number).ok() };
     port.ok_or_else(|| value.wrong(format!("a port is at most 65535, or -1 for any free one, not {number}")))

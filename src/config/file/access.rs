@@ -1,0 +1,269 @@
+//! `authorization`, `accounts` and what stands around them (nats-server `parseAuthorization`, `parseAccounts`,
+//! `parseUsers`).
+
+use super::permissions;
+use super::place::FileError;
+use super::report::Report;
+use super::value::{Entry, Kind, Value};
+use crate::auth::{AccountSpec, ConnectionType, Credential, JetStreamLimits, Permissions, Secret, SimpleLogin, User};
+use crate::config::Config;
+
+const AUTHORIZATION: &[&str] = &["default_permissions", "password", "timeout", "token", "user", "users"];
+const USER: &[&str] = &["allowed_connection_types", "nkey", "password", "permissions", "user"];
+const ACCOUNT: &[&str] =
+    &["default_permissions", "exports", "imports", "jetstream", "limits", "mappings", "nkey", "users"];
+const ACCOUNT_JETSTREAM: &[&str] = &[
+    "disk_max_stream_bytes",
+    "max_ack_pending",
+    "max_bytes_required",
+    "max_consumers",
+    "max_file",
+    "max_memory",
+    "max_streams",
+    "mem_max_stream_bytes",
+];
+
+/// The one user or token of a block, and the users it lists.
+#[derive(Default)]
+pub(super) struct Logins {
+    pub(super) user: String,
+    pub(super) password: String,
+    pub(super) token: String,
+    pub(super) users: Vec<User>,
+}
+
+impl Logins {
+    pub(super) fn simple(&self) -> Option<SimpleLogin> {
+        match (&*self.user, &*self.token) {
+            ("", "") => None,
+            ("", token) => Some(SimpleLogin::Token(Secret::new(token))),
+            (user, _) => Some(SimpleLogin::Password { user: user.to_owned(), password: Secret::new(&*self.password) }),
+        }
+    }
+}
+
+/// `authorization {}` at the top.
+pub(super) fn authorization(value: &Value, config: &mut Config, report: &mut Report) {
+    let Some(map) = report.ok(value.map()) else { return };
+    let mut logins = Logins::default();
+    let mut defaults = None;
+    for entry in map.iter() {
+        let value = &entry.value;
+        match entry.name().as_str() {
+            "user" | "username" => report.set(&mut logins.user, text(value)),
+            "pass" | "password" => report.set(&mut logins.password, text(value)),
+            "token" => report.set(&mut logins.token, text(value)),
+            "timeout" => report.set(&mut config.limits.auth_timeout, value.duration()),
+            "users" => logins.users = users(value, None, report),
+            "default_permission" | "default_permissions" | "permissions" => {
+                defaults = permissions::read(value, report);
+            }
+            "auth_callout" | "proxy_required" => report.error(entry.wrong(format!("{:?} is not served", entry.key))),
+            _ => report.unknown(entry, AUTHORIZATION),
+        }
+    }
+    if !logins.user.is_empty() && !logins.token.is_empty() {
+        report.error(value.wrong("Cannot have a user/pass and token"));
+    }
+    if !logins.users.is_empty() && (!logins.user.is_empty() || !logins.token.is_empty()) {
+        report.error(value.wrong("Can not have a single user/pass or token and a users array"));
+    }
+    give_defaults(&mut logins.users, defaults);
+    config.auth.simple = logins.simple();
+    config.auth.users.extend(logins.users);
+}
+
+fn give_defaults(users: &mut [User], defaults: Option<Permissions>) {
+    for user in users {
+        if user.permissions.is_none() {
+            user.permissions.clone_from(&defaults);
+        }
+    }
+}
+
+fn text(value: &Value) -> Result<String, FileError> {
+    value.text().map(str::to_owned)
+}
+
+/// A list of users; in an account they are its own.
+fn users(value: &Value, account: Option<&str>, report: &mut Report) -> Vec<User> {
+    let Some(list) = report.ok(value.array()) else { return Vec::new() };
+    list.iter().filter_map(|value| user(value, account, report)).collect()
+}
+
+fn user(value: &Value, account: Option<&str>, report: &mut Report) -> Option<User> {
+    let map = report.ok(value.map())?;
+    let (mut name, mut password, mut nkey) = (String::new(), None, String::new());
+    let mut permissions = None;
+    let mut connection_types = Vec::new();
+    for entry in map.iter() {
+        let value = &entry.value;
+        match entry.name().as_str() {
+            "user" | "username" => report.set(&mut name, text(value)),
+            "pass" | "password" => report.set(&mut password, text(value).map(Some)),
+            "nkey" => report.set(&mut nkey, text(value)),
+            "permission" | "permissions" | "authorization" => permissions = permissions::read(value, report),
+            "allowed_connection_types" | "connection_types" | "clients" => {
+                let names = report.ok(value.texts()).unwrap_or_default();
+                for name in names {
+                    connection_types.extend(report.ok(ConnectionType::parse(name).map_err(|text| value.wrong(text))));
+                }
+            }
+            "proxy_required" => report.error(entry.wrong(format!("{:?} is not served", entry.key))),
+            _ => report.unknown(entry, USER),
+        }
+    }
+    let credential = match (&*name, &*nkey) {
+        ("", "") => {
+            report.error(value.wrong("User entry requires a user"));
+            return None;
+        }
+        (_, "") => Credential::Password { user: name, password: Secret::new(password.unwrap_or_default()) },
+        ("", _) if password.is_none() => Credential::Nkey(nkey),
+        _ => {
+            report.error(value.wrong("User entry has both a nkey and a user or password"));
+            return None;
+        }
+    };
+    Some(User { credential, account: account.map(str::to_owned), permissions, connection_types })
+}
+
+/// `accounts {}`, or a list of names.
+pub(super) fn accounts(value: &Value, config: &mut Config, report: &mut Report) {
+    if let Kind::Array(names) = &value.kind {
+        for value in names {
+            if let Some(name) = report.ok(text(value)) {
+                config.auth.accounts.push(AccountSpec { name, ..AccountSpec::default() });
+            }
+        }
+        return;
+    }
+    let Some(map) = report.ok(value.map()) else { return };
+    for entry in map.iter().filter(|entry| !entry.is_variable) {
+        account(entry, config, report);
+    }
+}
+
+fn account(entry: &Entry, config: &mut Config, report: &mut Report) {
+    let Some(map) = report.ok(entry.value.map()) else { return };
+    let mut spec = AccountSpec { name: entry.key.clone(), ..AccountSpec::default() };
+    let mut members = Vec::new();
+    let mut defaults = None;
+    for entry in map.iter() {
+        let value = &entry.value;
+        match entry.name().as_str() {
+            "users" => members = users(value, Some(&spec.name), report),
+            "jetstream" => spec.jetstream = jetstream(value, report),
+            "default_permission" | "default_permissions" | "permissions" => {
+                defaults = permissions::read(value, report);
+            }
+            "limits" => limits(value, &mut spec, report),
+            // The account's own key: who could sign with it could not do so here.
+            "nkey" => drop(report.ok(value.text())),
+            "imports" | "exports" => report.unserved(entry, "accounts do not share subjects yet"),
+            "mappings" | "maps" => report.unserved(entry, "subjects are not mapped"),
+            "msg_trace" | "trace_dest" | "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
+            _ => report.unknown(entry, ACCOUNT),
+        }
+    }
+    give_defaults(&mut members, defaults);
+    config.auth.users.extend(members);
+    config.auth.accounts.push(spec);
+}
+
+fn limits(value: &Value, spec: &mut AccountSpec, report: &mut Report) {
+    let Some(map) = report.ok(value.map()) else { return };
+    for entry in map.iter() {
+        let bound = || entry.value.integer().map(|number| usize::try_from(number).ok());
+        match entry.name().as_str() {
+            "max_connections" | "max_conn" => report.set(&mut spec.connections_max, bound()),
+            "max_subscriptions" | "max_subs" => report.set(&mut spec.subscriptions_max, bound()),
+            "max_payload" | "max_pay" => report.set(&mut spec.payload_bytes_max, bound()),
+            "max_leafnodes" | "max_leafs" => report.unserved(entry, "natterjack has no leaf nodes"),
+            _ => report.unknown(entry, &["max_connections", "max_payload", "max_subscriptions"]),
+        }
+    }
+}
+
+fn jetstream(value: &Value, report: &mut Report) -> Option<JetStreamLimits> {
+    let map = match &value.kind {
+        Kind::Bool(on) => return on.then(JetStreamLimits::default),
+        Kind::Text(word) => match &*word.to_ascii_lowercase() {
+            "enabled" | "enable" => return Some(JetStreamLimits::default()),
+            "disabled" | "disable" => return None,
+            _ => {
+                report.error(value.wrong("Expected 'enabled' or 'disabled' for string value"));
+                return None;
+            }
+        },
+        Kind::Map(map) => map,
+        _ => {
+            report.error(value.wrong("Expected map, bool or string to define JetStream"));
+            return None;
+        }
+    };
+    let mut limits = JetStreamLimits::default();
+    for entry in map.iter() {
+        let (value, limits) = (&entry.value, &mut limits);
+        match entry.name().as_str() {
+            "max_memory" | "max_mem" | "mem" | "memory" => report.set(&mut limits.max_memory, value.integer()),
+            "max_store" | "max_file" | "max_disk" | "store" | "disk" => {
+                report.set(&mut limits.max_storage, value.integer());
+            }
+            "max_streams" | "streams" => report.set(&mut limits.max_streams, value.integer()),
+            "max_consumers" | "consumers" => report.set(&mut limits.max_consumers, value.integer()),
+            "max_bytes_required" | "max_stream_bytes" | "max_bytes" => {
+                report.set(&mut limits.max_bytes_required, value.bool());
+            }
+            "mem_max_stream_bytes" | "memory_max_stream_bytes" => {
+                report.set(&mut limits.memory_max_stream_bytes, value.integer());
+            }
+            "disk_max_stream_bytes" | "store_max_stream_bytes" => {
+                report.set(&mut limits.storage_max_stream_bytes, value.integer());
+            }
+            "max_ack_pending" => report.set(&mut limits.max_ack_pending, value.integer()),
+            "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
+            _ => report.unknown(entry, ACCOUNT_JETSTREAM),
+        }
+    }
+    Some(limits)
+}
+
+/// `operator`: JWTs, or files that hold one.
+pub(super) fn operators(value: &Value, config: &mut Config, report: &mut Report) {
+    for text in report.ok(value.texts()).unwrap_or_default() {
+        if text.starts_with("eyJ") {
+            config.auth.operators.push(text.to_owned());
+            continue;
+        }
+        let found = std::fs::read_to_string(text).map_err(|error| value.wrong(format!("{text}: {error}")));
+        let Some(content) = report.ok(found) else { continue };
+        match content.lines().map(str::trim).find(|line| line.starts_with("eyJ")) {
+            Some(token) => config.auth.operators.push(token.to_owned()),
+            None => report.error(value.wrong(format!("{text}: no JWT in it"))),
+        }
+    }
+}
+
+/// `resolver`: where account JWTs come from.
+pub(super) fn resolver(entry: &Entry, report: &mut Report) {
+    let memory = entry.value.text().is_ok_and(|text| matches!(&*text.to_ascii_uppercase(), "MEM" | "MEMORY"));
+    if !memory {
+        report.error(entry.wrong("account JWTs come from resolver_preload: only the MEMORY resolver is served"));
+    }
+}
+
+/// `resolver_preload`: account JWTs by account key.
+pub(super) fn preload(value: &Value, config: &mut Config, report: &mut Report) {
+    let Some(map) = report.ok(value.map()) else { return };
+    for entry in map.iter().filter(|entry| !entry.is_variable) {
+        if let Some(token) = report.ok(text(&entry.value)) {
+            config.auth.account_jwts.push((entry.key.clone(), token));
+        }
+    }
+}
+
+/// A name that may also be said not to be there.
+pub(super) fn name(value: &Value, setting: &mut Option<String>, report: &mut Report) {
+    report.set(setting, text(value).map(Some));
+}

@@ -1,0 +1,99 @@
+//! TLS acceptors out of configuration, and what a finished handshake tells.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::CertificateNames;
+use crate::broker::TlsTerms;
+use crate::config::Tls;
+
+/// Certificates or keys that cannot be used. The text says which file and why.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("error parsing X509 certificate/key pair: {path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error("error parsing X509 certificate/key pair: {0}")]
+    Pair(rustls::Error),
+    #[error("failed to parse root ca certificate {path}: {reason}")]
+    Authority { path: PathBuf, reason: String },
+}
+
+/// A listener's TLS, ready for handshakes.
+#[derive(Clone)]
+pub struct Handshake {
+    pub acceptor: TlsAcceptor,
+    pub tls: Tls,
+}
+
+impl Handshake {
+    /// Reads certificate, key and authorities.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn new(tls: &Tls) -> Result<Handshake, TlsError> {
+        let broken = |path: &Path, reason: String| TlsError::File { path: path.to_owned(), reason };
+        let chain = certificates(&tls.cert).map_err(|reason| broken(&tls.cert, reason))?;
+        let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| broken(&tls.key, error.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(tls))
+            .expect("ring serves TLS 1.2 and 1.3");
+        let builder = match &tls.ca {
+            Some(path) if tls.asks_for_certificates() => {
+                let broken = |reason: String| TlsError::Authority { path: path.clone(), reason };
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(path).map_err(broken)? {
+                    roots.add(authority).map_err(|error| broken(error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| broken(error.to_string()))?)
+            }
+            // Nobody's certificate is trusted, so nobody gets in: a client must show one that some authority has signed.
+            None if tls.asks_for_certificates() => {
+                let reason = "verify needs ca_file, the authorities that clients' certificates come from".to_owned();
+                return Err(TlsError::Authority { path: PathBuf::from("ca_file"), reason });
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        Ok(Handshake { acceptor: TlsAcceptor::from(Arc::new(config)), tls: tls.clone() })
+    }
+
+    /// What INFO says to a client that has not shaken hands.
+    pub fn terms(&self) -> TlsTerms {
+        let optional = self.tls.allow_non_tls;
+        TlsTerms {
+            required: !optional,
+            available: optional,
+            verify: self.tls.asks_for_certificates(),
+            maps_certificates: self.tls.map,
+        }
+    }
+
+    /// As [`Handshake::terms`], to one whose handshake came first.
+    pub fn terms_after(&self) -> TlsTerms {
+        TlsTerms { required: true, available: false, ..self.terms() }
+    }
+}
+
+fn versions(tls: &Tls) -> &'static [&'static SupportedProtocolVersion] {
+    static NEWEST: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+    if tls.only_tls13 { &NEWEST } else { rustls::ALL_VERSIONS }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+    let chain = read.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    if chain.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(chain) }
+}
+
+/// The names in the certificate that the peer has shown.
+pub fn peer_names(connection: &rustls::ServerConnection) -> Option<CertificateNames> {
+    CertificateNames::read(connection.peer_certificates()?.first()?)
+}

@@ -1,0 +1,194 @@
+//! The bytes inside a WebSocket's frames as a byte stream.
+//!
+//! Reading unmasks as bytes come, so no frame is gathered. Writing wraps what it is given into frames of bounded size. PINGs
+//! are answered by the reading side when nothing else is on its way out, else by the writing side.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::protocol::websocket::{self, Head, Opcode};
+
+const READ_BYTES: usize = 4 * 1024;
+/// The largest payload of one frame; browsers hand over whole frames.
+const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+
+/// See the module.
+pub struct WebSocketStream<S> {
+    inner: S,
+    /// Read and not yet looked at.
+    raw: BytesMut,
+    /// The frame that is being read, and how much of its payload has been.
+    frame: Option<(Head, u64)>,
+    /// The payload of a control frame so far.
+    control: Vec<u8>,
+    /// Whole frames on their way out.
+    out: BytesMut,
+    /// The writing side waits for the socket: the reading side must not, or the wrong task would be woken.
+    writing: bool,
+    ended: bool,
+    close_sent: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
+    pub fn new(inner: S) -> WebSocketStream<S> {
+        WebSocketStream {
+            inner,
+            raw: BytesMut::new(),
+            frame: None,
+            control: Vec::new(),
+            out: BytesMut::new(),
+            writing: false,
+            ended: false,
+            close_sent: false,
+        }
+    }
+
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.out))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+        }
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    /// Sends control frames on, if nobody else does.
+    fn push_control(&mut self, context: &mut Context<'_>) {
+        if !self.writing && !self.out.is_empty() {
+            // An error shows up where the socket is read or written next.
+            let _ = self.poll_drain(context);
+        }
+    }
+
+    /// Works through what has been read; true when `buffer` got something.
+    fn decode(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
+        loop {
+            let Some((head, done)) = &mut self.frame else {
+                match Head::parse(&self.raw) {
+                    Ok(Some((head, taken))) => {
+                        self.raw.advance(taken);
+                        self.frame = Some((head, 0));
+                        continue;
+                    }
+                    Ok(None) => return Ok(false),
+                    Err(error) => {
+                        self.say_goodbye(CLOSE_PROTOCOL_ERROR, &error.to_string());
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    }
+                }
+            };
+            let left = usize::try_from(head.payload_bytes - *done).unwrap_or(usize::MAX);
+            let mut take = left.min(self.raw.len());
+            if head.opcode == Opcode::Data {
+                take = take.min(buffer.remaining());
+            }
+            websocket::unmask(&mut self.raw[..take], head.mask, *done);
+            *done += take as u64;
+            let (opcode, whole) = (head.opcode, *done == head.payload_bytes);
+            match opcode {
+                Opcode::Data => buffer.put_slice(&self.raw[..take]),
+                _ => self.control.extend_from_slice(&self.raw[..take]),
+            }
+            self.raw.advance(take);
+            if whole {
+                self.frame = None;
+                self.handle_control(opcode);
+            }
+            if opcode == Opcode::Data && take > 0 {
+                return Ok(true);
+            }
+            if !whole || self.ended {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn handle_control(&mut self, opcode: Opcode) {
+        let payload = std::mem::take(&mut self.control);
+        match opcode {
+            Opcode::Ping if !self.close_sent => websocket::pong(&mut self.out, &payload),
+            Opcode::Close => {
+                let code = payload.first_chunk::<2>().map_or(CLOSE_NORMAL, |code| u16::from_be_bytes(*code));
+                self.say_goodbye(code, "");
+                self.ended = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn say_goodbye(&mut self, code: u16, reason: &str) {
+        if !std::mem::replace(&mut self.close_sent, true) {
+            websocket::close(&mut self.out, code, reason);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketStream<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            let decoded = this.decode(buffer);
+            this.push_control(context);
+            if decoded? || this.ended || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if this.raw.is_empty() {
+                // An idle client keeps no buffer.
+                this.raw = BytesMut::new();
+            }
+            let mut chunk = [0u8; READ_BYTES];
+            let mut read = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut this.inner).poll_read(context, &mut read))?;
+            if read.filled().is_empty() {
+                this.ended = true;
+                return Poll::Ready(Ok(()));
+            }
+            this.raw.extend_from_slice(read.filled());
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.writing = true;
+        ready!(this.poll_drain(context))?;
+        this.writing = false;
+        if this.close_sent {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let payload = &bytes[..bytes.len().min(FRAME_BYTES_MAX)];
+        websocket::data_head(&mut this.out, payload.len());
+        this.out.extend_from_slice(payload);
+        this.writing = this.poll_drain(context)?.is_pending();
+        Poll::Ready(Ok(payload.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.writing = true;
+        ready!(this.poll_drain(context))?;
+        this.writing = false;
+        if this.out.capacity() > FRAME_BYTES_MAX / 2 {
+            this.out = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.say_goodbye(CLOSE_NORMAL, "");
+        this.writing = true;
+        ready!(this.poll_drain(context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
