@@ -103,7 +103,12 @@ fn publish(criterion: &mut Criterion) {
             bencher.iter(|| {
                 at += 1;
                 let now = Timestamp(START + at as i64 * 1000);
-                let published = stream.handle_publish(&messages[at % messages.len()], &|_| true, now, &mut changes);
+                let published = stream.handle_publish(
+                    &messages[at % messages.len()],
+                    &natterjack::stream::World::new(&|_| true),
+                    now,
+                    &mut changes,
+                );
                 if at % 256 == 0 {
                     changes.clear();
                 }

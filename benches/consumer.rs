@@ -24,7 +24,14 @@ fn stream(subjects: u64) -> Stream {
     for seq in 0..MESSAGES {
         let subject = format!("work.{}", seq % subjects);
         let message = Message::new(subject.as_bytes(), b"", b"payload");
-        stream.handle_publish(&message, &|_| true, Timestamp(seq as i64 + 1), &mut changes).expect("no limit is set");
+        stream
+            .handle_publish(
+                &message,
+                &natterjack::stream::World::new(&|_| true),
+                Timestamp(seq as i64 + 1),
+                &mut changes,
+            )
+            .expect("no limit is set");
         changes.clear();
     }
     stream

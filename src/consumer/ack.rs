@@ -1,7 +1,6 @@
 //! Acks: the token a delivery carries as its reply subject, and what a client may answer on it.
 
-use super::go_duration::GoDuration;
-use crate::types::Timestamp;
+use crate::types::{GoDuration, Timestamp, digits};
 
 /// What an ack subject says, in stream and consumer sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ pub fn write_subject(out: &mut Vec<u8>, prefix: &[u8], ack: &Ack, time: Timestam
         if index > 0 {
             out.push(b'.');
         }
-        write_number(out, value);
+        digits::push(out, value);
     }
 }
 
@@ -125,20 +124,6 @@ pub fn subject_len(prefix: &[u8], ack: &Ack, time: Timestamp, pending: u64) -> u
 /// `$JS.ACK.<stream>.<consumer>.`, which all deliveries of a consumer share.
 pub fn prefix(stream: &str, consumer: &str) -> String {
     format!("$JS.ACK.{stream}.{consumer}.")
-}
-
-fn write_number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

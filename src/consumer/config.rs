@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::go_duration::GoDuration;
+use crate::types::GoDuration;
 use crate::types::Timestamp;
 
 /// What a consumer delivers, how, and when it gives up. JSON durations are integers of nanoseconds.

@@ -2,7 +2,7 @@
 //! (`setConsumerConfigDefaults`, `checkConsumerCfg`, `checkNewConsumerConfig` in its `server/consumer.go`).
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy};
-use super::go_duration::GoDuration;
+use crate::types::GoDuration;
 use crate::types::{ApiError, subject};
 
 const ACK_WAIT_DEFAULT: GoDuration = GoDuration::from_secs(30);

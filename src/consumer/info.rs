@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::config::ConsumerConfig;
-use super::go_duration::GoDuration;
 use super::machine::{Consumer, Position, View};
+use crate::types::GoDuration;
 use crate::types::Timestamp;
 
 /// A snapshot of a consumer.

@@ -25,7 +25,6 @@ pub mod config;
 pub mod config_check;
 mod cursor;
 mod deliver;
-pub mod go_duration;
 pub mod info;
 pub mod machine;
 pub mod output;
@@ -40,11 +39,11 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+pub use crate::types::GoDuration;
 pub use ack::{Ack, AckAddress, AckKind};
 pub use advisory::Advisory;
 pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use config_check::StreamTerms;
-pub use go_duration::GoDuration;
 pub use info::{ConsumerInfo, PriorityGroupInfo, SequenceInfo};
 pub use machine::{Consumer, Setup, View};
 pub use output::{Closing, Delivery, MessageSize, Output, Status, headers_only};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::config::lenient;
-use super::go_duration::GoDuration;
+use crate::types::GoDuration;
 
 /// One request for messages. Fields are as the client sent them; limits are applied by the consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::config::ConsumerConfig;
-use super::go_duration::GoDuration;
 use super::waiting::{after, next_random};
+use crate::types::GoDuration;
 use crate::types::Timestamp;
 
 /// Most bytes out without an answer to flow control.

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::config::PriorityPolicy;
-use super::go_duration::GoDuration;
 use super::output::Output;
 use super::pull::{Priority, PullRequest};
+use crate::types::GoDuration;
 use crate::types::Timestamp;
 
 /// A request in waiting.

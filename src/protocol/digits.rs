@@ -1,4 +1,4 @@
-//! Decimal numbers on the wire: strict reading, fast writing.
+//! Decimal numbers on the wire, read strictly.
 
 /// The most digits nats-server reads in a size (`parseSize`): larger ones are errors whatever they say.
 const SIZE_DIGITS_MAX: usize = 9;
@@ -29,23 +29,6 @@ pub(super) fn parse_count(text: &[u8]) -> Option<u64> {
         let digit = byte.wrapping_sub(b'0');
         (digit <= 9).then(|| value.saturating_mul(10).saturating_add(u64::from(digit)))
     })
-}
-
-/// Appends `value` in decimal.
-#[inline]
-pub(super) fn push(out: &mut Vec<u8>, mut value: u64) {
-    if value < 10 {
-        out.push(b'0' + value as u8);
-        return;
-    }
-    let mut digits = [0u8; 20];
-    let mut start = digits.len();
-    while value > 0 {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]
@@ -88,15 +71,6 @@ mod tests {
             ("1x", None),
         ] {
             assert_eq!(parse_count(text.as_bytes()), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn writes_what_display_writes() {
-        for value in [0, 1, 9, 10, 11, 99, 100, 128, 65_536, u64::MAX - 1, u64::MAX] {
-            let mut out = Vec::new();
-            push(&mut out, value);
-            assert_eq!(out, value.to_string().into_bytes());
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::digits;
+use crate::types::digits;
 
 /// MSG, or HMSG when there are headers: one message to one subscription. The hottest function of the broker.
 #[inline]

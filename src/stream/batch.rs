@@ -7,16 +7,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use hashbrown::{HashMap, HashSet};
 
 use super::config::Discard;
+use super::counter::{self, Counter};
 use super::headers::{self, PublishHeaders};
 use super::limits::limit;
 use super::machine::Stream;
-use super::publish::{HEADERS_MAX, Rollup, check_unserved};
+use super::publish::{Arrival, HEADERS_MAX, Origin, Rollup, check_payload_max, parse_ttl};
+use super::world::World;
 use super::{AbandonReason, AbandonedBatch, Changes, Published};
-use crate::types::{ApiError, Message, Timestamp};
+use crate::types::{ApiError, Message, Timestamp, header};
 
 /// Messages in one batch.
 const BATCH_MAX: u64 = 1000;
@@ -26,9 +27,9 @@ const OPEN_MAX: usize = 50;
 const STAGED_BYTES_MAX: usize = 256 << 20;
 /// A batch without a new message for this long is given up.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const ID_MAX: usize = 64;
+pub(super) const ID_MAX: usize = 64;
 /// The level of the JetStream API served (ADR-44).
-pub const API_LEVEL: i64 = 5;
+pub const API_LEVEL: u32 = 4;
 
 /// A stream's open batches.
 #[derive(Debug, Default)]
@@ -60,6 +61,11 @@ impl Batches {
         self.open.values().map(|batch| batch.deadline).min()
     }
 
+    /// Drops all of them without a word.
+    pub fn clear(&mut self) {
+        *self = Batches::default();
+    }
+
     fn take(&mut self, id: &[u8]) -> Vec<Message> {
         let messages = self.open.remove(id).map(|batch| batch.messages).unwrap_or_default();
         self.staged_bytes -= messages.iter().map(|message| message.as_bytes().len()).sum::<usize>();
@@ -75,14 +81,22 @@ impl Batches {
 
 /// What a batch's messages up to now would do, while the rest is checked.
 #[derive(Default)]
-struct Staged<'a> {
-    /// Messages and bytes by subject.
-    written: HashMap<&'a [u8], u64>,
+pub(super) struct Staged<'a> {
+    written: HashMap<&'a [u8], Written>,
     messages: u64,
     bytes: u64,
     msg_ids: HashSet<&'a [u8]>,
     /// The last sequences already expected, by subject.
     expected: HashMap<&'a [u8], u64>,
+    counters: HashMap<&'a [u8], Counter>,
+}
+
+/// What is staged for one subject.
+#[derive(Default)]
+struct Written {
+    messages: u64,
+    /// Whether the last of them is a schedule.
+    is_schedule: bool,
 }
 
 impl Stream {
@@ -96,7 +110,7 @@ impl Stream {
         id: &[u8],
         message: &Message,
         headers: &PublishHeaders,
-        interest: &dyn Fn(&[u8]) -> bool,
+        world: &World,
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<Published, ApiError> {
@@ -133,7 +147,7 @@ impl Stream {
             return Err(ApiError::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT);
         }
         if let Some(level) = headers.required_api_level
-            && std::str::from_utf8(level).ok().and_then(|l| l.parse().ok()).is_none_or(|l: i64| l > API_LEVEL)
+            && std::str::from_utf8(level).ok().and_then(|l| l.parse().ok()).is_none_or(|level: u32| level > API_LEVEL)
         {
             self.batches.abandon(id, AbandonReason::RequirementsNotMet, changes);
             return Err(ApiError::REQUIRED_API_LEVEL);
@@ -154,7 +168,14 @@ impl Stream {
                 self.batches.abandon(id, AbandonReason::Incomplete, changes);
                 return Err(ApiError::INSUFFICIENT_RESOURCES);
             }
-            batch.messages.push(message.clone());
+            // It was for the broker; nobody reads it again.
+            let level = headers::REQUIRED_API_LEVEL.as_bytes();
+            let bare =
+                headers.required_api_level.and_then(|_| header::without(message.headers(), |name| name == level));
+            batch.messages.push(match bare {
+                Some(bare) => Message::new(message.subject(), &bare, message.payload()),
+                None => message.clone(),
+            });
             self.batches.staged_bytes = staged_bytes;
         }
         if headers.batch_commit.is_none() {
@@ -164,65 +185,106 @@ impl Stream {
         if at_end && let Some(last) = messages.last_mut() {
             *last = with_commit_header(last);
         }
-        let seq = self.commit_batch(messages, interest, now, changes)?;
+        let seq = self.commit_batch(&messages, world, now, changes)?;
         Ok(Published::BatchCommitted { batch_id: String::from_utf8_lossy(id).into_owned(), count: size, seq })
     }
 
     /// Checks every message against the log as it will be when its turn comes, then stores them all.
     fn commit_batch(
         &mut self,
-        messages: Vec<Message>,
-        interest: &dyn Fn(&[u8]) -> bool,
+        messages: &[Message],
+        world: &World,
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<u64, ApiError> {
-        let parsed: Vec<PublishHeaders> =
-            messages.iter().map(|message| PublishHeaders::parse(message.headers())).collect();
         let mut staged = Staged::default();
-        let mut rollups = Vec::with_capacity(messages.len());
-        for (message, headers) in messages.iter().zip(&parsed) {
-            rollups.push(self.check_staged(message, headers, &mut staged, now)?);
+        let mut arrivals = Vec::with_capacity(messages.len());
+        for message in messages {
+            let headers = PublishHeaders::parse(message.headers());
+            if headers.expected_last_msg_id.is_some() {
+                return Err(ApiError::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(headers::EXPECTED_LAST_MSG_ID));
+            }
+            match self.check_staged(message, headers, &mut staged, world, now, changes)? {
+                Checked::Passed(arrival) => arrivals.push(arrival),
+                Checked::Duplicate { .. } => return Err(ApiError::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE),
+            }
         }
         let mut seq = self.index.last_seq();
-        for ((message, headers), rollup) in messages.iter().zip(&parsed).zip(rollups) {
-            seq = if self.is_wanted(message.subject(), interest) {
-                self.store(message.clone(), self.accounted_bytes(message), headers, rollup, now, changes)
-            } else {
-                self.skip(headers, rollup, message.subject(), now, changes)
-            };
+        for arrival in arrivals {
+            seq = self.store_checked(arrival, world, now, changes)?;
         }
         Ok(seq)
     }
 
-    /// One message of a batch about to commit (nats-server `checkMsgHeadersPreClusteredProposal`).
-    fn check_staged<'a>(
+    /// Stores a message that [`Stream::check_staged`] let pass.
+    ///
+    /// # Errors
+    /// When its time to live is none, which that has seen already.
+    pub(super) fn store_checked(
+        &mut self,
+        mut arrival: Arrival,
+        world: &World,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> Result<u64, ApiError> {
+        if !self.is_wanted(arrival.message.subject(), world) {
+            return Ok(self.skip(&arrival, now, changes));
+        }
+        self.settle(&mut arrival, now)?;
+        let accounted_bytes = self.accounted_bytes(&arrival.message);
+        Ok(self.store(arrival, accounted_bytes, now, changes))
+    }
+
+    /// One message of a batch, against the log as it will be when all that is `staged` is stored (nats-server
+    /// `checkMsgHeadersPreClusteredProposal`).
+    pub(super) fn check_staged<'a>(
         &self,
         message: &'a Message,
-        headers: &PublishHeaders<'a>,
+        headers: PublishHeaders<'a>,
         staged: &mut Staged<'a>,
+        world: &World,
         now: Timestamp,
-    ) -> Result<Option<Rollup>, ApiError> {
+        changes: &Changes,
+    ) -> Result<Checked<'a>, ApiError> {
         let subject = message.subject();
-        if headers.expected_last_msg_id.is_some() {
-            return Err(ApiError::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(headers::EXPECTED_LAST_MSG_ID));
-        }
         if message.headers().len() > HEADERS_MAX {
             return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
         }
-        self.check_foreign_stream(headers).map_err(|error| match error {
-            // nats-server does not look whether a time to live it will not serve is valid here.
-            error if error == ApiError::MESSAGE_TTL_INVALID && !self.config.allow_msg_ttl => {
-                ApiError::MESSAGE_TTL_DISABLED
+        let increment = counter::increment(&headers)?;
+        if increment.is_some() {
+            counter::check_client(self.config.allow_msg_counter, message, &headers)?;
+        }
+        self.check_expected_stream(&headers)?;
+        // nats-server does not look whether a time to live it will not serve is valid here.
+        match parse_ttl(&headers) {
+            Ok(None) => {}
+            _ if !self.config.allow_msg_ttl => return Err(ApiError::MESSAGE_TTL_DISABLED),
+            Ok(Some(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(id) = headers.msg_id {
+            if let Some(seq) = self.dedup.find(id, now) {
+                return Ok(Checked::Duplicate { seq });
             }
-            error => error,
-        })?;
-        if let Some(id) = headers.msg_id
-            && (!staged.msg_ids.insert(id) || self.dedup.find(id, now).is_some())
-        {
-            return Err(ApiError::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE);
+            if !staged.msg_ids.insert(id) {
+                return Err(ApiError::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE);
+            }
         }
         if headers.stream_source.is_some() {
             return Err(ApiError::MESSAGE_SOURCE_HDR_NOT_ALLOWED);
+        }
+        let mut arrival = Arrival::new(message.clone(), headers);
+        if self.config.allow_msg_counter {
+            let increment = increment.ok_or(ApiError::MESSAGE_INCR_MISSING)?;
+            let mut counter = match staged.counters.remove(subject) {
+                Some(counter) => counter,
+                None => self.counter(subject, world, changes)?,
+            };
+            arrival.message = counter.count(message, increment, &headers)?;
+            arrival.counted = Some(counter.value());
+            check_payload_max(&arrival.message, world)?;
+            self.check_size(&arrival.message)?;
+            staged.counters.insert(subject, counter);
         }
         if let Some(expected) = headers.expected_last_sequence {
             let last = self.index.last_seq() + staged.messages;
@@ -246,9 +308,16 @@ impl Stream {
         } else if headers.expected_last_subject_sequence_subject.is_some() {
             return Err(ApiError::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID);
         }
-        check_unserved(headers)?;
-        let rollup = self.check_rollup(headers)?;
-        let invalid = match rollup {
+        let is_schedule = self.check_schedule(message, &headers)?;
+        if is_schedule {
+            Stream::make_schedule(&mut arrival);
+        }
+        self.check_schedule_end(subject, &headers, |wanted| match staged.written.get(wanted) {
+            Some(written) => Some(written.is_schedule),
+            None => self.last_is_schedule(wanted, world, changes),
+        })?;
+        arrival.rollup = self.check_rollup(&arrival.headers, Origin::Client)?;
+        let invalid = match arrival.rollup {
             Some(Rollup::Subject) if staged.written.contains_key(subject) => Some("batch rollup sub invalid"),
             Some(Rollup::All) if staged.messages > 0 => Some("batch rollup all invalid"),
             _ => None,
@@ -256,40 +325,62 @@ impl Stream {
         if let Some(why) = invalid {
             return Err(ApiError::STREAM_ROLLUP_FAILED_F.with(why));
         }
-        let of_subject = staged.written.entry(subject).or_insert(0);
-        *of_subject += 1;
-        let of_subject = *of_subject;
+        let written = staged.written.entry(subject).or_default();
+        written.messages += 1;
+        written.is_schedule = is_schedule;
+        let of_subject = written.messages;
         staged.messages += 1;
-        staged.bytes += self.accounted_bytes(message);
-        if self.config.discard == Discard::New {
-            let refused = |why: &str| Err(ApiError::STREAM_STORE_FAILED_F.with(why));
-            if self.index.len() + staged.messages > limit(self.config.max_msgs) {
-                return refused("maximum messages exceeded");
-            }
-            if self.index.bytes() + staged.bytes > limit(self.config.max_bytes) {
-                return refused("maximum bytes exceeded");
-            }
-            let of_subject = self.index.count_for(subject) + of_subject;
-            let most = limit(self.config.max_msgs_per_subject);
-            if self.config.discard_new_per_subject && rollup.is_none() && of_subject > most {
-                return refused("maximum messages per subject exceeded");
-            }
-        }
-        Ok(rollup)
+        staged.bytes += self.accounted_bytes(&arrival.message);
+        self.refuse_staged(subject, of_subject, arrival.rollup.is_some(), staged)?;
+        Ok(Checked::Passed(arrival))
     }
+
+    /// Discard-new, for a message that nothing is staged with.
+    pub(super) fn refuse_one(&self, message: &Message) -> Result<(), ApiError> {
+        let staged = Staged { messages: 1, bytes: self.accounted_bytes(message), ..Staged::default() };
+        self.refuse_staged(message.subject(), 1, false, &staged)
+    }
+
+    /// Discard-new, with what is staged counted in.
+    fn refuse_staged(
+        &self,
+        subject: &[u8],
+        of_subject: u64,
+        is_rollup: bool,
+        staged: &Staged<'_>,
+    ) -> Result<(), ApiError> {
+        if self.config.discard != Discard::New {
+            return Ok(());
+        }
+        let refused = |why: &str| Err(ApiError::STREAM_STORE_FAILED_F.with(why));
+        if self.index.len() + staged.messages > limit(self.config.max_msgs) {
+            return refused("maximum messages exceeded");
+        }
+        if self.index.bytes() + staged.bytes > limit(self.config.max_bytes) {
+            return refused("maximum bytes exceeded");
+        }
+        let of_subject = self.index.count_for(subject) + of_subject;
+        let most = limit(self.config.max_msgs_per_subject);
+        if self.config.discard_new_per_subject && !is_rollup && of_subject > most {
+            return refused("maximum messages per subject exceeded");
+        }
+        Ok(())
+    }
+}
+
+/// What became of a message's checks.
+pub(super) enum Checked<'a> {
+    Passed(Arrival<'a>),
+    /// Its `Nats-Msg-Id` was stored within the window.
+    Duplicate {
+        seq: u64,
+    },
 }
 
 /// A batch that an end-of-batch marker committed shows the commit on its last message.
 fn with_commit_header(message: &Message) -> Message {
-    let block = message.headers();
-    let open = block.strip_suffix(b"\r\n").unwrap_or(block);
-    let line = format!("{}: 1\r\n\r\n", headers::BATCH_COMMIT);
-    let mut bytes = BytesMut::with_capacity(message.as_bytes().len() + line.len());
-    bytes.extend_from_slice(message.subject());
-    bytes.extend_from_slice(open);
-    bytes.extend_from_slice(line.as_bytes());
-    bytes.extend_from_slice(message.payload());
-    Message::from_parts(bytes.freeze(), message.subject().len(), open.len() + line.len())
+    let block = header::with_line(message.headers(), headers::BATCH_COMMIT, "1");
+    Message::new(message.subject(), &block, message.payload())
 }
 
 #[cfg(test)]
@@ -324,7 +415,7 @@ mod tests {
     ) -> String {
         let block = headers.iter().fold(HeaderBuilder::new(), |block, (name, value)| block.add(name, value)).build();
         let message = Message::new(subject.as_bytes(), &block, b"");
-        match stream.handle_publish(&message, &|_| true, Timestamp(now), changes) {
+        match stream.handle_publish(&message, &World::new(&|_| true), Timestamp(now), changes) {
             Ok(Published::Staged) => "staged".into(),
             Ok(Published::BatchCommitted { count, seq, .. }) => format!("committed {count} to {seq}"),
             Ok(other) => format!("{other:?}"),
@@ -408,9 +499,9 @@ mod tests {
             assert_eq!(publish(&mut stream, at, "b.a", &headers, &mut changes), "staged");
         }
         assert_eq!(stream.next_deadline(), Some(Timestamp(19 * second)));
-        stream.handle_expiry(Timestamp(19 * second - 1), &mut changes);
+        stream.handle_expiry(Timestamp(19 * second - 1), &World::new(&|_| true), &mut changes);
         assert_eq!((stream.open_batches(), changes.is_empty()), (1, true));
-        stream.handle_expiry(Timestamp(19 * second), &mut changes);
+        stream.handle_expiry(Timestamp(19 * second), &World::new(&|_| true), &mut changes);
         assert_eq!(stream.open_batches(), 0);
         let reason = AbandonReason::Timeout;
         assert_eq!(changes.abandoned_batches, [AbandonedBatch { batch_id: "x".into(), reason }]);

@@ -81,6 +81,8 @@ pub enum RemovalReason {
 pub enum Published {
     /// Stored at this sequence: PubAck once durable.
     Stored { seq: u64 },
+    /// As `Stored`; its subject's counter now stands at `value`.
+    Counted { seq: u64, value: String },
     /// Its `Nats-Msg-Id` was seen within the window; `seq` is the first one's.
     Duplicate { seq: u64 },
     /// Interest retention and nobody interested: a sequence is used up, nothing is stored.

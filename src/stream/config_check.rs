@@ -222,14 +222,7 @@ impl StreamConfig {
     }
 
     fn refuse_unserved(&self) -> Result<(), ApiError> {
-        for (asked, what) in [
-            (self.mirror.is_some(), "mirrors"),
-            (!self.sources.is_empty(), "sources"),
-            (!self.subject_delete_marker_ttl.is_zero(), "subject delete markers"),
-            (self.allow_msg_counter, "message counters"),
-            (self.allow_msg_schedules, "message schedules"),
-            (self.allow_batched, "fast batch publish"),
-        ] {
+        for (asked, what) in [(self.mirror.is_some(), "mirrors"), (!self.sources.is_empty(), "sources")] {
             if asked {
                 return Err(invalid(format_args!("{what} are not supported by this server")));
             }

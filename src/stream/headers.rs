@@ -15,7 +15,15 @@ pub const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 pub const REQUIRED_API_LEVEL: &str = "Nats-Required-Api-Level";
 pub const TTL: &str = "Nats-TTL";
 pub const INCREMENT: &str = "Nats-Incr";
+pub const COUNTER_SOURCES: &str = "Nats-Counter-Sources";
+pub const MARKER_REASON: &str = "Nats-Marker-Reason";
+pub const KV_OPERATION: &str = "KV-Operation";
 pub const SCHEDULE: &str = "Nats-Schedule";
+pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+pub const SCHEDULE_SOURCE: &str = "Nats-Schedule-Source";
+pub const SCHEDULE_TTL: &str = "Nats-Schedule-TTL";
+pub const SCHEDULE_ROLLUP: &str = "Nats-Schedule-Rollup";
+pub const SCHEDULE_TIME_ZONE: &str = "Nats-Schedule-Time-Zone";
 pub const SCHEDULE_NEXT: &str = "Nats-Schedule-Next";
 pub const SCHEDULER: &str = "Nats-Scheduler";
 pub const STREAM_SOURCE: &str = "Nats-Stream-Source";
@@ -38,6 +46,8 @@ pub struct PublishHeaders<'a> {
     pub ttl: Option<&'a [u8]>,
     pub increment: Option<&'a [u8]>,
     pub schedule: Option<&'a [u8]>,
+    /// An empty one counts: it names no zone.
+    pub schedule_time_zone: Option<&'a [u8]>,
     pub schedule_next: Option<&'a [u8]>,
     pub scheduler: Option<&'a [u8]>,
     pub stream_source: Option<&'a [u8]>,
@@ -75,6 +85,10 @@ impl<'a> PublishHeaders<'a> {
                 }
                 BATCH_SEQUENCE => {
                     found.batch_sequence = found.batch_sequence.or(number(value));
+                    continue;
+                }
+                SCHEDULE_TIME_ZONE => {
+                    found.schedule_time_zone = found.schedule_time_zone.or(Some(value));
                     continue;
                 }
                 BATCH_COMMIT => {

@@ -8,10 +8,10 @@ use hashbrown::HashMap;
 use super::ttl::Ttl;
 use crate::types::Timestamp;
 
-/// The lifetimes of a stream's messages, by sequence. Entries of messages that left some other way stay until they are
-/// due or overtaken by [`Lifetimes::forget_up_to`].
+/// The lifetimes of a stream's messages, by sequence.
 #[derive(Debug, Default)]
 pub struct Lifetimes {
+    /// `None` lives for ever.
     by_seq: HashMap<u64, Option<Timestamp>>,
     due: BTreeSet<(Timestamp, u64)>,
 }
@@ -20,8 +20,6 @@ impl Lifetimes {
     pub fn insert(&mut self, seq: u64, stored: Timestamp, ttl: Ttl) {
         let end = match ttl {
             Ttl::Never => None,
-            // As in nats-server, zero is no wish at all.
-            Ttl::For(life) if life.is_zero() => return,
             Ttl::For(life) => Some(stored + life),
         };
         self.by_seq.insert(seq, end);
@@ -30,9 +28,9 @@ impl Lifetimes {
         }
     }
 
-    /// Whether the message's own wish goes before `max_age`.
-    pub fn covers(&self, seq: u64) -> bool {
-        !self.by_seq.is_empty() && self.by_seq.contains_key(&seq)
+    /// Whether the message outlives `max_age`. One that named a time does not: the shorter of the two counts.
+    pub fn is_exempt(&self, seq: u64) -> bool {
+        !self.by_seq.is_empty() && self.by_seq.get(&seq) == Some(&None)
     }
 
     /// When the next message is due.
@@ -76,7 +74,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stream::{Changes, Published, Stream, StreamConfig};
+    use crate::stream::{Changes, Published, Stream, StreamConfig, World};
     use crate::types::header::HeaderBuilder;
     use crate::types::{ApiError, Message, StreamId};
 
@@ -93,13 +91,13 @@ mod tests {
 
     fn publish(stream: &mut Stream, ttl: &str, now: Timestamp) -> Result<Published, ApiError> {
         let headers = if ttl.is_empty() { Vec::new() } else { HeaderBuilder::new().add("Nats-TTL", ttl).build() };
-        stream.handle_publish(&Message::new(b"t", &headers, b""), &|_| true, now, &mut Changes::new())
+        stream.handle_publish(&Message::new(b"t", &headers, b""), &World::new(&|_| true), now, &mut Changes::new())
     }
 
     /// Lets time pass in steps, as the stream asks for it, and returns what is left.
     fn left(stream: &mut Stream, until: Timestamp) -> Vec<u64> {
         while let Some(deadline) = stream.next_deadline().filter(|deadline| *deadline <= until) {
-            stream.handle_expiry(deadline, &mut Changes::new());
+            stream.handle_expiry(deadline, &World::new(&|_| true), &mut Changes::new());
         }
         stream.index().seqs(0).collect()
     }
@@ -116,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_wish_goes_before_max_age() {
+    fn the_shorter_of_its_own_wish_and_max_age_counts_unless_it_is_never() {
         let config =
             serde_json::json!({ "name": "T", "subjects": ["t"], "allow_msg_ttl": true, "max_age": 10 * SECOND });
         let mut stream = stream(config);
@@ -124,7 +122,7 @@ mod tests {
             publish(&mut stream, ttl, at(0)).unwrap();
         }
         assert_eq!(left(&mut stream, at(6)), [1, 2, 3, 5]);
-        assert_eq!(left(&mut stream, at(11)), [1, 2]);
+        assert_eq!(left(&mut stream, at(11)), [1]);
         assert_eq!(left(&mut stream, at(1000)), [1]);
     }
 
@@ -153,8 +151,8 @@ mod tests {
         lifetimes.insert(1, at(0), Ttl::For(Duration::from_secs(5)));
         lifetimes.insert(2, at(0), Ttl::Never);
         lifetimes.forget(1);
-        assert_eq!((lifetimes.next(), lifetimes.covers(1), lifetimes.covers(2)), (None, false, true));
+        assert_eq!((lifetimes.next(), lifetimes.is_exempt(1), lifetimes.is_exempt(2)), (None, false, true));
         lifetimes.forget_up_to(2);
-        assert!(!lifetimes.covers(2));
+        assert!(!lifetimes.is_exempt(2));
     }
 }

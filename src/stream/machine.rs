@@ -9,10 +9,14 @@ use std::time::Duration;
 use super::batch::Batches;
 use super::config::{Retention, Storage};
 use super::dedup::Dedup;
+use super::fast_batch::FastBatches;
 use super::headers::PublishHeaders;
 use super::lifetimes::Lifetimes;
+use super::publish::parse_ttl;
 use super::republish::SubjectChanges;
-use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState, ttl};
+use super::schedules::Schedules;
+use super::world::World;
+use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState};
 use crate::types::{Message, StoredMessage, StreamId, Timestamp};
 
 /// Messages expire in bursts at least this far apart, so that each burst is one transaction.
@@ -31,10 +35,12 @@ pub struct Stream {
     /// The last stored message's `Nats-Msg-Id`, empty when it had none.
     pub(super) last_msg_id: Vec<u8>,
     pub(super) batches: Batches,
+    pub(super) fast: FastBatches,
     /// Messages that said how long they live.
     pub(super) lifetimes: Lifetimes,
     pub(super) subjects: SubjectChanges,
-    /// Every living message below this has a lifetime of its own, so `max_age` looks from here on.
+    pub(super) schedules: Schedules,
+    /// Every living message below this lives for ever, so `max_age` looks from here on.
     ageing_from: u64,
     /// No message expires before this.
     expiry_not_before: Timestamp,
@@ -54,8 +60,10 @@ impl Stream {
             dedup: Dedup::new(config.duplicate_window.duration()),
             last_msg_id: Vec::new(),
             batches: Batches::default(),
+            fast: FastBatches::default(),
             lifetimes: Lifetimes::default(),
             subjects: SubjectChanges::new(&config, created),
+            schedules: Schedules::default(),
             ageing_from: 0,
             expiry_not_before: Timestamp::ZERO,
             config,
@@ -97,6 +105,7 @@ impl Stream {
         self.index.append(seq, subject, accounted_bytes, time);
         self.last_msg_id.clear();
         if headers.is_empty() {
+            self.restore_schedule(seq, time, subject, &PublishHeaders::default());
             return;
         }
         let headers = PublishHeaders::parse(headers);
@@ -105,13 +114,12 @@ impl Stream {
             self.dedup.insert(id, seq, time);
         }
         self.limit_life(seq, time, &headers);
+        self.restore_schedule(seq, time, subject, &headers);
     }
 
-    /// Notes how long a stored message wants to live, where the stream allows it to say so.
-    pub(super) fn limit_life(&mut self, seq: u64, stored: Timestamp, headers: &PublishHeaders<'_>) {
-        if self.config.allow_msg_ttl
-            && let Some(ttl) = headers.ttl.and_then(|value| std::str::from_utf8(value).ok()).and_then(ttl::parse)
-        {
+    /// Notes how long a stored message wants to live. Whether clients may say so was checked when it came.
+    fn limit_life(&mut self, seq: u64, stored: Timestamp, headers: &PublishHeaders<'_>) {
+        if let Ok(Some(ttl)) = parse_ttl(headers) {
             self.lifetimes.insert(seq, stored, ttl);
         }
     }
@@ -126,13 +134,19 @@ impl Stream {
     }
 
     /// A new configuration that has passed its update check; stricter limits apply at once.
-    pub fn handle_update(&mut self, config: Arc<StreamConfig>, now: Timestamp, changes: &mut Changes) {
+    pub fn handle_update(&mut self, config: Arc<StreamConfig>, world: &World, now: Timestamp, changes: &mut Changes) {
         self.subjects = SubjectChanges::new(&config, now);
         self.config = config;
         self.dedup.set_window(self.config.duplicate_window.duration(), now);
+        if !self.config.allow_atomic {
+            self.batches.clear();
+        }
+        if !self.config.allow_batched {
+            self.fast = FastBatches::default();
+        }
         self.enforce_all_limits(changes);
         self.expiry_not_before = Timestamp::ZERO;
-        self.handle_expiry(now, changes);
+        self.handle_expiry(now, world, changes);
     }
 
     /// A consumer is done with a message. In interest and work-queue streams the message leaves unless `still_needed`
@@ -169,9 +183,11 @@ impl Stream {
 
     /// Time passed: whatever is due at `now` happens, messages in bounded slices. Ask [`Stream::next_deadline`] again
     /// after it.
-    pub fn handle_expiry(&mut self, now: Timestamp, changes: &mut Changes) {
+    pub fn handle_expiry(&mut self, now: Timestamp, world: &World, changes: &mut Changes) {
+        self.fire_schedules(world, now, changes);
         self.dedup.expire(now);
         self.batches.expire(now, changes);
+        self.fast.expire(now);
         if now < self.expiry_not_before {
             return;
         }
@@ -187,7 +203,7 @@ impl Stream {
                     }
                 },
             };
-            self.remove(due, RemovalReason::Age, changes);
+            self.expire(due, world, now, changes);
         }
     }
 
@@ -195,7 +211,16 @@ impl Stream {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let age = self.first_ageing().map(|(_, at)| at);
         let age = [age, self.lifetimes.next()].into_iter().flatten().min().map(|at| at.max(self.expiry_not_before));
-        [age, self.dedup.next_deadline(), self.batches.next_deadline()].into_iter().flatten().min()
+        [
+            age,
+            self.schedules.next(),
+            self.dedup.next_deadline(),
+            self.batches.next_deadline(),
+            self.fast.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Without `subjects`, `deleted` and the consumers, which only those who asked for them pay for.
@@ -219,7 +244,7 @@ impl Stream {
         if self.config.max_age.is_zero() {
             return None;
         }
-        let seq = self.index.seqs(self.ageing_from).find(|seq| !self.lifetimes.covers(*seq))?;
+        let seq = self.index.seqs(self.ageing_from).find(|seq| !self.lifetimes.is_exempt(*seq))?;
         Some((seq, self.index.time_of(seq)? + self.config.max_age.duration()))
     }
 
@@ -227,6 +252,7 @@ impl Stream {
     pub(super) fn remove(&mut self, seq: u64, reason: RemovalReason, changes: &mut Changes) -> bool {
         let Some(row) = self.index.remove(seq) else { return false };
         self.lifetimes.forget(seq);
+        self.schedules.remove(seq);
         changes.removes.push(Removal::One { seq, subject: row.subject, reason });
         // Without its last row a stream's rows no longer tell the last sequence.
         changes.state_dirty |= seq == self.index.last_seq();

@@ -420,7 +420,7 @@ proptest! {
             match step {
                 Step::Publish(draft) => {
                     let message = message(&draft, &model, None);
-                    let result = stream.handle_publish(&message, &interest, now, &mut changes);
+                    let result = stream.handle_publish(&message, &World::new(&interest), now, &mut changes);
                     match (model.judge(&draft, &message), result) {
                         (Err(code), Err(error)) => prop_assert_eq!(code, error.err_code),
                         (Ok(Some(seq)), Ok(Published::Duplicate { seq: found })) => prop_assert_eq!(seq, found),
@@ -442,12 +442,12 @@ proptest! {
                     sizes[count - 1] += if eob { "Nats-Batch-Commit: 1\r\n".len() as u64 } else { 0 };
                     let mut results: Vec<Result<Published, ApiError>> = messages
                         .iter()
-                        .map(|message| stream.handle_publish(message, &interest, now, &mut changes))
+                        .map(|message| stream.handle_publish(message, &World::new(&interest), now, &mut changes))
                         .collect();
                     if eob {
                         let end = Draft { subject: "a", ..Draft::default() };
                         let end = message(&end, &model, Some((&id, count + 1, Some("eob"))));
-                        results.push(stream.handle_publish(&end, &interest, now, &mut changes));
+                        results.push(stream.handle_publish(&end, &World::new(&interest), now, &mut changes));
                     }
                     let too_large = model.config.max_msg_size > 0
                         && messages.iter().any(|m| m.headers().len() + m.payload().len() > model.config.max_msg_size as usize);
@@ -497,7 +497,7 @@ proptest! {
                 Step::Wait(nanos) => {
                     model.now += nanos;
                     // Bursts are spaced in real time, which is more than this test's.
-                    stream.handle_update(config.clone(), Timestamp(model.now), &mut changes);
+                    stream.handle_update(config.clone(), &World::new(&interest), Timestamp(model.now), &mut changes);
                     let (age, now) = (model.config.max_age.0, model.now);
                     if age > 0 {
                         model.rows.retain(|row| row.time + age > now);
@@ -508,7 +508,7 @@ proptest! {
                     model.config.max_msgs_per_subject = max_per;
                     model.config.discard_new_per_subject &= max_per > 0;
                     config = Arc::new(model.config.clone());
-                    stream.handle_update(config.clone(), now, &mut changes);
+                    stream.handle_update(config.clone(), &World::new(&interest), now, &mut changes);
                     model.enforce();
                     let age = model.config.max_age.0;
                     if age > 0 {

@@ -1,11 +1,17 @@
 //! A message arrives: the checks in nats-server's order (`server/stream.go`, `processJetStreamMsg`), then its place in
 //! the log.
 
+use std::time::Duration;
+
 use super::config::Retention;
-use super::headers::PublishHeaders;
+use super::counter;
+use super::headers::{self, PublishHeaders};
 use super::machine::Stream;
-use super::{Changes, Published, RemovalReason, Republished, ttl};
-use crate::types::{ApiError, Message, StoredMessage, Timestamp};
+use super::schedules;
+use super::ttl::{self, Ttl};
+use super::world::World;
+use super::{Changes, Published, RemovalReason, Republished};
+use crate::types::{ApiError, Message, StoredMessage, Timestamp, header};
 
 /// nats-server writes a header block's length in 16 bits; its clients expect the same bound here.
 pub(super) const HEADERS_MAX: usize = u16::MAX as usize;
@@ -17,9 +23,35 @@ pub(super) enum Rollup {
     All,
 }
 
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Client,
+    /// The stream itself (a delete marker, a schedule that is due), or a stream it copies from.
+    Inside,
+}
+
+/// A message as it will be stored, and what its being stored brings about.
+#[derive(Debug)]
+pub(super) struct Arrival<'a> {
+    pub message: Message,
+    pub headers: PublishHeaders<'a>,
+    pub rollup: Option<Rollup>,
+    pub ttl: Option<Ttl>,
+    /// When it is due first, if it is a schedule.
+    pub due: Option<Timestamp>,
+    /// A counter's new total.
+    pub counted: Option<String>,
+}
+
+impl<'a> Arrival<'a> {
+    pub(super) fn new(message: Message, headers: PublishHeaders<'a>) -> Arrival<'a> {
+        Arrival { message, headers, rollup: None, ttl: None, due: None, counted: None }
+    }
+}
+
 impl Stream {
-    /// A message arrived on one of the stream's subjects. `interest` tells whether any consumer wants a subject; it is
-    /// asked in interest streams only.
+    /// A client's message arrived on one of the stream's subjects.
     ///
     /// # Errors
     /// As nats-server's PubAck error. Nothing is stored then; of an atomic batch the message belonged to, nothing ever
@@ -27,7 +59,7 @@ impl Stream {
     pub fn handle_publish(
         &mut self,
         message: &Message,
-        interest: &dyn Fn(&[u8]) -> bool,
+        world: &World,
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<Published, ApiError> {
@@ -37,18 +69,68 @@ impl Stream {
             if self.config.sealed {
                 return Err(ApiError::STREAM_SEALED);
             }
-            return self.accept(message, &PublishHeaders::default(), None, interest, now, changes);
+            if self.config.allow_msg_counter {
+                return Err(ApiError::MESSAGE_INCR_MISSING);
+            }
+            let arrival = Arrival::new(message.clone(), PublishHeaders::default());
+            return self.accept(arrival, world, now, changes);
         }
         let headers = PublishHeaders::parse(message.headers());
         if let Some(batch_id) = headers.batch_id {
-            return self.handle_batch_message(batch_id, message, &headers, interest, now, changes);
+            return self.handle_batch_message(batch_id, message, &headers, world, now, changes);
         }
+        self.process(message, headers, Origin::Client, world, now, changes)
+    }
+
+    /// A message from the stream itself or from a stream it copies from: features the stream does not offer to clients
+    /// are no reason to refuse it. Its subject is taken as it is, past the stream's subject transform.
+    ///
+    /// # Errors
+    /// As for [`Stream::handle_publish`].
+    pub fn handle_internal(
+        &mut self,
+        message: &Message,
+        world: &World,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> Result<Published, ApiError> {
+        let headers = PublishHeaders::parse(message.headers());
+        self.process(message, headers, Origin::Inside, world, now, changes)
+    }
+
+    fn process(
+        &mut self,
+        message: &Message,
+        headers: PublishHeaders,
+        origin: Origin,
+        world: &World,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> Result<Published, ApiError> {
         if self.config.sealed {
             return Err(ApiError::STREAM_SEALED);
         }
-        self.check_foreign_stream(&headers)?;
+        let increment = counter::increment(&headers)?;
+        if increment.is_some() && origin == Origin::Client {
+            counter::check_client(self.config.allow_msg_counter, message, &headers)?;
+        }
+        self.check_expected_stream(&headers)?;
+        if origin == Origin::Client && !self.config.allow_msg_ttl && parse_ttl(&headers).is_ok_and(|ttl| ttl.is_some())
+        {
+            return Err(ApiError::MESSAGE_TTL_DISABLED);
+        }
         self.check_expected_sequences(message.subject(), &headers)?;
-        check_unserved(&headers)?;
+        let mut arrival = Arrival::new(message.clone(), headers);
+        if origin == Origin::Client {
+            if self.check_schedule(message, &headers)? {
+                Stream::make_schedule(&mut arrival);
+            }
+            let last = |subject: &[u8]| self.last_is_schedule(subject, world, changes);
+            self.check_schedule_end(message.subject(), &headers, last)?;
+            if headers.stream_source.is_some() {
+                return Err(ApiError::MESSAGE_SOURCE_HDR_NOT_ALLOWED);
+            }
+        }
         if let Some(seq) = headers.msg_id.and_then(|id| self.dedup.find(id, now)) {
             return Ok(Published::Duplicate { seq });
         }
@@ -57,35 +139,69 @@ impl Stream {
         {
             return Err(ApiError::STREAM_WRONG_LAST_MSG_ID.with(String::from_utf8_lossy(&self.last_msg_id)));
         }
-        let rollup = self.check_rollup(&headers)?;
-        self.accept(message, &headers, rollup, interest, now, changes)
+        arrival.rollup = self.check_rollup(&arrival.headers, origin)?;
+        if self.config.allow_msg_counter {
+            let increment = increment.ok_or(ApiError::MESSAGE_INCR_MISSING)?;
+            let mut counter = self.counter(message.subject(), world, changes)?;
+            arrival.message = counter.count(message, increment, &headers)?;
+            arrival.counted = Some(counter.value());
+            check_payload_max(&arrival.message, world)?;
+        }
+        self.accept(arrival, world, now, changes)
     }
 
     /// The checks that need no header, then the log.
     fn accept(
         &mut self,
-        message: &Message,
-        headers: &PublishHeaders,
-        rollup: Option<Rollup>,
-        interest: &dyn Fn(&[u8]) -> bool,
+        mut arrival: Arrival,
+        world: &World,
         now: Timestamp,
         changes: &mut Changes,
     ) -> Result<Published, ApiError> {
-        self.check_size(message)?;
-        if message.headers().len() > HEADERS_MAX {
+        self.check_size(&arrival.message)?;
+        if arrival.message.headers().len() > HEADERS_MAX {
             return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
         }
-        if !self.is_wanted(message.subject(), interest) {
-            return Ok(Published::NoInterest { seq: self.skip(headers, rollup, message.subject(), now, changes) });
+        if !self.is_wanted(arrival.message.subject(), world) {
+            return Ok(Published::NoInterest { seq: self.skip(&arrival, now, changes) });
         }
-        let accounted_bytes = self.accounted_bytes(message);
-        self.refuse_new(message.subject(), accounted_bytes, headers.rollup.is_some())?;
-        let seq = self.store(message.clone(), accounted_bytes, headers, rollup, now, changes);
-        Ok(Published::Stored { seq })
+        self.settle(&mut arrival, now)?;
+        let accounted_bytes = self.accounted_bytes(&arrival.message);
+        self.refuse_new(arrival.message.subject(), accounted_bytes, arrival.headers.rollup.is_some())?;
+        let counted = arrival.counted.take();
+        let seq = self.store(arrival, accounted_bytes, now, changes);
+        Ok(match counted {
+            None => Published::Stored { seq },
+            Some(value) => Published::Counted { seq, value },
+        })
     }
 
-    pub(super) fn is_wanted(&self, subject: &[u8], interest: &dyn Fn(&[u8]) -> bool) -> bool {
-        self.config.retention != Retention::Interest || interest(subject)
+    /// How long the message lives, and when it is due if it is a schedule. Where subjects leave delete markers, a message must not go before a marker of its
+    /// subject would, or nobody would be told of its end.
+    ///
+    /// # Errors
+    /// When it says so in no way we know.
+    pub(super) fn settle(&self, arrival: &mut Arrival, now: Timestamp) -> Result<(), ApiError> {
+        arrival.ttl = parse_ttl(&arrival.headers)?;
+        if self.config.allow_msg_schedules {
+            arrival.due = schedules::first_due(&arrival.headers, now);
+        }
+        let least = Duration::from_secs(self.config.subject_delete_marker_ttl.duration().as_secs());
+        if let Some(Ttl::For(life)) = arrival.ttl
+            && life < least
+            && self.config.max_msgs_per_subject != 1
+        {
+            arrival.ttl = Some(Ttl::For(least));
+            let message = &arrival.message;
+            let block = header::without(message.headers(), |name| name == headers::TTL.as_bytes()).unwrap_or_default();
+            let block = header::with_line(&block, headers::TTL, &least.as_secs().to_string());
+            arrival.message = Message::new(message.subject(), &block, message.payload());
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_wanted(&self, subject: &[u8], world: &World) -> bool {
+        self.config.retention != Retention::Interest || (world.interest)(subject)
     }
 
     /// `max_msg_size` bounds headers and payload together.
@@ -97,25 +213,11 @@ impl Stream {
         }
     }
 
-    /// Headers meant for another stream, or for a feature this stream does not have.
-    pub(super) fn check_foreign_stream(&self, headers: &PublishHeaders) -> Result<(), ApiError> {
-        if let Some(increment) = headers.increment {
-            let digits = increment.strip_prefix(b"-").or(increment.strip_prefix(b"+")).unwrap_or(increment);
-            let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            return Err(if valid { ApiError::MESSAGE_INCR_DISABLED } else { ApiError::MESSAGE_INCR_INVALID });
+    pub(super) fn check_expected_stream(&self, headers: &PublishHeaders) -> Result<(), ApiError> {
+        match headers.expected_stream {
+            Some(expected) if expected != self.config.name.as_bytes() => Err(ApiError::STREAM_NOT_MATCH),
+            _ => Ok(()),
         }
-        if headers.expected_stream.is_some_and(|expected| expected != self.config.name.as_bytes()) {
-            return Err(ApiError::STREAM_NOT_MATCH);
-        }
-        if let Some(value) = headers.ttl {
-            if std::str::from_utf8(value).ok().and_then(ttl::parse).is_none() {
-                return Err(ApiError::MESSAGE_TTL_INVALID);
-            }
-            if !self.config.allow_msg_ttl {
-                return Err(ApiError::MESSAGE_TTL_DISABLED);
-            }
-        }
-        Ok(())
     }
 
     fn check_expected_sequences(&self, subject: &[u8], headers: &PublishHeaders) -> Result<(), ApiError> {
@@ -143,9 +245,9 @@ impl Stream {
         self.index.last_per_subject(&mut super::Filter::new([subject]), u64::MAX).last().copied().unwrap_or(0)
     }
 
-    pub(super) fn check_rollup(&self, headers: &PublishHeaders) -> Result<Option<Rollup>, ApiError> {
+    pub(super) fn check_rollup(&self, headers: &PublishHeaders, origin: Origin) -> Result<Option<Rollup>, ApiError> {
         let Some(rollup) = headers.rollup else { return Ok(None) };
-        if !self.config.allow_rollup_hdrs || self.config.deny_purge {
+        if origin == Origin::Client && !self.may_roll_up() {
             return Err(ApiError::STREAM_ROLLUP_FAILED_F.with("rollup not permitted"));
         }
         match rollup.to_ascii_lowercase().as_slice() {
@@ -158,64 +260,68 @@ impl Stream {
         }
     }
 
+    pub(super) fn may_roll_up(&self) -> bool {
+        self.config.allow_rollup_hdrs && !self.config.deny_purge
+    }
+
     /// Puts a message that passed all checks into the log, and lets go what it displaces.
     pub(super) fn store(
         &mut self,
-        message: Message,
+        arrival: Arrival,
         accounted_bytes: u64,
-        headers: &PublishHeaders,
-        rollup: Option<Rollup>,
         now: Timestamp,
         changes: &mut Changes,
     ) -> u64 {
         let seq = self.index.last_seq() + 1;
-        if let Some(to) = self.subjects.republish(message.subject()) {
-            let last_seq = self.index.last_for(message.subject()).unwrap_or(0);
+        let subject = arrival.message.subject();
+        if let Some(to) = self.subjects.republish(subject) {
+            let last_seq = self.index.last_for(subject).unwrap_or(0);
             changes.republished.push(Republished { seq, to, last_seq });
         }
         // The log's times never run backwards, even if the clock does.
         let time = now.max(self.index.last_time());
-        let appended = self.index.append(seq, message.subject(), accounted_bytes, time);
-        self.remember(headers, seq, now);
-        self.limit_life(seq, time, headers);
-        self.enforce_subject_limit(message.subject(), appended.count, appended.first, changes);
-        self.enforce_size(changes);
-        match rollup {
-            None => {}
-            Some(Rollup::Subject) => {
-                self.purge(message.subject(), 0, 1, RemovalReason::Rollup, changes);
-            }
-            Some(Rollup::All) => {
-                self.purge(b"", 0, 1, RemovalReason::Rollup, changes);
-            }
+        let appended = self.index.append(seq, subject, accounted_bytes, time);
+        self.remember(&arrival.headers, seq, now);
+        if let Some(ttl) = arrival.ttl {
+            self.lifetimes.insert(seq, time, ttl);
         }
-        changes.puts.push(StoredMessage { seq, time, message });
+        self.note_schedule(seq, arrival.due, subject, &arrival.headers);
+        self.enforce_subject_limit(subject, appended.count, appended.first, changes);
+        self.enforce_size(changes);
+        self.roll_up(&arrival, 1, changes);
+        changes.puts.push(StoredMessage { seq, time, message: arrival.message });
         seq
     }
 
     /// Uses up a sequence for a message nobody wants; it counts for dedup and rolls up all the same.
-    pub(super) fn skip(
-        &mut self,
-        headers: &PublishHeaders,
-        rollup: Option<Rollup>,
-        subject: &[u8],
-        now: Timestamp,
-        changes: &mut Changes,
-    ) -> u64 {
+    pub(super) fn skip(&mut self, arrival: &Arrival, now: Timestamp, changes: &mut Changes) -> u64 {
         let seq = self.index.last_seq() + 1;
         self.index.skip_to(seq, now);
         changes.state_dirty = true;
-        self.remember(headers, seq, now);
-        match rollup {
+        self.remember(&arrival.headers, seq, now);
+        self.roll_up(arrival, 0, changes);
+        seq
+    }
+
+    /// Purges what a message replaces, up to the last `keep`, and the schedule it ends.
+    fn roll_up(&mut self, arrival: &Arrival, keep: u64, changes: &mut Changes) {
+        if arrival.rollup.is_none() && arrival.headers.schedule_next.is_none() || !self.may_roll_up() {
+            return;
+        }
+        match arrival.rollup {
             None => {}
             Some(Rollup::Subject) => {
-                self.purge(subject, 0, 0, RemovalReason::Rollup, changes);
+                self.purge(arrival.message.subject(), 0, keep, RemovalReason::Rollup, changes);
             }
             Some(Rollup::All) => {
-                self.purge(b"", 0, 0, RemovalReason::Rollup, changes);
+                self.purge(b"", 0, keep, RemovalReason::Rollup, changes);
             }
         }
-        seq
+        if arrival.headers.schedule_next == Some(schedules::NEXT_PURGE)
+            && let Some(scheduler) = arrival.headers.scheduler
+        {
+            self.purge(scheduler, 0, 0, RemovalReason::Rollup, changes);
+        }
     }
 
     fn remember(&mut self, headers: &PublishHeaders, seq: u64, now: Timestamp) {
@@ -227,18 +333,21 @@ impl Stream {
     }
 }
 
-/// Headers of features no stream here has.
-pub(super) fn check_unserved(headers: &PublishHeaders) -> Result<(), ApiError> {
-    if headers.schedule.is_some() {
-        return Err(ApiError::MESSAGE_SCHEDULES_DISABLED);
+/// The message's own wish, if it has one.
+pub(super) fn parse_ttl(headers: &PublishHeaders) -> Result<Option<Ttl>, ApiError> {
+    let Some(value) = headers.ttl else { return Ok(None) };
+    match std::str::from_utf8(value).ok().and_then(ttl::parse) {
+        // As in nats-server, zero is no wish at all.
+        Some(Ttl::For(Duration::ZERO)) => Ok(None),
+        Some(ttl) => Ok(Some(ttl)),
+        None => Err(ApiError::MESSAGE_TTL_INVALID),
     }
-    match (headers.schedule_next, headers.scheduler) {
-        (Some(b"purge"), Some(_)) => return Err(ApiError::MESSAGE_SCHEDULES_DISABLED),
-        (Some(_), _) | (None, Some(_)) => return Err(ApiError::MESSAGE_SCHEDULES_SCHEDULER_INVALID),
-        (None, None) => {}
+}
+
+/// A message that the stream has rewritten must still fit into what a client may send.
+pub(super) fn check_payload_max(message: &Message, world: &World) -> Result<(), ApiError> {
+    match message.headers().len() + message.payload().len() > world.payload_bytes_max {
+        true => Err(ApiError::STREAM_MESSAGE_EXCEEDS_MAXIMUM),
+        false => Ok(()),
     }
-    if headers.stream_source.is_some() {
-        return Err(ApiError::MESSAGE_SOURCE_HDR_NOT_ALLOWED);
-    }
-    Ok(())
 }

@@ -87,6 +87,7 @@ impl Stream {
         if purged > 0 {
             changes.removes.push(Removal::Range { from: self.index.first_seq(), to: self.index.last_seq(), reason });
             self.lifetimes.forget_up_to(self.index.last_seq());
+            self.schedules.remove_up_to(self.index.last_seq());
             self.index.clear();
             changes.state_dirty = true;
         }
@@ -110,6 +111,7 @@ impl Stream {
         if purged > 0 {
             changes.removes.push(Removal::Range { from: first, to: seq - 1, reason });
             self.lifetimes.forget_up_to(seq - 1);
+            self.schedules.remove_up_to(seq - 1);
         }
         purged
     }

@@ -153,6 +153,20 @@ pub fn without(block: &[u8], is_unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<
     Some(out)
 }
 
+/// A copy of `block` with a line added at its end. `value` holds no CR or LF.
+pub fn with_line(block: &[u8], name: &str, value: &str) -> Vec<u8> {
+    extended(block, |out| push_line(out, name, value))
+}
+
+/// A copy of `block` in which `name` says `value`: in its place when it is there, at the end when not.
+pub fn with_value(block: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let prefix = format!("\r\n{name}:");
+    let Some(found) = memchr::memmem::find(block, prefix.as_bytes()) else { return with_line(block, name, value) };
+    let start = found + prefix.len();
+    let end = memchr::memmem::find(&block[start..], b"\r\n").map_or(block.len(), |end| start + end);
+    [&block[..start], b" ", value.as_bytes(), &block[end..]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +194,14 @@ mod tests {
         assert_eq!(without(block, |name| name == b"a"), None);
         assert_eq!(without(b"NATS/1.0\r\nNats-X: 1\r\n\r\n", nats).unwrap(), b"");
         assert_eq!(without(b"", nats), None);
+    }
+
+    #[test]
+    fn blocks_are_changed_line_by_line() {
+        let block = b"NATS/1.0\r\nA: 1\r\nAB: 2\r\nA: 3\r\n\r\n";
+        assert_eq!(with_line(b"", "X", "y"), b"NATS/1.0\r\nX: y\r\n\r\n");
+        assert_eq!(with_line(block, "X", "y"), b"NATS/1.0\r\nA: 1\r\nAB: 2\r\nA: 3\r\nX: y\r\n\r\n");
+        assert_eq!(with_value(block, "AB", "longer"), b"NATS/1.0\r\nA: 1\r\nAB: longer\r\nA: 3\r\n\r\n");
+        assert_eq!(with_value(b"", "AB", "x"), b"NATS/1.0\r\nAB: x\r\n\r\n");
     }
 }

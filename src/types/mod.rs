@@ -2,6 +2,8 @@
 //! the wire, the store, a clock or a task.
 
 pub mod api_error;
+pub mod digits;
+pub mod go_duration;
 pub mod header;
 pub mod id;
 pub mod message;
@@ -10,6 +12,7 @@ pub mod time;
 pub mod transform;
 
 pub use api_error::ApiError;
+pub use go_duration::GoDuration;
 pub use header::Headers;
 pub use id::StreamId;
 pub use message::{Message, StoredMessage};

@@ -5,6 +5,7 @@ mod consumer_acks;
 mod consumer_calls;
 mod consumers;
 mod key_value;
+mod published;
 mod restart;
 mod streams;
 mod subjects;

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::broker::Inbound;
 use crate::consumer::{ConsumerChanges, Delivery};
 use crate::storage::{AckBlock, Batch, CommitError, ConsumerStateRow, Op, Redelivery, StreamFloor};
-use crate::stream::{Changes, Removal, Republished, Stream};
+use crate::stream::{Changes, FastAnswer, Removal, Republished, Stream};
 use crate::types::{ApiError, StoredMessage, StreamId, Timestamp};
 
 /// Someone who published and wants to know what became of it.
@@ -26,6 +26,8 @@ pub(super) struct Waiter {
 /// What a publisher is told.
 pub(super) enum Answer {
     Stored(u64),
+    /// Stored, with the counter's new total.
+    Counted(u64, Box<str>),
     Duplicate(u64),
     /// A member of an atomic batch was taken: an empty message.
     Staged,
@@ -34,6 +36,8 @@ pub(super) enum Answer {
         count: u64,
         seq: u64,
     },
+    /// To a message of a fast-ingest batch.
+    Fast(Box<FastAnswer>),
     Refused(Box<ApiError>),
 }
 
@@ -174,7 +178,9 @@ impl Shared {
                     (Answer::Refused(error), _) => self.pub_acks.error(&mut body, error),
                     (_, Some(error)) => self.pub_acks.error(&mut body, error),
                     (Answer::Stored(seq), None) => self.pub_acks.stored(&mut body, *seq),
+                    (Answer::Counted(seq, value), None) => self.pub_acks.counted(&mut body, *seq, value),
                     (Answer::Duplicate(seq), None) => self.pub_acks.duplicate(&mut body, *seq),
+                    (Answer::Fast(answer), None) => self.pub_acks.fast(&mut body, answer),
                     (Answer::Staged, None) => {}
                     (Answer::Batch { id, count, seq }, None) => self.pub_acks.batch(&mut body, *seq, id, *count),
                 }

@@ -13,11 +13,11 @@ use crate::api::{
     Unpin,
 };
 use crate::consumer::config_check::is_valid_asset_name;
-use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, GoDuration, Setup, StreamTerms};
+use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, Setup, StreamTerms};
 use crate::storage::Op;
 use crate::stream::StreamConfig;
 use crate::stream::config::{Retention, Storage};
-use crate::types::{ApiError, Timestamp, id};
+use crate::types::{ApiError, GoDuration, Timestamp, id};
 
 /// Characters of a name that the server invents (nats-server `createConsumerName`).
 const INVENTED_NAME_LEN: usize = 8;

@@ -13,7 +13,7 @@ use crate::stream::config::Storage;
 use crate::types::{Timestamp, id, subject};
 
 /// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
-pub const API_LEVEL: u32 = 4;
+pub use crate::stream::batch::API_LEVEL;
 /// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
 pub(super) const REQUESTS_MAX: usize = 10_000;
 

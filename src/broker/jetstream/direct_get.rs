@@ -4,6 +4,7 @@ use tracing::error;
 
 use super::call::TRIES_MAX;
 use super::commit::Release;
+use super::service;
 use super::stream_task::StreamTask;
 use crate::api::{DirectGet, DirectGetError, Endpoint, MsgGet, direct_headers, end_of_batch, next_in_batch};
 use crate::broker::Inbound;
@@ -74,6 +75,9 @@ impl StreamTask {
     }
 
     fn try_direct_get(&mut self, request: &Inbound) -> Outcome {
+        if service::required_level_missing(request) {
+            return Outcome::Refused(DirectGetError::ApiLevel);
+        }
         let body = request.message.payload();
         let parsed = match Endpoint::parse(request.message.subject()) {
             Some(Endpoint::DirectGet(_)) => DirectGet::parse(body),
@@ -98,7 +102,7 @@ impl StreamTask {
                 };
                 return self.direct_multi(request, &options, &filters, from_seq, up_to);
             }
-            DirectGet::Seq(seq) if options.batch <= 0 => {
+            DirectGet::Seq(seq) if options.batch == 0 => {
                 return self.direct_one(request, &options, index.exists(seq).then_some(seq));
             }
             DirectGet::Seq(seq) => (Filter::all(), seq),
@@ -106,7 +110,7 @@ impl StreamTask {
             DirectGet::Next { filter, seq } => (Filter::new([filter]), seq),
             DirectGet::NextFromTime { filter, time } => (Filter::new([filter]), index.seq_at_time(time)),
         };
-        if options.batch <= 0 {
+        if options.batch == 0 {
             let mut filter = filter;
             return self.direct_one(request, &options, index.next(from.max(1), &mut filter));
         }
@@ -139,7 +143,7 @@ impl StreamTask {
                 Look::NotYet | Look::Missing => break,
             };
             pending = pending.saturating_sub(1);
-            self.send_in_batch(request, options, &stored, pending, last_seq);
+            self.send_in_batch(request, options.no_hdr, &stored, pending, last_seq);
             sent_bytes += stored.message.as_bytes().len();
             sent += 1;
             last_seq = stored.seq;
@@ -177,7 +181,8 @@ impl StreamTask {
         for seq in seqs {
             let Look::Found(stored) = self.look(Some(seq)) else { continue };
             pending -= 1;
-            self.send_in_batch(request, options, &stored, pending, last_seq);
+            // As in nats-server, `no_hdr` is for the other kinds of requests.
+            self.send_in_batch(request, false, &stored, pending, last_seq);
             sent_bytes += stored.message.as_bytes().len();
             sent += 1;
             last_seq = seq;
@@ -193,12 +198,12 @@ impl StreamTask {
     fn send_in_batch(
         &mut self,
         request: &Inbound,
-        options: &MsgGet,
+        without_headers: bool,
         stored: &StoredMessage,
         pending: u64,
         last_seq: u64,
     ) {
-        let headers = match options.no_hdr {
+        let headers = match without_headers {
             true => Vec::new(),
             false => next_in_batch(&self.shared.name, stored, pending, last_seq),
         };

@@ -24,6 +24,7 @@ mod service;
 mod shared;
 mod stream_task;
 mod tail_cache;
+mod world;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};

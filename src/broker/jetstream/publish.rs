@@ -4,7 +4,7 @@ use super::commit::{Answer, Waiter};
 use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
-use crate::stream::Published;
+use crate::stream::{FAST_BATCH_SUFFIX, FastAnswer, Published};
 use crate::types::{ApiError, Timestamp};
 
 impl StreamTask {
@@ -34,20 +34,20 @@ impl StreamTask {
         }
         for inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);
+            if inbound.reply.ends_with(FAST_BATCH_SUFFIX) {
+                self.publish_fast(inbound, now);
+                continue;
+            }
             let before = self.turn.changes.removes.len();
-            let consumers = &self.consumers;
-            let published = self.contents.stream.handle_publish(
-                &inbound.message,
-                &|subject| consumers.any_matches(subject),
-                now,
-                &mut self.turn.changes,
-            );
+            let published =
+                self.change(|stream, world, changes| stream.handle_publish(&inbound.message, world, now, changes));
             self.tell_removed(before);
             if !acks || inbound.reply.is_empty() {
                 continue;
             }
             let answer = match published {
                 Ok(Published::Stored { seq } | Published::NoInterest { seq }) => Answer::Stored(seq),
+                Ok(Published::Counted { seq, value }) => Answer::Counted(seq, value.into()),
                 Ok(Published::Duplicate { seq }) => Answer::Duplicate(seq),
                 Ok(Published::Staged) => Answer::Staged,
                 Ok(Published::BatchCommitted { batch_id, count, seq }) => {
@@ -56,6 +56,22 @@ impl StreamTask {
                 Err(error) => Answer::Refused(Box::new(error)),
             };
             self.turn.waiters.push(Waiter { reply: inbound.reply, answer });
+        }
+    }
+
+    /// A message of a fast-ingest batch; it may have several answers or none.
+    fn publish_fast(&mut self, inbound: Inbound, now: Timestamp) {
+        let before = self.turn.changes.removes.len();
+        let answers = self
+            .change(|stream, world, changes| stream.handle_fast(&inbound.message, &inbound.reply, world, now, changes));
+        self.tell_removed(before);
+        let no_ack = self.contents.stream.config().no_ack;
+        for answer in answers {
+            if no_ack && matches!(answer, FastAnswer::Refused(_)) {
+                continue;
+            }
+            let answer = Answer::Fast(Box::new(answer));
+            self.turn.waiters.push(Waiter { reply: inbound.reply.clone(), answer });
         }
     }
 }

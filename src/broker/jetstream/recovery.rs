@@ -74,6 +74,7 @@ pub(super) fn rebuild(shared: &Shared) -> Result<Option<Rebuilt>, ReadError> {
             for stored in log.lock().values() {
                 restore(&mut stream, stored);
             }
+            stream.settle_schedules();
             Ok(Some(Rebuilt { stream, consumers: Vec::new(), log: Log::Memory(log.clone()) }))
         }
     }
@@ -102,6 +103,7 @@ pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStr
     if let Some(floor) = recovered.floor {
         stream.restore_floor(floor.last_seq, floor.last_time);
     }
+    stream.settle_schedules();
     let now = Timestamp::now();
     let payload_bytes_max = shared.context.broker.options.session.max_payload;
     let mut consumers = Vec::with_capacity(recovered.consumers.len());

@@ -182,7 +182,7 @@ fn cluster_required() -> ApiError {
 }
 
 /// Whether the client asks for a newer server (ADR-44).
-fn required_level_missing(request: &Inbound) -> bool {
+pub(super) fn required_level_missing(request: &Inbound) -> bool {
     match Headers::new(request.message.headers()).get_str("Nats-Required-Api-Level") {
         Some(level) => level.parse::<u32>().map_or(true, |level| level > super::context::API_LEVEL),
         None => false,

@@ -18,6 +18,7 @@ use super::inbox::{self, Command};
 use super::log::Log;
 use super::recovery::{self, Rebuilt};
 use super::shared::{Home, Shared};
+use super::world::reads_itself;
 use crate::api::StreamInfo;
 use crate::broker::Courier;
 use crate::consumer::{Closing, ConsumerInfo};
@@ -151,6 +152,10 @@ impl StreamTask {
         let mut fresh = Vec::new();
         self.shared.inbox.take(&mut fresh);
         commands.append(&mut fresh);
+        // What is due comes before what arrives: after a restart the log's last time tells what has fired.
+        if self.failed.is_none() && self.contents.stream.has_due_schedule(now) {
+            self.pass_time(now);
+        }
         for command in commands.drain(..) {
             self.handle(command, now);
         }
@@ -210,7 +215,7 @@ impl StreamTask {
     fn pass_time(&mut self, now: Timestamp) {
         if self.contents.stream.next_deadline().is_some_and(|deadline| deadline <= now) {
             let before = self.turn.changes.removes.len();
-            self.contents.stream.handle_expiry(now, &mut self.turn.changes);
+            self.change(|stream, world, changes| stream.handle_expiry(now, world, changes));
             self.tell_removed(before);
         }
         self.consumers.touch_due(now);
@@ -262,7 +267,8 @@ impl StreamTask {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 let republished = std::mem::take(&mut turn.changes.republished);
-                let unwanted = self.consumers.is_empty() && republished.is_empty();
+                let unwanted =
+                    self.consumers.is_empty() && republished.is_empty() && !reads_itself(self.contents.stream.config());
                 let puts = if unwanted { Vec::new() } else { std::mem::take(&mut turn.changes.puts) };
                 self.outstanding.push_back(Outstanding {
                     ticket,
@@ -530,7 +536,7 @@ impl StreamTask {
 
     fn update(&mut self, config: Arc<StreamConfig>, now: Timestamp) {
         let before = self.turn.changes.removes.len();
-        self.contents.stream.handle_update(config.clone(), now, &mut self.turn.changes);
+        self.change(|stream, world, changes| stream.handle_update(config.clone(), world, now, changes));
         self.tell_removed(before);
         if let Home::Disk { id, .. } = self.shared.home {
             self.turn.ops.push(recovery::put_stream(id, &self.context.account.name, &config, self.shared.created));

@@ -54,7 +54,7 @@ fn setup(config: ConsumerConfig) -> Setup {
 fn publish_to(stream: &mut Stream, subject: &str, payload: &str, now: Timestamp) -> (u64, Changes) {
     let mut changes = Changes::new();
     let message = Message::new(subject.as_bytes(), b"", payload.as_bytes());
-    stream.handle_publish(&message, &|_| true, now, &mut changes).unwrap();
+    stream.handle_publish(&message, &crate::stream::World::new(&|_| true), now, &mut changes).unwrap();
     (stream.index().last_seq(), changes)
 }
 

@@ -47,8 +47,7 @@ impl GoDuration {
         if rest.is_empty() {
             return None;
         }
-        let mut nanos: f64 = 0.0;
-        let mut exact: i128 = 0;
+        let mut total: i128 = 0;
         while !rest.is_empty() {
             let whole_len = rest.bytes().take_while(u8::is_ascii_digit).count();
             let (whole, after) = rest.split_at(whole_len);
@@ -73,13 +72,14 @@ impl GoDuration {
             if whole.len() > 19 {
                 return None;
             }
-            exact += whole.parse::<i128>().unwrap_or(0) * scale;
+            total += whole.parse::<i128>().unwrap_or(0) * scale;
+            // Digits beyond a nanosecond's share do not matter.
+            let fraction = &fraction[..fraction.len().min(18)];
             if !fraction.is_empty() {
-                nanos += format!("0.{fraction}").parse::<f64>().ok()? * scale as f64;
+                total += fraction.parse::<i128>().ok()? * scale / 10i128.pow(fraction.len() as u32);
             }
             rest = after;
         }
-        let total = exact + nanos as i128;
         i64::try_from(if negative { -total } else { total }).ok().map(GoDuration)
     }
 }

@@ -1,0 +1,29 @@
+//! What a stream may ask of its surroundings while it handles an event.
+
+use super::Changes;
+use crate::types::StoredMessage;
+
+/// Lent to every event that may need it.
+pub struct World<'a> {
+    /// Whether any consumer wants a subject. Asked in interest streams only.
+    pub interest: &'a dyn Fn(&[u8]) -> bool,
+    /// Reads a stored message, durable or not. Messages of the changes at hand are not asked for.
+    pub read: &'a dyn Fn(u64) -> Option<StoredMessage>,
+    /// The largest headers and payload a client may send.
+    pub payload_bytes_max: usize,
+}
+
+impl<'a> World<'a> {
+    /// A world in which nothing is stored yet but what the changes at hand hold.
+    pub fn new(interest: &'a dyn Fn(&[u8]) -> bool) -> World<'a> {
+        World { interest, read: &|_| None, payload_bytes_max: usize::MAX }
+    }
+
+    /// A message, whether it is in `changes` still or stored before.
+    pub(super) fn load(&self, seq: u64, changes: &Changes) -> Option<StoredMessage> {
+        match changes.puts.binary_search_by_key(&seq, |put| put.seq) {
+            Ok(at) => Some(changes.puts[at].clone()),
+            Err(_) => (self.read)(seq),
+        }
+    }
+}
