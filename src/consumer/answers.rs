@@ -42,6 +42,9 @@ impl Consumer {
             }
             AckKind::Progress => {
                 if let Some(entry) = self.pending.get(seq) {
+                    if entry.delayed {
+                        self.touched.insert(seq);
+                    }
                     let deadline = self.deadline(entry.count, now);
                     self.pending.set_deadline(seq, deadline);
                 }
@@ -101,7 +104,7 @@ impl Consumer {
     fn finish_up_to(&mut self, seq: u64, consumer_seq: u64) {
         while let Some(entry) = self.pending.front().filter(|entry| entry.stream_seq <= seq).copied() {
             self.pending.remove(entry.stream_seq);
-            if entry.count > 1 {
+            if entry.has_row() {
                 self.touched.insert(entry.stream_seq);
             }
             self.report_consumed(entry.stream_seq);
@@ -153,8 +156,16 @@ impl Consumer {
             deliveries: ack.delivery_count,
         }));
         match delay_nanos {
-            Some(delay) => self.pending.set_deadline(seq, Some(Timestamp(now.0.saturating_add(delay)))),
-            None => self.queue_or_exceed(seq),
+            Some(delay) => {
+                self.pending.delay(seq, Timestamp(now.0.saturating_add(delay)));
+                self.touched.insert(seq);
+            }
+            None => {
+                if self.pending.get(seq).is_some_and(|entry| entry.delayed) {
+                    self.touched.insert(seq);
+                }
+                self.queue_or_exceed(seq);
+            }
         }
     }
 
@@ -179,7 +190,7 @@ impl Consumer {
     pub(super) fn finish(&mut self, seq: u64) -> Option<Entry> {
         let was_front = self.pending.front().is_some_and(|front| front.stream_seq == seq);
         let entry = self.pending.remove(seq)?;
-        if entry.count > 1 {
+        if entry.has_row() {
             self.touched.insert(seq);
         }
         if was_front {

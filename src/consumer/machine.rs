@@ -225,6 +225,19 @@ impl Consumer {
         waits || self.exceeded.contains_key(&seq)
     }
 
+    /// Whether somebody waits for messages, so that a new one is worth a poll.
+    pub fn is_awaited(&self) -> bool {
+        match &self.push {
+            Some(push) => push.active,
+            None => !self.waiting.is_empty(),
+        }
+    }
+
+    /// Whether there is something to be polled or to be written.
+    pub fn has_news(&self) -> bool {
+        !self.outbox.is_empty() || self.has_changes()
+    }
+
     /// The message `seq` has become durable. Told in order; messages that do not match may be left out.
     pub fn handle_append(&mut self, seq: u64, subject: &[u8], index: &Index) {
         self.cursor.append(seq, subject, index);
@@ -371,7 +384,7 @@ impl Consumer {
             DeliverPolicy::Last | DeliverPolicy::New | DeliverPolicy::LastPerSubject => return Err("not allowed"),
         };
         let seq = if seq == 0 { self.floor.stream + 1 } else { seq.max(lowest).max(1) };
-        let out = self.pending.iter().filter(|entry| entry.count > 1).map(|entry| entry.stream_seq);
+        let out = self.pending.iter().filter(|entry| entry.has_row()).map(|entry| entry.stream_seq);
         self.touched.extend(out.chain(self.exceeded.keys().copied()));
         self.pending = Pending::default();
         self.exceeded.clear();

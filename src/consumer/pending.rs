@@ -25,6 +25,8 @@ pub(super) struct Entry {
     deadline: Timestamp,
     /// Its place in the redelivery line, 0 when it is not in it.
     ticket: u32,
+    /// The client said when it wants it again, which a restart must not forget.
+    pub(super) delayed: bool,
 }
 
 const NEVER: Timestamp = Timestamp(i64::MAX);
@@ -36,6 +38,11 @@ impl Entry {
 
     pub(super) fn is_in_line(&self) -> bool {
         self.ticket != 0
+    }
+
+    /// Whether more is known of it than that it is out.
+    pub(super) fn has_row(&self) -> bool {
+        self.count > 1 || self.delayed
     }
 
     /// When its wait ends, while it is waiting.
@@ -109,7 +116,7 @@ impl Pending {
         );
         assert!(consumer_seq > 0, "consumer sequences start at 1");
         let deadline = deadline.unwrap_or(NEVER);
-        self.ring.push_back(Entry { stream_seq, consumer_seq, count, sent: now, deadline, ticket: 0 });
+        self.ring.push_back(Entry { stream_seq, consumer_seq, count, sent: now, deadline, ticket: 0, delayed: false });
         self.live += 1;
         self.redelivered += usize::from(count > 1);
         if deadline == NEVER {
@@ -157,11 +164,19 @@ impl Pending {
             let deadline = deadline.unwrap_or(NEVER);
             let entry = &mut self.ring[at];
             self.in_line -= usize::from(entry.is_in_line());
-            (entry.deadline, entry.ticket) = (deadline, 0);
+            (entry.deadline, entry.ticket, entry.delayed) = (deadline, 0, false);
             if deadline != NEVER {
                 self.irregular.push(Reverse((deadline, stream_seq)));
                 self.sweep_deadlines();
             }
+        }
+    }
+
+    /// Lets a message wait until the client wants it again.
+    pub(super) fn delay(&mut self, stream_seq: u64, until: Timestamp) {
+        self.set_deadline(stream_seq, Some(until));
+        if let Some(at) = self.position(stream_seq) {
+            self.ring[at].delayed = true;
         }
     }
 
@@ -275,13 +290,16 @@ impl Pending {
         }
     }
 
-    /// Replaces all deadlines that are set, as after a change of the ack wait.
+    /// Replaces all deadlines that are set, as after a change of the ack wait, but not those the clients have set.
     pub(super) fn replace_deadlines(&mut self, deadline: impl Fn(&Entry) -> Option<Timestamp>) {
         self.regular.clear();
         self.irregular.clear();
         let waiting: Vec<Entry> = self.iter().filter(|entry| entry.deadline != NEVER).copied().collect();
         for entry in waiting {
-            self.set_deadline(entry.stream_seq, deadline(&entry));
+            match entry.delayed {
+                true => self.delay(entry.stream_seq, entry.deadline),
+                false => self.set_deadline(entry.stream_seq, deadline(&entry)),
+            }
         }
     }
 

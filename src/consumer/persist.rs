@@ -37,16 +37,17 @@ impl Consumer {
         let mut consumer = Consumer::at(setup, cursor, delivered, floor, index, now);
         consumer.recovered_until = visible;
         consumer.acked = Acked::restore(rows.acked, floor.stream);
-        consumer.restore_pending(out, rows.redeliveries.iter().map(|row| (row.seq, row.count)).collect(), index, now);
+        consumer.restore_pending(out, rows.redeliveries.iter().map(|row| (row.seq, *row)).collect(), index, now);
         consumer
     }
 
     /// Rows to write since the last call; `None` when nothing needs to be. What was only delivered does not.
     pub fn changes(&mut self) -> Option<ConsumerChanges> {
-        if !self.state_dirty && self.touched.is_empty() && !self.acked.has_changes() {
-            return None;
-        }
-        Some(self.all_changes())
+        self.has_changes().then(|| self.all_changes())
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        self.state_dirty || !self.touched.is_empty() || self.acked.has_changes()
     }
 
     /// Like [`Consumer::changes`], with what could wait until now: call it when the server stops.
@@ -61,9 +62,15 @@ impl Consumer {
         let mut touched: Vec<u64> = self.touched.drain().collect();
         touched.sort_unstable();
         for seq in touched {
-            let out = self.pending.get(seq).map(|entry| entry.count).filter(|&count| count > 1);
-            match out.or_else(|| self.exceeded.get(&seq).copied()) {
-                Some(count) => changes.put_redeliveries.push(Redelivery { seq, count }),
+            let out = self.pending.get(seq).filter(|entry| entry.has_row()).map(|entry| Redelivery {
+                seq,
+                count: entry.count,
+                // In line again: at once, for which any time that has passed will do.
+                due: entry.delayed.then(|| entry.deadline().unwrap_or(entry.sent)),
+            });
+            let given_up = || self.exceeded.get(&seq).map(|&count| Redelivery { seq, count, due: None });
+            match out.or_else(given_up) {
+                Some(row) => changes.put_redeliveries.push(row),
                 None => changes.remove_redeliveries.push(seq),
             }
         }
@@ -84,7 +91,7 @@ impl Consumer {
     }
 
     /// Puts the delivered messages above the floor that are not done back among those that are out.
-    fn restore_pending(&mut self, out: Vec<u64>, mut counts: HashMap<u64, u64>, index: &Index, now: Timestamp) {
+    fn restore_pending(&mut self, out: Vec<u64>, mut rows: HashMap<u64, Redelivery>, index: &Index, now: Timestamp) {
         let mut consumer_seq = self.floor.consumer;
         for seq in out {
             // The original sequences are not stored; any ascending ones between floor and delivered serve.
@@ -92,11 +99,14 @@ impl Consumer {
             if self.acked.contains(seq) {
                 continue;
             }
-            let count = counts.remove(&seq).unwrap_or(1);
+            let Redelivery { count, due, .. } = rows.remove(&seq).unwrap_or(Redelivery { seq, count: 1, due: None });
             let deadline = self.deadline(count, now);
             self.pending.push(seq, consumer_seq, count, now, deadline);
+            if let Some(due) = due {
+                self.pending.delay(seq, due);
+            }
         }
-        for (seq, count) in counts {
+        for (seq, Redelivery { count, .. }) in rows {
             // A count without a wait is left of a message delivered too often; of one that is gone, nothing is.
             if index.exists(seq) && self.cursor.has_passed(seq) {
                 self.exceeded.insert(seq, count);

@@ -2,8 +2,11 @@
 //! [`restore`](super::Consumer::restore) takes back.
 //!
 //! A first delivery needs no row. An ack in order moves the floor in the one state row; an ack above a gap is a bit in a
-//! block row, which goes once the floor has passed it. A redelivery writes its count before it is sent. What lies above
+//! block row, which goes once the floor has passed it. A redelivery writes its count before it is sent; a `-NAK` with a delay writes
+//! when the message is due. What lies above
 //! the floor and is not marked is delivered again after a restart.
+
+use crate::types::Timestamp;
 
 /// Both cursors of a consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,11 +57,13 @@ impl std::fmt::Debug for AckBlock {
     }
 }
 
-/// How often a message has been delivered, when more than once.
+/// How often a message has been delivered, when more than once, and when it is wanted again, when a client has said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redelivery {
     pub seq: u64,
     pub count: u64,
+    /// Set by a `-NAK` with a delay.
+    pub due: Option<Timestamp>,
 }
 
 /// All rows of one consumer, as found at recovery.

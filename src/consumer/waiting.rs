@@ -248,7 +248,10 @@ impl WaitQueue {
         waiting.wanted -= 1;
         waiting.delivered += 1;
         let pin_id = match policy {
-            PriorityPolicy::PinnedClient => pin.current.as_ref().map(|pin| Bytes::from(pin.id.clone())),
+            // Without a pin the header is there too, and empty.
+            PriorityPolicy::PinnedClient => {
+                Some(pin.current.as_ref().map_or(Bytes::new(), |pin| Bytes::from(pin.id.clone())))
+            }
             _ => None,
         };
         if waiting.wanted <= 0 {

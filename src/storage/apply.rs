@@ -6,7 +6,9 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::batch::Op;
 use super::key::{self, ChunkKey, MessageKey, Meta};
 use super::message_row;
-use super::meta_row::{self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RemovalV1};
+use super::meta_row::{
+    self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
+};
 use super::recover;
 use super::rows::StreamFloor;
 use super::shared::{Fault, Hidden};
@@ -84,8 +86,11 @@ impl<'txn> Apply<'txn> {
             }
             Op::RemoveAckBlock { stream, consumer, block } => self.remove(&Meta::AckBlock(*stream, consumer, *block)),
             Op::PutRedelivery { stream, consumer, redelivery } => {
-                let row = RedeliveryV1 { count: redelivery.count };
-                self.put(&Meta::Redelivery(*stream, consumer, redelivery.seq), &row)
+                let (key, count) = (Meta::Redelivery(*stream, consumer, redelivery.seq), redelivery.count);
+                match redelivery.due {
+                    None => self.put(&key, &RedeliveryV1 { count }),
+                    Some(due) => self.put(&key, &RedeliveryV2 { count, due_ns: due.0 }),
+                }
             }
             Op::RemoveRedelivery { stream, consumer, seq } => self.remove(&Meta::Redelivery(*stream, consumer, *seq)),
             Op::DropConsumer { stream, consumer } => {

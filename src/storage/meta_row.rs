@@ -60,6 +60,13 @@ pub(super) struct RedeliveryV1 {
     pub(super) count: u64,
 }
 
+/// With the time a client wants the message again.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct RedeliveryV2 {
+    pub(super) count: u64,
+    pub(super) due_ns: i64,
+}
+
 pub(super) fn encode(key: &[u8], row: &impl Encode) -> Vec<u8> {
     let mut out = vec![VERSION];
     bincode::encode_into_std_write(row, &mut out, bincode::config::standard())

@@ -7,7 +7,9 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::error::ReadError;
 use super::key::{self, MessageKey, Meta};
-use super::meta_row::{self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RemovalV1};
+use super::meta_row::{
+    self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
+};
 use super::rows::{AckBlock, ConsumerStateRow, Redelivery, StreamFloor};
 use super::shared::{Fault, Hidden};
 use crate::types::{StreamId, Timestamp};
@@ -150,8 +152,12 @@ fn stream_of(
                 consumer.acked.push(AckBlock { block, bits: Box::new(bits) });
             }
             Meta::Redelivery(_, _, seq) => {
-                let RedeliveryV1 { count } = decode(key, value)?;
-                consumer.redeliveries.push(Redelivery { seq, count });
+                // The two forms differ in length.
+                let (count, due) = match decode(key, value) {
+                    Ok(RedeliveryV2 { count, due_ns }) => (count, Some(Timestamp(due_ns))),
+                    Err(_) => (decode::<RedeliveryV1>(key, value)?.count, None),
+                };
+                consumer.redeliveries.push(Redelivery { seq, count, due });
             }
             _ => {}
         }

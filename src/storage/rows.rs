@@ -61,11 +61,13 @@ impl std::fmt::Debug for AckBlock {
     }
 }
 
-/// How often a message has been delivered to a consumer; written before every delivery but the first.
+/// How often a message has been delivered to a consumer; written before every delivery but the first, and when a client
+/// says when it wants the message again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redelivery {
     pub seq: u64,
     pub count: u64,
+    pub due: Option<Timestamp>,
 }
 
 #[cfg(test)]

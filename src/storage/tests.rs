@@ -218,7 +218,7 @@ fn a_consumers_rows_read_back_and_go_with_it() {
         ops.push(Op::PutAckBlock { stream, consumer: consumer.clone(), block: block.clone() });
         ops.push(Op::RemoveAckBlock { stream, consumer: consumer.clone(), block: 0 });
         for (seq, count) in [(9, 2), (10, 3)] {
-            let redelivery = Redelivery { seq, count };
+            let redelivery = Redelivery { seq, count, due: (seq == 10).then_some(Timestamp(7)) };
             ops.push(Op::PutRedelivery { stream, consumer: consumer.clone(), redelivery });
         }
         ops.push(Op::RemoveRedelivery { stream, consumer, seq: 9 });
@@ -235,7 +235,7 @@ fn a_consumers_rows_read_back_and_go_with_it() {
             created: Timestamp(7),
             state: Some(state),
             acked: vec![block.clone()],
-            redeliveries: vec![Redelivery { seq: 10, count: 3 }],
+            redeliveries: vec![Redelivery { seq: 10, count: 3, due: Some(Timestamp(7)) }],
         })
         .collect();
     assert_eq!(recovered.streams[0].consumers, expected);

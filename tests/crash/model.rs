@@ -28,7 +28,7 @@ pub struct ConsumerModel {
     pub config_json: Bytes,
     pub state: Option<ConsumerStateRow>,
     pub acked: BTreeMap<u64, Box<[u8; AckBlock::BYTES]>>,
-    pub redeliveries: BTreeMap<u64, u64>,
+    pub redeliveries: BTreeMap<u64, (u64, Option<Timestamp>)>,
 }
 
 impl Model {
@@ -80,7 +80,9 @@ impl Model {
                 self.consumer(stream, &consumer).acked.remove(&block);
             }
             Op::PutRedelivery { stream, consumer, redelivery } => {
-                self.consumer(stream, &consumer).redeliveries.insert(redelivery.seq, redelivery.count);
+                self.consumer(stream, &consumer)
+                    .redeliveries
+                    .insert(redelivery.seq, (redelivery.count, redelivery.due));
             }
             Op::RemoveRedelivery { stream, consumer, seq } => {
                 self.consumer(stream, &consumer).redeliveries.remove(&seq);
@@ -127,7 +129,7 @@ impl Model {
                     config_json: consumer.config_json.clone(),
                     state: consumer.state,
                     acked: consumer.acked.iter().map(|block| (block.block, block.bits.clone())).collect(),
-                    redeliveries: consumer.redeliveries.iter().map(|row| (row.seq, row.count)).collect(),
+                    redeliveries: consumer.redeliveries.iter().map(|row| (row.seq, (row.count, row.due))).collect(),
                 };
                 (consumer.name.to_string(), model)
             });

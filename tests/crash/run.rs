@@ -216,7 +216,8 @@ impl Workload {
             ops.push(Op::RemoveAckBlock { stream, consumer: consumer.clone(), block: 0 });
         }
         if random.one_in(2) {
-            let redelivery = Redelivery { seq, count: 2 + random.below(5) };
+            let due = (random.below(2) == 0).then_some(Timestamp(1 + random.below(1_000_000) as i64));
+            let redelivery = Redelivery { seq, count: 2 + random.below(5), due };
             ops.push(Op::PutRedelivery { stream, consumer: consumer.clone(), redelivery });
         }
         if random.one_in(3) {

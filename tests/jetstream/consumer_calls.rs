@@ -121,3 +121,51 @@ async fn one_client_is_pinned_until_the_pin_is_taken_away() {
         [("pinned".into(), Value::Null), ("unpinned".into(), json!("admin")), ("pinned".into(), Value::Null),]
     );
 }
+
+/// What is told of dead letters can be kept in a stream, as with nats-server: on a restart it says what became of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_keeps_what_is_told_of_terminated_messages() {
+    let mut bench = Bench::start().await;
+    let told = ["$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"];
+    let told = told.map(str::to_owned).to_vec();
+    bench
+        .stream(async_nats::jetstream::stream::Config { name: "TOLD".into(), subjects: told, ..Default::default() })
+        .await;
+    let stream = bench.plain("T", "t").await;
+    let consumer = pull(&stream, "c").await;
+    bench.publish("t", "bad").await;
+    let mut messages = soon(consumer.messages()).await.unwrap();
+    let message = soon(messages.next()).await.unwrap().unwrap();
+    soon(message.double_ack_with(async_nats::jetstream::AckKind::Term)).await.unwrap();
+    bench.restart().await;
+    let kept = soon(bench.js.get_stream("TOLD")).await.unwrap();
+    let first = soon(kept.get_raw_message(1)).await.unwrap();
+    assert_eq!(first.subject.as_str(), "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.T.c");
+    let advisory: Value = serde_json::from_slice(&first.payload).unwrap();
+    assert_eq!((&advisory["stream_seq"], &advisory["deliveries"]), (&json!(1), &json!(1)), "{advisory}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_delay_of_a_nak_outlives_a_restart() {
+    let mut bench = Bench::start().await;
+    let stream = bench.plain("D", "d").await;
+    let config = consumer::pull::Config {
+        durable_name: Some("c".into()),
+        ack_wait: Duration::from_secs(3600),
+        ..Default::default()
+    };
+    let consumer: PullConsumer = soon(stream.create_consumer(config)).await.unwrap();
+    bench.publish("d", "later").await;
+    let mut messages = soon(consumer.messages()).await.unwrap();
+    let message = soon(messages.next()).await.unwrap().unwrap();
+    let asked = Timestamp::now();
+    let delay = Duration::from_secs(2);
+    soon(message.double_ack_with(async_nats::jetstream::AckKind::Nak(Some(delay)))).await.unwrap();
+    drop(messages);
+    bench.restart().await;
+    let consumer: PullConsumer = soon(bench.js.get_consumer_from_stream("c", "D")).await.unwrap();
+    let mut messages = soon(consumer.messages()).await.unwrap();
+    let again = soon(messages.next()).await.unwrap().unwrap();
+    assert_eq!((again.info().unwrap().delivered, &*again.payload), (2, &b"later"[..]));
+    assert!(Timestamp::now() >= asked + delay, "not sooner than it was asked for");
+}

@@ -150,7 +150,7 @@ fn rows(stream: StreamId, name: &Arc<str>, changes: ConsumerChanges, batch: &mut
         batch.push(Op::RemoveAckBlock { stream, consumer: consumer(), block });
     }
     for put in changes.put_redeliveries {
-        let redelivery = Redelivery { seq: put.seq, count: put.count };
+        let redelivery = Redelivery { seq: put.seq, count: put.count, due: put.due };
         batch.push(Op::PutRedelivery { stream, consumer: consumer(), redelivery });
     }
     for seq in changes.remove_redeliveries {

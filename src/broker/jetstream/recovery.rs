@@ -139,7 +139,7 @@ fn consumer_rows(row: &RecoveredConsumer) -> ConsumerRows {
         redeliveries: row
             .redeliveries
             .iter()
-            .map(|row| consumer::Redelivery { seq: row.seq, count: row.count })
+            .map(|row| consumer::Redelivery { seq: row.seq, count: row.count, due: row.due })
             .collect(),
     }
 }

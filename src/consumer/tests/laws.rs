@@ -51,6 +51,8 @@ struct Out {
     count: u64,
     /// `None` while in line.
     deadline: Option<i64>,
+    /// When the client wants it again, if it has said so.
+    wanted_at: Option<i64>,
 }
 
 /// What a restart finds.
@@ -60,6 +62,7 @@ struct Stored {
     delivered: u64,
     done: BTreeSet<u64>,
     counts: BTreeMap<u64, u64>,
+    wanted_at: BTreeMap<u64, i64>,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +130,7 @@ impl Model {
             let seq = self.line.remove(0);
             let out = self.out.get_mut(&seq).unwrap();
             out.count += 1;
-            out.deadline = deadline;
+            (out.deadline, out.wanted_at) = (deadline, None);
             return Some((seq, out.count));
         }
         if self.out.len() >= MAX_OUT {
@@ -140,7 +143,7 @@ impl Model {
         };
         self.next = seq + 1;
         self.delivered = seq;
-        self.out.insert(seq, Out { count: 1, deadline });
+        self.out.insert(seq, Out { count: 1, deadline, wanted_at: None });
         Some((seq, 1))
     }
 
@@ -163,7 +166,8 @@ impl Model {
     fn stored(&self) -> Stored {
         let mut counts = self.exceeded.clone();
         counts.extend(self.out.iter().filter(|(_, out)| out.count > 1).map(|(&seq, out)| (seq, out.count)));
-        Stored { floor: self.floor, delivered: self.delivered, done: self.done.clone(), counts }
+        let wanted_at = self.out.iter().filter_map(|(&seq, out)| Some((seq, out.wanted_at?))).collect();
+        Stored { floor: self.floor, delivered: self.delivered, done: self.done.clone(), counts, wanted_at }
     }
 
     fn restart(&mut self, stored: &Stored) {
@@ -176,7 +180,9 @@ impl Model {
         for &seq in self.wanted.range(stored.floor + 1..).filter(|&&seq| seq <= stored.delivered) {
             if !self.done.contains(&seq) {
                 let count = stored.counts.get(&seq).copied().unwrap_or(1);
-                self.out.insert(seq, Out { count, deadline: Some(now + ACK_WAIT) });
+                let wanted_at = stored.wanted_at.get(&seq).copied();
+                let deadline = wanted_at.unwrap_or(now + ACK_WAIT);
+                self.out.insert(seq, Out { count, deadline: Some(deadline), wanted_at });
             }
         }
         for (&seq, &count) in &stored.counts {
@@ -258,9 +264,15 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                     match delay {
                         Some(delay) => {
                             model.line.retain(|other| *other != seq);
-                            model.out.get_mut(&seq).unwrap().deadline = Some(model.now + delay);
+                            let out = model.out.get_mut(&seq).unwrap();
+                            (out.deadline, out.wanted_at) = (Some(model.now + delay), Some(model.now + delay));
                         }
-                        None => model.due(seq),
+                        None => {
+                            let now = model.now;
+                            let out = model.out.get_mut(&seq).unwrap();
+                            out.wanted_at = out.wanted_at.map(|_| now);
+                            model.due(seq);
+                        }
                     }
                 }
             }
@@ -268,7 +280,8 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                 if let Some(seq) = nth(at) {
                     world.ack((seq, 0, 1), "+WPI");
                     model.line.retain(|other| *other != seq);
-                    model.out.get_mut(&seq).unwrap().deadline = Some(model.now + ACK_WAIT);
+                    let out = model.out.get_mut(&seq).unwrap();
+                    (out.deadline, out.wanted_at) = (Some(model.now + ACK_WAIT), None);
                 }
             }
             Event::Term(at) => {

@@ -77,7 +77,7 @@ fn redelivery_counts_survive() {
     let mut rows = ConsumerRows::default();
     world.pull("r", "9").poll();
     world.pass(30_000).expect(&["r <- 1/2 x2 +0 after commit"]).commit(&mut rows);
-    assert_eq!(rows.redeliveries, [Redelivery { seq: 1, count: 2 }]);
+    assert_eq!(rows.redeliveries, [Redelivery { seq: 1, count: 2, due: None }]);
     world.crash(&rows).expect_state("0/0", "2/1", [1, 1, 0, 0]).pull("r", "9");
     world.pass(30_000).expect(&["r <- 1/3 x3 +0 after commit"]);
     world.pass(30_000).expect(&["advisory max_deliver 1 x3"]).commit(&mut rows).crash(&rows);
@@ -143,4 +143,26 @@ fn a_reset_survives() {
     world.stop(&mut rows);
     world.expect_state("0/2", "0/2", [0, 0, 2, 0]);
     world.pull("r", "{\"batch\":2}").expect(&["r <- 3/1 x1 +1", "r <- 4/2 x1 +0"]);
+}
+
+#[test]
+fn the_delay_of_a_nak_survives() {
+    let mut world = World::new(explicit(), &["a", "b", "c"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "{\"batch\":3}").poll();
+    world.ack((1, 1, 1), "-NAK {\"delay\":3600000000000}").ack((2, 2, 1), "-NAK {\"delay\":3600000000000}");
+    world.ack((2, 2, 1), "+WPI").poll();
+    world.commit(&mut rows).crash(&rows);
+    world.pull("r", "{\"batch\":3}");
+    world.pass(31_000).expect(&["r <- 2/4 x2 +0 after commit", "r <- 3/5 x2 +0 after commit"]);
+    world.commit(&mut rows).crash(&rows).pull("r", "1").ack((2, 4, 2), "").ack((3, 5, 2), "");
+    world.pass(3_500_000).expect(&[]);
+    world.pass(100_000).expect(&["r <- 1/6 x2 +0 after commit"]);
+    world.ack((1, 6, 2), "").commit(&mut rows);
+    assert!(rows.redeliveries.is_empty());
+
+    // What fell due while the server was away goes out at once.
+    world.publish("d").pull("r", "1").expect(&["r <- 4/7 x1 +0"]);
+    world.ack((4, 7, 1), "-NAK 10s").poll();
+    world.commit(&mut rows).pass(20_000).crash(&rows).pull("r", "1").expect(&["r <- 4/8 x2 +0 after commit"]);
 }
