@@ -24,7 +24,11 @@ pub fn decode<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Resul
     let mut value = if body.is_empty() {
         Value::Object(serde_json::Map::new())
     } else {
-        serde_json::from_slice(body).map_err(|error| ApiError::INVALID_JSON.with(go_text(&error)))?
+        serde_json::from_slice(body).map_err(|error| match strictness {
+            // Go's decoder and its Unmarshal differ here; nats-server reads leniently with the latter.
+            Strictness::Lenient if error.is_eof() => ApiError::INVALID_JSON.with("unexpected end of JSON input"),
+            _ => ApiError::INVALID_JSON.with(go_text(&error)),
+        })?
     };
     drop_nulls(&mut value);
     let mut unknown = None;

@@ -139,6 +139,9 @@ impl StreamTask {
             if stored {
                 self.store_config(&name, &config, created);
             }
+            if !old.filters().eq(config.filters()) {
+                self.consumers.refilter(place);
+            }
             self.consumers.touch(place);
             self.interest_lost();
         }

@@ -1,14 +1,17 @@
-//! The consumers of one stream: by name for acks and pulls, by position for the rest, and which of them want attention.
+//! The consumers of one stream: by name for acks and pulls, by filter for messages, by time, and which of them want
+//! attention. What happens to a message is told only to the consumers whose filters match it.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::read_ahead::ReadAhead;
 use crate::consumer::Consumer;
+use crate::router::{Matches, Sublist};
 use crate::stream::{Index, Removal};
-use crate::types::Timestamp;
+use crate::types::{StoredMessage, Timestamp};
 
 /// One consumer and what its stream's task keeps for it.
 pub(super) struct Slot {
@@ -18,6 +21,10 @@ pub(super) struct Slot {
     pub(super) serial: u64,
     /// Its rows are in the store.
     pub(super) stored: bool,
+    /// Under which filters `Consumers::filters` has it.
+    filters: Vec<Box<[u8]>>,
+    /// It may have messages out that its filters do not match any more.
+    refiltered: bool,
     deadline: Option<Timestamp>,
     ready: bool,
     dirty: bool,
@@ -28,6 +35,14 @@ pub(super) struct Slot {
 pub(super) struct Consumers {
     slots: Vec<Option<Box<Slot>>>,
     by_name: HashMap<Box<[u8]>, usize>,
+    /// Places by filter. Filters of one consumer do not overlap, so a message finds each consumer once.
+    filters: Sublist<u64>,
+    /// Consumers that hear of every removal.
+    refiltered: usize,
+    /// What the slots hold as their deadlines.
+    deadlines: BTreeSet<(Timestamp, usize)>,
+    /// Room for matches.
+    matches: RefCell<Matches<u64>>,
     ready: VecDeque<usize>,
     dirty: Vec<usize>,
     next_serial: u64,
@@ -51,6 +66,8 @@ impl Consumers {
             ahead: ReadAhead::default(),
             serial: self.next_serial,
             stored,
+            filters: Vec::new(),
+            refiltered: false,
             deadline: None,
             ready: false,
             dirty: false,
@@ -62,12 +79,49 @@ impl Consumers {
         self.slots[place] = Some(Box::new(slot));
         let before = self.by_name.insert(name, place);
         assert!(before.is_none(), "consumer names are unique within a stream");
+        self.take_filters(place);
         self.touch(place);
         place
     }
 
+    /// Goes by a consumer's filters as its configuration now has them.
+    pub(super) fn refilter(&mut self, place: usize) {
+        self.drop_filters(place);
+        self.take_filters(place);
+        if let Some(slot) = self.get(place)
+            && !std::mem::replace(&mut slot.refiltered, true)
+        {
+            self.refiltered += 1;
+        }
+    }
+
+    fn take_filters(&mut self, place: usize) {
+        let Some(slot) = self.slots[place].as_deref_mut() else { return };
+        slot.filters = slot.consumer.config().filters().map(|filter| filter.as_bytes().into()).collect();
+        if slot.filters.is_empty() {
+            slot.filters.push(b">"[..].into());
+        }
+        for filter in &slot.filters {
+            let inserted = self.filters.insert(filter, None, place as u64);
+            assert!(inserted.is_ok(), "the filters of a consumer have been checked");
+        }
+    }
+
+    fn drop_filters(&mut self, place: usize) {
+        let Some(slot) = self.slots[place].as_deref_mut() else { return };
+        for filter in slot.filters.drain(..) {
+            self.filters.remove(&filter, None, place as u64);
+        }
+    }
+
     pub(super) fn remove(&mut self, place: usize) -> Option<Box<Slot>> {
-        let slot = self.slots.get_mut(place)?.take()?;
+        self.slots.get(place)?.as_ref()?;
+        self.drop_filters(place);
+        let slot = self.slots[place].take()?;
+        self.refiltered -= usize::from(slot.refiltered);
+        if let Some(deadline) = slot.deadline {
+            self.deadlines.remove(&(deadline, place));
+        }
         self.by_name.remove(slot.consumer.name().as_bytes());
         self.ready.retain(|other| *other != place);
         self.dirty.retain(|other| *other != place);
@@ -99,21 +153,55 @@ impl Consumers {
 
     /// Whether any consumer wants messages of this subject.
     pub(super) fn any_matches(&self, subject: &[u8]) -> bool {
-        self.iter().any(|slot| slot.consumer.matches(subject))
+        self.filters.has_interest(subject)
     }
 
     /// Whether any consumer still has to see or ack this message.
     pub(super) fn any_needs(&self, seq: u64, subject: &[u8]) -> bool {
-        self.iter().any(|slot| slot.consumer.still_needs(seq, subject))
+        let mut matches = self.matches.borrow_mut();
+        self.filters.match_into(subject, &mut matches);
+        let slot = |place: &u64| self.slots[*place as usize].as_deref();
+        matches.plain.iter().filter_map(slot).any(|slot| slot.consumer.still_needs(seq, subject))
     }
 
-    /// Tells everyone that messages have left the index.
-    pub(super) fn removed(&mut self, removals: &[Removal], index: &Index) {
-        for place in 0..self.slots.len() {
-            let Some(slot) = self.slots[place].as_deref_mut() else { continue };
-            for removal in removals {
-                slot.consumer.handle_removed(removal, index);
+    /// Tells of messages that have become durable, in order.
+    pub(super) fn appended(&mut self, messages: &[StoredMessage], index: &Index) {
+        let mut matches = std::mem::take(self.matches.get_mut());
+        for message in messages {
+            let subject = message.message.subject();
+            self.filters.match_into(subject, &mut matches);
+            for &place in &matches.plain {
+                let Some(slot) = self.slots[place as usize].as_deref_mut() else { continue };
+                slot.consumer.handle_append(message.seq, subject, index);
+                if slot.consumer.is_awaited() {
+                    self.touch(place as usize);
+                }
             }
+        }
+        *self.matches.get_mut() = matches;
+    }
+
+    /// Tells that messages have left the index.
+    pub(super) fn removed(&mut self, removals: &[Removal], index: &Index) {
+        let mut matches = std::mem::take(self.matches.get_mut());
+        for removal in removals {
+            match removal {
+                Removal::One { subject, .. } if self.refiltered == 0 => {
+                    self.filters.match_into(subject, &mut matches);
+                    for &place in &matches.plain {
+                        self.tell_removal(place as usize, removal, index);
+                    }
+                }
+                _ => (0..self.slots.len()).for_each(|place| self.tell_removal(place, removal, index)),
+            }
+        }
+        *self.matches.get_mut() = matches;
+    }
+
+    fn tell_removal(&mut self, place: usize, removal: &Removal, index: &Index) {
+        let Some(slot) = self.slots[place].as_deref_mut() else { return };
+        slot.consumer.handle_removed(removal, index);
+        if slot.consumer.has_news() || slot.consumer.is_awaited() {
             self.touch(place);
         }
     }
@@ -166,24 +254,132 @@ impl Consumers {
 
     /// Notes when a consumer that was just polled wants to be polled again.
     pub(super) fn settle(&mut self, place: usize) {
-        if let Some(slot) = self.get(place) {
-            slot.deadline = slot.consumer.next_deadline();
+        let Some(slot) = self.slots.get_mut(place).and_then(Option::as_deref_mut) else { return };
+        let next = slot.consumer.next_deadline();
+        let before = std::mem::replace(&mut slot.deadline, next);
+        if before != next {
+            if let Some(before) = before {
+                self.deadlines.remove(&(before, place));
+            }
+            self.deadlines.extend(next.map(|next| (next, place)));
         }
     }
 
     /// The earliest deadline of all.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        self.iter().filter_map(|slot| slot.deadline).min()
+        self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
     /// Wants everyone polled whose deadline has come.
     pub(super) fn touch_due(&mut self, now: Timestamp) {
-        for place in 0..self.slots.len() {
-            let due =
-                self.slots[place].as_deref().and_then(|slot| slot.deadline).is_some_and(|deadline| deadline <= now);
-            if due {
-                self.touch(place);
+        while let Some(&(deadline, place)) = self.deadlines.first() {
+            if deadline > now {
+                return;
             }
+            self.deadlines.pop_first();
+            if let Some(slot) = self.get(place) {
+                slot.deadline = None;
+            }
+            self.touch(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::{ConsumerConfig, Setup};
+    use crate::stream::{Stream, StreamConfig};
+    use crate::types::{Message, StreamId};
+
+    fn consumer(name: &str, filters: &[&str], index: &Index) -> Consumer {
+        let config = ConsumerConfig {
+            filter_subjects: filters.iter().map(|&filter| filter.to_owned()).collect(),
+            inactive_threshold: crate::consumer::GoDuration::from_secs(5),
+            ..ConsumerConfig::default()
+        };
+        let setup = Setup {
+            stream: "S".into(),
+            name: name.into(),
+            config: Arc::new(config),
+            created: Timestamp(1),
+            reports_consumed: false,
+            message_bytes_max: 1024,
+        };
+        Consumer::new(setup, index, index.last_seq(), Timestamp(1))
+    }
+
+    /// The pending messages of each consumer, by name.
+    fn pending(consumers: &Consumers) -> Vec<(String, u64)> {
+        let count = |slot: &Slot| (slot.consumer.name().to_string(), slot.consumer.num_pending());
+        let mut all: Vec<_> = consumers.iter().map(count).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn messages_are_told_to_whom_they_match() {
+        let config = StreamConfig { name: "S".into(), subjects: vec![">".into()], ..StreamConfig::default() };
+        let mut stream = Stream::new(StreamId(1), Arc::new(config), Timestamp(1));
+        let mut consumers = Consumers::default();
+        for (name, filters) in [("all", &[][..]), ("a", &["a.*"]), ("ab", &["a.x", "b"]), ("c", &["c"])] {
+            consumers.insert(consumer(name, filters, stream.index()), false);
+        }
+        while consumers.next_ready().is_some() {}
+        consumers.take_dirty();
+        let publish = |stream: &mut Stream, consumers: &mut Consumers, subject: &str| {
+            let mut changes = crate::stream::Changes::new();
+            let message = Message::new(subject.as_bytes(), b"", b"");
+            stream.handle_publish(&message, &|_| true, Timestamp(2), &mut changes).unwrap();
+            consumers.appended(&changes.puts, stream.index());
+        };
+        for subject in ["a.x", "a.y", "b", "d"] {
+            publish(&mut stream, &mut consumers, subject);
+        }
+        let expect = |consumers: &Consumers, expected: [u64; 4]| {
+            let names = ["a", "ab", "all", "c"].map(str::to_owned);
+            assert_eq!(pending(consumers), names.into_iter().zip(expected).collect::<Vec<_>>());
+        };
+        expect(&consumers, [2, 2, 4, 0]);
+        assert!(!consumers.has_ready(), "nobody waits for them");
+        assert!(consumers.any_matches(b"c") && consumers.any_needs(1, b"a.x"));
+
+        let mut changes = crate::stream::Changes::new();
+        stream.handle_delete(2, &mut changes).unwrap();
+        assert!(matches!(changes.removes[..], [Removal::One { seq: 2, .. }]));
+        consumers.removed(&changes.removes, stream.index());
+        expect(&consumers, [1, 2, 3, 0]);
+
+        let place = consumers.find(b"all").unwrap();
+        consumers.remove(place);
+        assert!(!consumers.any_matches(b"d"));
+        let place = consumers.find(b"c").unwrap();
+        let slot = consumers.get(place).unwrap();
+        let mut wider = (**slot.consumer.config()).clone();
+        wider.filter_subjects = vec!["d".into()];
+        slot.consumer.handle_update(Arc::new(wider), stream.index(), 4, Timestamp(3));
+        consumers.refilter(place);
+        publish(&mut stream, &mut consumers, "d");
+        publish(&mut stream, &mut consumers, "c");
+        assert_eq!(pending(&consumers).pop(), Some(("c".into(), 2)));
+        assert!(!consumers.any_matches(b"c"));
+    }
+
+    #[test]
+    fn the_earliest_deadline_comes_first() {
+        let stream = Stream::new(StreamId(1), Arc::new(StreamConfig::default()), Timestamp(1));
+        let mut consumers = Consumers::default();
+        let places: Vec<usize> =
+            ["a", "b"].iter().map(|name| consumers.insert(consumer(name, &[], stream.index()), false)).collect();
+        while let Some(place) = consumers.next_ready() {
+            consumers.settle(place);
+        }
+        let due = consumers.next_deadline().expect("both end when nobody uses them");
+        consumers.touch_due(Timestamp(due.0 - 1));
+        assert!(!consumers.has_ready());
+        consumers.remove(places[0]);
+        consumers.touch_due(due);
+        assert_eq!((consumers.next_ready(), consumers.next_ready()), (Some(places[1]), None));
+        assert_eq!(consumers.next_deadline(), None);
     }
 }

@@ -158,7 +158,9 @@ impl Context {
     /// listens to itself.
     pub(super) fn nobody_there(&self, courier: &mut Courier, request: &Inbound) {
         if !request.reply.is_empty() {
-            courier.publish(&request.reply, b"", b"NATS/1.0 503\r\n\r\n", b"");
+            let subject = request.message.subject_text();
+            let headers = format!("NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n");
+            courier.publish(&request.reply, b"", headers.as_bytes(), b"");
         }
     }
 

@@ -390,15 +390,7 @@ impl StreamTask {
         if self.consumers.is_empty() {
             return;
         }
-        let index = self.contents.stream.index();
-        for slot in self.consumers.iter_mut() {
-            for put in &puts {
-                slot.consumer.handle_append(put.seq, put.message.subject(), index);
-            }
-        }
-        if !puts.is_empty() {
-            self.consumers.touch_all();
-        }
+        self.consumers.appended(&puts, self.contents.stream.index());
         for put in puts {
             self.contents.tail.push(put);
         }
