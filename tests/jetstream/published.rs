@@ -170,6 +170,22 @@ async fn a_fast_batch_is_told_how_far_it_is_stored() {
     };
     assert_eq!(told, (0..=10).map(|hundred| hundred * 100).collect::<Vec<u64>>());
     assert_eq!(ack, json!({ "stream": "FAST", "seq": 1001, "batch": "batch", "count": 1001 }));
+    let reply = |seq: u64, operation: u8| format!("{inbox}.pings.1.fail.{seq}.{operation}.$FI");
+    for seq in 1..=100 {
+        let operation = u8::from(seq > 1);
+        bench.client.publish_with_reply("fast.a", reply(seq, operation), "x".into()).await.unwrap();
+        bench.client.publish_with_reply("fast.a", reply(seq, 4), "".into()).await.unwrap();
+    }
+    bench.client.publish_with_reply("fast.a", reply(100, 3), "".into()).await.unwrap();
+    let mut last = 0;
+    loop {
+        let answer = soon(answers.next()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        let Some("ack") = answer["type"].as_str() else { break };
+        let seq = answer["seq"].as_u64().unwrap();
+        assert!(seq >= last, "answers come in the order of what they answer: {seq} after {last}");
+        last = seq;
+    }
     send(1002, 1).await;
     let refused = soon(answers.next()).await.unwrap();
     let refused: Value = serde_json::from_slice(&refused.payload).unwrap();

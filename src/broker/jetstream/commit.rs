@@ -166,11 +166,17 @@ pub(super) fn api_error(error: &CommitError) -> ApiError {
 impl Shared {
     /// Answers publishers, each woken once. Called on the committer's thread, or by the task for streams in memory.
     pub(super) fn acknowledge(&self, waiters: &[Waiter], result: &Result<(), CommitError>) {
+        self.acknowledge_after(|| {}, waiters, result);
+    }
+
+    /// As [`Shared::acknowledge`], calling `tell` first. Whoever acknowledges because it has been told comes second.
+    pub(super) fn acknowledge_after(&self, tell: impl FnOnce(), waiters: &[Waiter], result: &Result<(), CommitError>) {
         if waiters.is_empty() {
-            return;
+            return tell();
         }
         let failure = result.as_ref().err().map(api_error);
         self.acker.with(|courier| {
+            tell();
             let mut body = Vec::with_capacity(64);
             for waiter in waiters {
                 body.clear();

@@ -18,7 +18,7 @@ use super::stream_task::{Ending, Report, StreamTask};
 use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Strictness, Success};
 use crate::broker::{Courier, Inbound};
 use crate::storage::{Batch, CommitError, ReadError, RecoveredStream, Store};
-use crate::stream::config::Storage;
+use crate::stream::config::{PersistMode, Storage};
 use crate::stream::{Stream, StreamConfig};
 use crate::types::{ApiError, StreamId, Timestamp, subject};
 
@@ -373,7 +373,11 @@ fn overlaps(config: &StreamConfig, filter: &str) -> bool {
 fn required_level(config: &StreamConfig) -> u32 {
     if config.allow_batched {
         4
-    } else if config.allow_msg_counter || config.allow_atomic || config.allow_msg_schedules {
+    } else if config.allow_msg_counter
+        || config.allow_atomic
+        || config.allow_msg_schedules
+        || config.persist_mode == PersistMode::Async
+    {
         2
     } else if config.allow_msg_ttl || !config.subject_delete_marker_ttl.is_zero() {
         1

@@ -281,8 +281,8 @@ impl StreamTask {
                 let (shared, incarnation, waiters) = (self.shared.clone(), self.incarnation, turn.waiters);
                 store.submit(batch, move |result| {
                     // First the task: what a publisher asks for after its PubAck must find its message.
-                    shared.inbox.push(Command::Committed { incarnation, ticket, result: result.clone() });
-                    shared.acknowledge(&waiters, &result);
+                    let committed = Command::Committed { incarnation, ticket, result: result.clone() };
+                    shared.acknowledge_after(|| shared.inbox.push(committed), &waiters, &result);
                 });
             }
             Log::Memory(log) => {
