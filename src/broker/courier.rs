@@ -9,6 +9,8 @@ use hashbrown::HashMap;
 
 use super::account::Account;
 use super::client_state::ClientState;
+use super::guard::Guard;
+use super::message_trace::{self, Trace};
 use super::outbox::Appended;
 use super::subscription::{Inbound, StreamDoor, Target};
 use crate::router::Matches;
@@ -111,6 +113,25 @@ impl Courier {
             }
         }
         receivers
+    }
+
+    /// As [`Courier::send`], for a message whose way is told to `trace`. True when a stream took it and tells the rest.
+    #[cold]
+    pub(super) fn send_traced(&mut self, parcel: Parcel<'_>, trace: &Arc<Trace>) -> bool {
+        let matches = self.routes.find(&self.account, parcel.to);
+        for target in &matches.plain {
+            self.bag.hand_over_traced(target, parcel, trace);
+        }
+        for group in &matches.queues {
+            let start = self.bag.next_random() as usize % group.members.len().max(1);
+            let (before, after) = group.members.split_at(start);
+            let _ = after.iter().chain(before).any(|target| self.bag.hand_over_traced(target, parcel, trace));
+        }
+        let stored = matches.plain.iter().any(|target| matches!(target, Target::Stream { door, .. } if door.stores()));
+        for subscription in self.bag.exhausted.drain(..) {
+            self.account.unsubscribe(&subscription);
+        }
+        stored
     }
 
     /// The usual case of [`Courier::send`]: receivers see the subject it is sent to.
@@ -306,6 +327,36 @@ impl Bag {
             message: Message::from_parts(body, parcel.to.len(), parcel.headers.len()),
             reply,
             client: self.origin.clone(),
+            trace: None,
+        }
+    }
+
+    /// As [`Bag::hand_over`], telling `trace` of it. Parts of the broker get nothing that is only to be traced, but for
+    /// streams, which say what they would do.
+    fn hand_over_traced(&mut self, target: &Target, parcel: Parcel<'_>, trace: &Arc<Trace>) -> bool {
+        match target {
+            Target::Client(subscription) => {
+                let denies = |guard: &Guard| !guard.may_receive(&parcel, subscription.queue.as_deref());
+                let error = if !self.echo && subscription.client.id == self.origin.id {
+                    message_trace::NO_ECHO
+                } else if subscription.guard.as_deref().is_some_and(denies) {
+                    message_trace::DENIED
+                } else if trace.only || self.hand_over(target, parcel) {
+                    ""
+                } else {
+                    message_trace::CLOSED
+                };
+                trace.egress(subscription, error);
+                error.is_empty()
+            }
+            Target::Stream { door, .. } if door.stores() => {
+                let block = message_trace::disabled(parcel.headers);
+                let inbound = self.inbound(Parcel { headers: &block, ..parcel });
+                self.flush_streams();
+                door.publish(vec![Inbound { trace: Some(trace.clone()), ..inbound }]);
+                true
+            }
+            _ => !trace.only && self.hand_over(target, parcel),
         }
     }
 

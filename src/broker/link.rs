@@ -10,8 +10,9 @@ use tracing::{debug, trace};
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
 use super::client_state::{ClientState, Identity};
-use super::courier::Courier;
+use super::courier::{Courier, Parcel};
 use super::guard::Guard;
+use super::message_trace::{self, Asked, Trace};
 use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
@@ -162,6 +163,15 @@ impl Link {
                 if self.session.verbose() {
                     self.say(encode::ok);
                 }
+                if !headers.is_empty() && message_trace::may_be_asked(headers) {
+                    match Asked::parse(headers) {
+                        Asked::Nothing => {}
+                        Asked::Nowhere => return Ok(()),
+                        Asked::Trace { dest, only } => {
+                            return self.publish_traced((dest, only), subject, reply, headers, payload);
+                        }
+                    }
+                }
                 let mapped = self.account.mapped(subject);
                 if self.courier.publish(mapped.as_deref().unwrap_or(subject), reply, headers, payload) == 0
                     && !reply.is_empty()
@@ -207,6 +217,33 @@ impl Link {
             // Done by whoever feeds the link: see `Fed::authenticate`.
             (Admit::Authenticate, _) => {}
             _ => self.client.set_round_trip(self.session.rtt()),
+        }
+        Ok(())
+    }
+
+    /// Publishes a message and tells its way.
+    #[cold]
+    fn publish_traced(
+        &mut self,
+        asked: (String, bool),
+        subject: &[u8],
+        reply: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Result<(), ProtocolError> {
+        if self.session.permit().is_some_and(|permit| !permit.may_publish(asked.0.as_bytes())) {
+            return Err(ProtocolError::PublishDenied(asked.0.as_bytes().into()));
+        }
+        let (info, account) = (self.info(), &self.account.name);
+        let trace = Arc::new(Trace::new(asked, info, &self.client, account, subject, headers, payload.len()));
+        let mapped = self.account.mapped(subject);
+        if let Some(to) = &mapped {
+            trace.mapped(to);
+        }
+        let to = mapped.as_deref().unwrap_or(subject);
+        let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
+        if !self.courier.send_traced(parcel, &trace) {
+            trace.tell(&mut self.courier);
         }
         Ok(())
     }

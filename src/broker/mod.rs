@@ -9,6 +9,7 @@ mod gate;
 mod guard;
 pub mod jetstream;
 mod link;
+mod message_trace;
 mod outbox;
 mod registry;
 mod subscription;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::client_state::ClientState;
 use super::guard::Guard;
+use super::message_trace::Trace;
 use crate::router::Keyed;
 use crate::types::Message;
 
@@ -96,6 +97,8 @@ pub struct Inbound {
     /// Empty when the publisher wants no answer.
     pub reply: Bytes,
     pub client: Arc<ClientState>,
+    /// For a message whose way is told: whoever takes it tells the rest.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 /// Where a stream takes what is meant for it: all that one read buffer held for it, in order, at once.
@@ -105,6 +108,11 @@ pub struct Inbound {
 /// pulls come in batches too, the router does the dispatch, and a pull on a deleted consumer finds no responders, as on
 /// nats-server.
 pub trait StreamDoor: Send + Sync {
+    /// Whether it takes messages to store them, and tells what becomes of traced ones.
+    fn stores(&self) -> bool {
+        false
+    }
+
     /// Queues the batch. Never blocks and never drops.
     fn publish(&self, batch: Vec<Inbound>);
 

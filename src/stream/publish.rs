@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::batch::{Checked, Staged};
 use super::config::Retention;
 use super::counter;
 use super::headers::{self, PublishHeaders};
@@ -96,6 +97,32 @@ impl Stream {
     ) -> Result<Published, ApiError> {
         let headers = PublishHeaders::parse(message.headers());
         self.process(message, headers, Origin::Inside, world, now, changes)
+    }
+
+    /// What would become of a client's message that came now; nothing changes.
+    ///
+    /// # Errors
+    /// As for [`Stream::handle_publish`].
+    pub fn would_publish(
+        &mut self,
+        message: &Message,
+        world: &World,
+        now: Timestamp,
+        changes: &Changes,
+    ) -> Result<Published, ApiError> {
+        let renamed = self.subjects.take(message);
+        let message = renamed.as_ref().unwrap_or(message);
+        if self.config.sealed {
+            return Err(ApiError::STREAM_SEALED);
+        }
+        self.check_size(message)?;
+        let headers = PublishHeaders::parse(message.headers());
+        let seq = self.index.last_seq() + 1;
+        Ok(match self.check_staged(message, headers, &mut Staged::default(), world, now, changes)? {
+            Checked::Duplicate { seq } => Published::Duplicate { seq },
+            Checked::Passed(_) if !self.is_wanted(message.subject(), world) => Published::NoInterest { seq },
+            Checked::Passed(_) => Published::Stored { seq },
+        })
     }
 
     fn process(

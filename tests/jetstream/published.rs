@@ -191,3 +191,50 @@ async fn a_fast_batch_is_told_how_far_it_is_stored() {
     let refused: Value = serde_json::from_slice(&refused.payload).unwrap();
     assert_eq!(refused["error"]["err_code"], 10208);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_traced_message_has_its_way_told() {
+    let bench = Bench::start().await;
+    let stream = bench.plain("TRACED", "traced.>").await;
+    let mut told = bench.client.subscribe("told").await.unwrap();
+    let mut plain = bench.client.subscribe("way.*").await.unwrap();
+    let _queue = bench.client.queue_subscribe("way.>", "q".into()).await.unwrap();
+    let mut trace = async |subject: &str, more: &[(&str, &str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("Nats-Trace-Dest", "told")].iter().chain(more) {
+            headers.append(*name, *value);
+        }
+        bench.client.publish_with_headers(subject.to_owned(), headers, "hello".into()).await.unwrap();
+        let answer = soon(told.next()).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.payload).unwrap()
+    };
+    let types = |trace: &Value| -> Vec<String> {
+        trace["events"].as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let way = trace("way.a", &[]).await;
+    assert_eq!(types(&way), ["in", "eg", "eg"]);
+    assert_eq!((&way["events"][0]["subj"], &way["events"][0]["acc"]), (&json!("way.a"), &json!("$G")));
+    assert_eq!(way["events"][1]["sub"], "way.*");
+    assert_eq!((&way["events"][2]["sub"], &way["events"][2]["queue"]), (&json!("way.>"), &json!("q")));
+    assert_eq!(way["request"]["header"], json!({ "Nats-Trace-Dest": ["told"] }));
+    assert_eq!(soon(plain.next()).await.unwrap().payload, "hello");
+    let only = trace("way.b", &[("Nats-Trace-Only", "true")]).await;
+    assert_eq!(types(&only), ["in", "eg", "eg"]);
+    bench.client.publish("way.c", "after".into()).await.unwrap();
+    assert_eq!(soon(plain.next()).await.unwrap().payload, "after", "a message that is only traced is not delivered");
+    let stored = trace("traced.a", &[]).await;
+    assert_eq!(types(&stored), ["in", "js"]);
+    assert_eq!(
+        (&stored["events"][1]["stream"], &stored["events"][1]["subject"]),
+        (&json!("TRACED"), &json!("traced.a"))
+    );
+    let raw = soon(stream.get_raw_message(1)).await.unwrap();
+    assert_eq!(raw.headers.get("Nats-Trace-Dest").unwrap().as_str(), "trace disabled");
+    let wrong = [("Nats-Expected-Last-Sequence", "77")];
+    for more in [&wrong[..], &[("Nats-Trace-Only", "1"), wrong[0]]] {
+        let refused = trace("traced.a", more).await;
+        assert_eq!(refused["events"][1]["error"], "wrong last sequence: 1 (10071)", "{more:?}");
+    }
+    assert_eq!(types(&trace("nobody", &[]).await), ["in"]);
+    assert_eq!(bench.publish("traced.a", "next").await, 2);
+}

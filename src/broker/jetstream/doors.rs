@@ -34,6 +34,10 @@ impl StreamDoor for Door {
         self.inbox.push_messages(batch, wrap);
     }
 
+    fn stores(&self) -> bool {
+        self.kind == Kind::Publish
+    }
+
     fn is_behind(&self) -> bool {
         self.inbox.is_behind()
     }

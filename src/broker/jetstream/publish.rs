@@ -1,6 +1,6 @@
 //! Messages published to a stream, from the inbox to a turn's changes.
 
-use super::commit::{Answer, Waiter};
+use super::commit::{Answer, Release, Waiter};
 use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
@@ -34,6 +34,12 @@ impl StreamTask {
         }
         for inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);
+            if inbound.trace.as_ref().is_some_and(|trace| trace.only) {
+                let would =
+                    self.change(|stream, world, changes| stream.would_publish(&inbound.message, world, now, changes));
+                self.tell_trace(&inbound, &would);
+                continue;
+            }
             if inbound.reply.ends_with(FAST_BATCH_SUFFIX) {
                 self.publish_fast(inbound, now);
                 continue;
@@ -42,6 +48,7 @@ impl StreamTask {
             let published =
                 self.change(|stream, world, changes| stream.handle_publish(&inbound.message, world, now, changes));
             self.tell_removed(before);
+            self.tell_trace(&inbound, &published);
             if !acks || inbound.reply.is_empty() {
                 continue;
             }
@@ -65,6 +72,7 @@ impl StreamTask {
         let answers = self
             .change(|stream, world, changes| stream.handle_fast(&inbound.message, &inbound.reply, world, now, changes));
         self.tell_removed(before);
+        self.tell_trace(&inbound, &Ok(Published::Staged));
         let no_ack = self.contents.stream.config().no_ack;
         for answer in answers {
             if no_ack && matches!(answer, FastAnswer::Refused(_)) {
@@ -73,5 +81,22 @@ impl StreamTask {
             let answer = Answer::Fast(Box::new(answer));
             self.turn.waiters.push(Waiter { reply: inbound.reply.clone(), answer });
         }
+    }
+
+    /// Tells what became of a traced message, once that is durable.
+    fn tell_trace(&mut self, inbound: &Inbound, published: &Result<Published, ApiError>) {
+        let Some(trace) = inbound.trace.clone() else { return };
+        let (no_interest, error) = match published {
+            Ok(Published::NoInterest { .. }) => (true, String::new()),
+            Ok(Published::Duplicate { .. }) => (false, "msgid is duplicate".to_owned()),
+            Ok(_) => (false, String::new()),
+            Err(error) => (false, error.to_string()),
+        };
+        let (shared, message) = (self.shared.clone(), inbound.message.clone());
+        self.turn.releases.push(Release::Done(Box::new(move |result| {
+            let error = result.err().map_or(error, |failed| failed.to_string());
+            trace.jetstream(&shared.name, message.subject(), no_interest, error);
+            shared.acker.with(|courier| trace.tell(courier));
+        })));
     }
 }
