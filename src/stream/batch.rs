@@ -369,6 +369,7 @@ impl Stream {
 }
 
 /// What became of a message's checks.
+#[allow(clippy::large_enum_variant)] // passed on at once, never kept
 pub(super) enum Checked<'a> {
     Passed(Arrival<'a>),
     /// Its `Nats-Msg-Id` was stored within the window.
