@@ -1,7 +1,8 @@
 //! The program as a person or a script starts it: log lines, files, refusals, exit codes.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 fn natterjack() -> Command {
@@ -21,8 +22,12 @@ struct Serving {
 impl Serving {
     fn start(store: &Path, flags: &[&str]) -> Serving {
         let mut command = natterjack();
-        command.args(["-p", "-1", "-m", "-1", "-sd"]).arg(store).args(flags).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(["-p", "-1", "-m", "-1", "-sd"]).arg(store).args(flags);
+        Serving::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Serving {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let reader = BufReader::new(child.stderr.take().unwrap());
         let mut serving = Serving { child, log: Vec::new(), reader };
         while serving.logged("Server is ready").is_none() {
@@ -36,6 +41,20 @@ impl Serving {
 
     fn logged(&self, what: &str) -> Option<&str> {
         self.log.iter().find_map(|line| line.split_once(what)).map(|(_, rest)| rest)
+    }
+
+    /// Reads on until a line holds `what`, and returns that line.
+    fn wait_for(&mut self, what: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.reader.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended before it said {what:?}: {:?}", self.log);
+            let line = line.trim_end().to_owned();
+            self.log.push(line.clone());
+            if line.contains(what) {
+                return line;
+            }
+        }
     }
 
     fn port(&self) -> u16 {
@@ -137,4 +156,219 @@ fn version_and_help() {
     for word in ["demo", "task", "agent", "--port", "--store_dir", "Examples:"] {
         assert!(stdout.contains(word), "{stdout}");
     }
+}
+
+/// The program under the name `nats-server`, with that program's defaults but for the address.
+#[cfg(unix)]
+fn nats_server(folder: &Path) -> Command {
+    let path = folder.join("nats-server");
+    if !path.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_natterjack"), &path).unwrap();
+    }
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).current_dir(folder);
+    command
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A client that has said CONNECT and had its PONG.
+struct Connection {
+    socket: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn open(port: u16) -> Connection {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let mut connection = Connection { socket: BufReader::new(socket) };
+        assert!(connection.line().starts_with("INFO "));
+        connection.send("CONNECT {\"verbose\":false,\"protocol\":1,\"pass\":\"s3cret\"}\r\nPING\r\n");
+        while connection.line() != "PONG" {}
+        connection
+    }
+
+    fn send(&mut self, text: &str) {
+        self.socket.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next line; empty at the end.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.socket.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn called_nats_server_it_has_its_defaults_and_reads_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, _) = output(nats_server(folder.path()).arg("-v"));
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("nats-server: v2.14."), "{stdout}");
+
+    let config =
+        write(folder.path(), "server.conf", "host: 127.0.0.1\nport: 1\ninclude more.conf\ncluster { name: c }\n");
+    write(folder.path(), "more.conf", "server_name: box\njetstream { store_dir: data, max_file: 1GB }\n");
+    let mut command = nats_server(folder.path());
+    // A flag beats the file.
+    command.arg("-c").arg(&config).args(["-port", "-1", "--ports_file_dir", "."]);
+    let serving = Serving::spawn(command);
+    assert_eq!(serving.logged("Store Directory: "), Some("\"data\""));
+    assert!(serving.log.iter().any(|line| line.contains("[WRN]") && line.contains("\"cluster\" is ignored")));
+    assert!(serving.logged("http monitor").is_none(), "monitoring is off unless asked for");
+    let port = serving.port();
+    let mut info = BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let mut line = String::new();
+    info.read_line(&mut line).unwrap();
+    assert!(line.contains("\"server_name\":\"box\"") && line.contains("\"max_payload\":1048576"), "{line}");
+    let ports = folder.path().join(format!("nats-server_{}.ports", serving.child.id()));
+    assert!(ports.exists(), "the ports file has the program's name");
+}
+
+#[test]
+#[cfg(unix)]
+fn configuration_files_are_tested_and_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = write(folder.path(), "good.conf", "port: 4222 # fine\nmqtt {}\n");
+    let (code, _, stderr) = output(nats_server(folder.path()).arg("-t").arg("-c").arg(&good));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains(&format!("nats-server: configuration file {} is valid", good.display())), "{stderr}");
+    let check = |text: &str, expected: &str| {
+        let bad = write(folder.path(), "bad.conf", text);
+        for test in [true, false] {
+            let mut command = nats_server(folder.path());
+            command.arg("--config").arg(&bad).args(test.then_some("-t"));
+            let (code, _, stderr) = output(&mut command);
+            assert_eq!(code, Some(1), "{text}: {stderr}");
+            assert!(stderr.starts_with("nats-server: ") && stderr.contains(expected), "{text}: {stderr}");
+        }
+    };
+    check("{\n  \"port\": : \"invalid syntax\"\n}", "Parse error on line 2: ");
+    check("prot: 1", "bad.conf:1:1: unknown field \"prot\"; did you mean \"port\"?");
+    check("max_payload: 1TB", "max_payload value is too big");
+    check(
+        "port: $NATTERJACK_TEST_NOWHERE",
+        "variable reference for 'NATTERJACK_TEST_NOWHERE' on line 1 can not be found",
+    );
+    let (code, _, stderr) = output(nats_server(folder.path()).args(["-c", "missing.conf"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("error opening config file: open missing.conf: no such file or directory"), "{stderr}");
+    let (code, _, stderr) = output(nats_server(folder.path()).arg("-t"));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("must specify [-c, --config]"), "{stderr}");
+}
+
+#[test]
+fn a_store_that_is_a_file_is_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "file", "mine");
+    let (code, _, stderr) = run(&["-p", "-1", "-m", "0", "-sd", file.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("storage directory is not a directory"), "{stderr}");
+    assert!(stderr.contains("choose another folder"), "{stderr}");
+}
+
+#[test]
+#[cfg(unix)]
+fn clients_are_sent_away_in_lame_duck_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "c.conf", "lame_duck_duration: 30s\nlame_duck_grace_period: 10ms\n");
+    let pid_file = folder.path().join("pid");
+    let flags = ["-c", config.to_str().unwrap(), "-P", pid_file.to_str().unwrap()];
+    let mut serving = Serving::start(&folder.path().join("store"), &flags);
+    let port = serving.port();
+    let mut first = Connection::open(port);
+    let mut second = Connection::open(port);
+    let (code, _, stderr) = run(&["--signal", &format!("ldm={}", pid_file.display())]);
+    assert_eq!(code, Some(0), "{stderr}");
+    serving.wait_for("Entering lame duck mode, stop accepting new clients");
+    for connection in [&mut first, &mut second] {
+        // An INFO after the first PING may still be on its way.
+        let mut line = connection.line();
+        while line.starts_with("INFO ") && !line.contains("\"ldm\":true") {
+            line = connection.line();
+        }
+        assert!(line.starts_with("INFO ") && line.contains("\"ldm\":true"), "{line}");
+        assert_eq!(connection.line(), "", "then it is closed");
+    }
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody new is taken");
+    let (code, rest) = serving.end();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("Server Exiting.."), "{rest}");
+}
+
+#[test]
+#[cfg(unix)]
+fn the_log_is_reopened_and_its_settings_reloaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let config = write(folder.path(), "c.conf", "debug: false\n");
+    let mut serving = Serving::start(&folder.path().join("store"), &["-c", config.to_str().unwrap()]);
+    let port = serving.port();
+    drop(Connection::open(port));
+
+    write(folder.path(), "c.conf", "debug: true, trace: true, max_traced_msg_len: 3\nport: 1\n");
+    serving.signal("HUP");
+    serving.wait_for("Reloaded: log");
+    let mut connection = Connection::open(port);
+    connection.send("SUB foo 1\r\nPUB foo 5\r\nhello\r\n");
+    let created = serving.wait_for("Client connection created");
+    assert!(created.contains("[DBG] 127.0.0.1:"), "{created}");
+    let connect = serving.wait_for("<<- [CONNECT {");
+    assert!(!connect.contains("s3cret"), "{connect}");
+    for expected in [
+        "<<- [PING]",
+        "->> [PONG]",
+        "<<- [SUB foo 1]",
+        "<<- [PUB foo 5]",
+        "<<- MSG_PAYLOAD: [\"hel...\"]",
+        "->> [MSG foo 1 5]",
+    ] {
+        let line = serving.wait_for(expected);
+        assert!(line.contains("[TRC] 127.0.0.1:") && line.contains(" - cid:"), "{line}");
+    }
+    assert!(!serving.log.iter().any(|line| line.contains("port changed")), "-p says another port anyway");
+
+    write(folder.path(), "c.conf", "debug: maybe\n");
+    serving.signal("HUP");
+    let failed = serving.wait_for("Failed to reload server configuration");
+    assert!(failed.contains("c.conf:1:8: expected true or false"), "{failed}");
+
+    write(folder.path(), "c.conf", &format!("log_file: {}\n", log.display()));
+    serving.signal("HUP");
+    let logged = |path: &Path, what: &str| {
+        let started = std::time::Instant::now();
+        while !std::fs::read_to_string(path).unwrap_or_default().contains(what) {
+            assert!(started.elapsed().as_secs() < 20, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    logged(&log, "Reloaded server configuration");
+    std::fs::rename(&log, folder.path().join("moved")).unwrap();
+    serving.signal("USR1");
+    logged(&log, "File log re-opened");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_is_sent_by_process_id_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&folder.path().join("store"), &[]);
+    let (code, _, stderr) = run(&["-sl", "dance=1"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("unknown signal \"dance\""), "{stderr}");
+    let (code, _, stderr) = run(&["-sl", &format!("quit={}", serving.child.id())]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(serving.end().0, Some(0));
 }

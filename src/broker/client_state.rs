@@ -1,6 +1,6 @@
 //! What the broker and its monitoring know of one connected client.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub struct ClientState {
     in_bytes: AtomicU64,
     last_activity: AtomicU64,
     round_trip_nanos: AtomicU64,
+    hears_news: AtomicBool,
 }
 
 impl ClientState {
@@ -63,6 +64,7 @@ impl ClientState {
             in_bytes: AtomicU64::new(0),
             last_activity: AtomicU64::new(started.nanos() as u64),
             round_trip_nanos: AtomicU64::new(0),
+            hears_news: AtomicBool::new(false),
         }
     }
 
@@ -101,6 +103,24 @@ impl ClientState {
 
     pub fn last_activity(&self) -> Timestamp {
         Timestamp(self.last_activity.load(Ordering::Relaxed) as i64)
+    }
+
+    pub fn is_in_process(&self) -> bool {
+        self.connection_type == ConnectionType::InProcess
+    }
+
+    /// The peer's address without its port.
+    pub fn ip(&self) -> &str {
+        self.address.rsplit_once(':').map_or("", |(ip, _)| ip).trim_matches(['[', ']'])
+    }
+
+    /// The client takes further INFOs, and has had the one that follows its first PING.
+    pub(super) fn set_hears_news(&self) {
+        self.hears_news.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn hears_news(&self) -> bool {
+        self.hears_news.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_round_trip(&self, round_trip: Duration) {

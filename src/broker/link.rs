@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, trace};
+use tracing::debug;
 
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
@@ -16,6 +16,7 @@ use super::message_trace::{self, Asked, Trace};
 use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
+use super::trace;
 use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal};
 use crate::protocol::{ClientOp, Info, Parser, ProtocolError, encode};
 use crate::session::{Admit, Phase, Session, Tick};
@@ -77,6 +78,7 @@ impl Link {
         };
         let info = link.info();
         link.say(|out| encode::info(out, &info));
+        debug!("{} - cid:{} - Client connection created", link.client.address, link.client.id);
         Some(link)
     }
 
@@ -89,8 +91,7 @@ impl Link {
         info.tls_available = self.arrival.tls.available;
         info.tls_verify = self.arrival.tls.verify;
         info.port = self.arrival.port.unwrap_or(info.port);
-        info.client_ip =
-            self.client.address.rsplit_once(':').map_or("", |(ip, _)| ip).trim_matches(['[', ']']).to_owned();
+        info.client_ip = self.client.ip().to_owned();
         info
     }
 
@@ -132,6 +133,9 @@ impl Link {
                     break;
                 }
             };
+            if trace::is_on() {
+                trace::incoming(&self.client, &op, &input[fed.consumed..fed.consumed + taken]);
+            }
             fed.consumed += taken;
             let done = match self.session.admit(&op) {
                 Ok(admit) => self.carry_out(admit, op),
@@ -199,6 +203,7 @@ impl Link {
             (Admit::Pong { info }, _) => {
                 self.say(encode::pong);
                 if info {
+                    self.client.set_hears_news();
                     let remote_account = self.account.name.clone();
                     let info = Info { connect_info: true, remote_account, ..self.info() };
                     self.say(|out| encode::info(out, &info));
@@ -434,6 +439,13 @@ impl Link {
     }
 
     fn say(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let write = |out: &mut Vec<u8>| {
+            let start = out.len();
+            write(out);
+            if trace::is_on() {
+                trace::answer(&self.client, &out[start..]);
+            }
+        };
         if self.client.outbox.append(write) == Appended::First {
             self.client.outbox.wake();
         }
@@ -458,7 +470,6 @@ impl Link {
                 if error == ProtocolError::StaleConnection {
                     self.broker.count_stale_connection();
                 }
-                trace!(cid = self.client.id, "closing: {error}");
                 self.refuse(&error);
                 false
             }

@@ -13,6 +13,7 @@ mod message_trace;
 mod outbox;
 mod registry;
 mod subscription;
+mod trace;
 
 pub use account::{Account, AccountRole};
 pub use arrival::{Arrival, Cookies, TlsTerms};
@@ -23,3 +24,4 @@ pub use link::{Fed, Link};
 pub use outbox::{Closed, Outbox};
 pub use registry::{Broker, Options, Presence, Totals};
 pub use subscription::{Inbound, Service, StreamDoor, Subscription, Target};
+pub use trace::show_payload_bytes;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::subscription::Subscription;
+use super::trace;
 use crate::protocol::encode;
 
 /// Buffers larger than this are given back to the allocator once the outbox runs empty.
@@ -105,6 +106,9 @@ impl Outbox {
         };
         let before = pending.bytes.len();
         encode::msg(&mut pending.bytes, shown_subject, &subscription.sid, reply, headers, payload);
+        if trace::is_on() {
+            trace::outgoing(&subscription.client, &pending.bytes[before..], headers, payload);
+        }
         pending.out_msgs += 1;
         pending.out_bytes += body_bytes as u64;
         self.after_append(pending, before)

@@ -11,8 +11,9 @@ use super::arrival::Arrival;
 use super::client_state::{ClientState, Identity};
 use super::courier::Courier;
 use super::gate::Gate;
+use super::outbox::Appended;
 use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT};
-use crate::protocol::Info;
+use crate::protocol::{Info, encode};
 use crate::session::Settings;
 use crate::types::Timestamp;
 
@@ -156,6 +157,20 @@ impl Broker {
     /// Changes what INFO says to clients from now on.
     pub fn change_info(&self, change: impl FnOnce(&mut Info)) {
         change(&mut self.info.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Changes what INFO says and tells those clients that take news of it (CONNECT's `protocol` 1).
+    pub fn announce(&self, change: impl FnOnce(&mut Info)) {
+        self.change_info(change);
+        let info = self.info();
+        for client in self.clients().iter().filter(|client| client.hears_news()) {
+            let mut info = info.clone();
+            info.client_id = client.id;
+            info.client_ip = client.ip().to_owned();
+            if client.outbox.append(|out| encode::info(out, &info)) == Appended::First {
+                client.outbox.wake();
+            }
+        }
     }
 
     /// Calls `watcher` when a client has said CONNECT and when it has gone. The watcher must not block.

@@ -9,7 +9,10 @@ mod failure;
 mod flags;
 mod log;
 mod log_file;
+#[cfg(unix)]
+mod send_signal;
 mod serve;
+mod signals;
 mod table;
 mod task;
 

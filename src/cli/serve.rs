@@ -6,16 +6,18 @@ use std::process::ExitCode;
 use tracing::{error, info, warn};
 
 use super::flags::ServeFlags;
+use super::log::LogHandle;
+use super::signals::{Signals, Told};
 use super::{NATS_SERVER, log};
 use crate::config::{Config, Listen};
 use crate::server::{Server, StartError};
 
 /// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
 pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
-    if flags.signal.is_some() {
-        return failed("--signal is not served yet");
+    if let Some(request) = &flags.signal {
+        return signalled(request);
     }
-    let config = match configured(flags, base) {
+    let config = match configured(flags, base.clone()) {
         Ok(config) => config,
         Err(text) => return failed(&text),
     };
@@ -33,7 +35,7 @@ pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
-    match runtime.block_on(serve(config)) {
+    match runtime.block_on(serve(config, &log, &|| configured(flags, base.clone()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Who reads only the file learns of it as well.
@@ -71,32 +73,134 @@ fn tested(flags: &ServeFlags, config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// `--signal`: another server's process is told.
+fn signalled(request: &str) -> ExitCode {
+    #[cfg(unix)]
+    let sent = super::send_signal::send(request, &super::program_name());
+    #[cfg(not(unix))]
+    let sent: Result<(), String> = Err(format!("there is no signal {request:?} on this platform"));
+    match sent {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => failed(&text),
+    }
+}
+
 fn failed(text: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "{}: {text}", super::program_name());
     ExitCode::FAILURE
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+/// `read_again` makes the configuration anew, for a reload.
+async fn serve(
+    config: Config,
+    log: &LogHandle,
+    read_again: &dyn Fn() -> Result<Config, String>,
+) -> Result<(), StartError> {
     // From here on a signal is an orderly stop, even while the store is being opened.
     let mut signals = Signals::listen();
     let starting = Server::start(config);
-    let server = tokio::select! {
-        started = starting => started?,
-        name = signals.next() => {
-            info!("Trapped \"{name}\" signal while starting");
-            return Ok(());
+    tokio::pin!(starting);
+    let mut server = loop {
+        tokio::select! {
+            started = &mut starting => break started?,
+            told = signals.next() => {
+                info!("Trapped \"{}\" signal while starting", told.name());
+                match told {
+                    Told::Reopen => reopen(log),
+                    Told::Reload => {}
+                    Told::Interrupt | Told::Terminate | Told::LameDuck => return Ok(()),
+                }
+            }
         }
     };
     announce(&server);
-    let name = signals.next().await;
-    info!("Trapped \"{name}\" signal");
-    info!("Initiating Shutdown...");
-    tokio::select! {
-        () = server.stop() => info!("Server Exiting.."),
-        // Who asks twice is in a hurry; what was acknowledged is on disk.
-        name = signals.next() => warn!("Trapped a second \"{name}\" signal, exiting at once"),
+    if let Next::LameDuck = until_stopped(&mut server, &mut signals, log, read_again).await {
+        lame_duck(&server, &mut signals, log).await;
     }
-    Ok(())
+    info!("Initiating Shutdown...");
+    let mut stopping = std::pin::pin!(server.stop());
+    loop {
+        tokio::select! {
+            () = &mut stopping => {
+                info!("Server Exiting..");
+                return Ok(());
+            }
+            told = signals.next() => if matches!(told, Told::Interrupt | Told::Terminate) {
+                // Who asks twice is in a hurry; what was acknowledged is on disk.
+                warn!("Trapped a second \"{}\" signal, exiting at once", told.name());
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum Next {
+    Stop,
+    LameDuck,
+}
+
+async fn until_stopped(
+    server: &mut Server,
+    signals: &mut Signals,
+    log: &LogHandle,
+    read_again: &dyn Fn() -> Result<Config, String>,
+) -> Next {
+    loop {
+        let told = signals.next().await;
+        info!("Trapped \"{}\" signal", told.name());
+        match told {
+            Told::Interrupt | Told::Terminate => return Next::Stop,
+            Told::LameDuck => return Next::LameDuck,
+            Told::Reopen => reopen(log),
+            Told::Reload => reload(server, log, read_again),
+        }
+    }
+}
+
+/// Sends the clients away. SIGTERM changes nothing of that, SIGINT ends it at once.
+async fn lame_duck(server: &Server, signals: &mut Signals, log: &LogHandle) {
+    let mut leaving = std::pin::pin!(server.lame_duck());
+    loop {
+        tokio::select! {
+            () = &mut leaving => return,
+            told = signals.next() => {
+                info!("Trapped \"{}\" signal", told.name());
+                match told {
+                    Told::Interrupt => return,
+                    Told::Reopen => reopen(log),
+                    Told::Terminate | Told::LameDuck | Told::Reload => {}
+                }
+            }
+        }
+    }
+}
+
+fn reopen(log: &LogHandle) {
+    match log.reopen() {
+        Ok(true) => info!("File log re-opened"),
+        Ok(false) => info!("File log re-open ignored, not a file logger"),
+        Err(error) => error!("Unable to re-open the log file: {error}; the old one stays in use"),
+    }
+}
+
+/// What cannot be read or applied leaves everything as it is.
+fn reload(server: &mut Server, log: &LogHandle, read_again: &dyn Fn() -> Result<Config, String>) {
+    let read = read_again().and_then(|config| config.check().map(|()| config).map_err(|error| error.to_string()));
+    let config = match read {
+        Ok(config) => config,
+        Err(error) => return error!("Failed to reload server configuration: {error}"),
+    };
+    if let Err(error) = log.change(&config.log) {
+        return error!("Failed to reload server configuration: cannot write the log file: {error}");
+    }
+    let reloaded = server.reload(&config);
+    for setting in reloaded.applied {
+        info!("Reloaded: {setting}");
+    }
+    for setting in reloaded.needs_restart {
+        warn!("Reload: {setting} changed, which takes effect with the next start");
+    }
+    info!("Reloaded server configuration");
 }
 
 /// The lines that people and test harnesses look for, then what to try next.
@@ -175,44 +279,6 @@ fn welcome(config: &Config, url: &str, monitor: Option<String>) -> Vec<String> {
     }
     lines.push(format!("    nats{server} sub '>'"));
     lines
-}
-
-/// What asks the program to end.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> Signals {
-        use tokio::signal::unix::{SignalKind, signal};
-        Signals {
-            interrupt: signal(SignalKind::interrupt()).expect("SIGINT can be listened to"),
-            terminate: signal(SignalKind::terminate()).expect("SIGTERM can be listened to"),
-        }
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "terminated",
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> Signals {
-        Signals {}
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let _ = tokio::signal::ctrl_c().await;
-        "interrupt"
-    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Config {
         Config { listen: Some(Listen::any_port()), monitor: Some(Listen::any_port()), ..Config::in_folder(folder) }
     }
 
-    /// nats-server's defaults: all interfaces, no monitoring, JetStream and with it the coordinator only on request,
+    /// nats-server's defaults: all interfaces, no monitoring, payloads of at most 1 MiB, JetStream and with it the coordinator only on request,
     /// its store under the system's temporary folder.
     pub fn nats_server() -> Config {
         Config {
@@ -153,6 +153,7 @@ impl Config {
             monitor: None,
             jetstream: false,
             coordinator: false,
+            limits: Limits { payload_bytes_max: 1 << 20, ..Limits::default() },
             ..Config::in_folder(std::env::temp_dir().join("nats").join("jetstream"))
         }
     }
@@ -287,6 +288,7 @@ mod tests {
         assert_eq!(config.limits.payload_bytes_max, 8 << 20);
         Config::nats_server().check().unwrap();
         assert!(!Config::nats_server().listen.unwrap().is_loopback());
+        assert_eq!(Config::nats_server().limits.payload_bytes_max, 1 << 20);
     }
 
     #[test]

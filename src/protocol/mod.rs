@@ -20,4 +20,5 @@ pub use connect::{Connect, Info};
 pub use error::ProtocolError;
 pub use op::{ClientOp, ServerOp};
 pub use parser::{Limits, Parser};
+pub use quote::quote;
 pub use server_parser::ServerParser;

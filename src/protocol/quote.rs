@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// `name` between double quotes, with quotes, backslashes, control characters and bytes that are not UTF-8 escaped.
-pub(super) fn quote(name: &[u8]) -> String {
+pub fn quote(name: &[u8]) -> String {
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('"');
     for chunk in name.utf8_chunks() {

@@ -205,12 +205,12 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
             biased;
             read = reader.fill(&mut buffer, room) => match read {
                 Ok(0) => {
-                    debug!(cid = client.id, "Client connection closed: Client Closed");
+                    debug!("{} - cid:{} - Client connection closed: Client Closed", client.address, client.id);
                     return;
                 }
                 Ok(bytes) => room = next_room(bytes, room),
                 Err(error) => {
-                    debug!(cid = client.id, "Client connection closed: Read Error: {error}");
+                    debug!("{} - cid:{} - Client connection closed: Read Error: {error}", client.address, client.id);
                     return;
                 }
             },

@@ -4,8 +4,10 @@
 mod accept;
 mod connection;
 mod files;
+mod lame_duck;
 mod monitoring;
 mod presence;
+mod reload;
 mod resources;
 mod tls;
 mod websocket;
@@ -22,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use self::tls::Handshake;
 use crate::auth::Book;
 use crate::broker::jetstream::JetStream;
-use crate::broker::{Broker, Options};
+use crate::broker::{self, Broker, Options};
 use crate::client::{Client, ClientError, ConnectOptions};
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::coordinator::{self, Coordinator};
@@ -31,6 +33,8 @@ use crate::protocol::Info;
 use crate::session::Settings;
 use crate::storage::{self, OpenError, ReadError, Store};
 use crate::types::{Timestamp, id};
+
+pub use reload::Reloaded;
 
 /// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
 pub const NATS_VERSION: &str = "2.14.0";
@@ -82,6 +86,8 @@ pub struct Server {
     websocket_address: Option<SocketAddr>,
     /// Cancelled first: no further connections.
     stop_accepting: CancellationToken,
+    /// A child of it: no further clients, but monitoring goes on.
+    stop_new_clients: CancellationToken,
     /// Cancelled second: connections flush and close.
     stop_connections: CancellationToken,
     tasks: TaskTracker,
@@ -109,6 +115,7 @@ impl Server {
         let handshake = config.client_tls()?.map(|tls| Handshake::new(&tls)).transpose()?;
         let websocket_tls = config.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref());
         let websocket_handshake = websocket_tls.map(Handshake::new).transpose()?;
+        broker::show_payload_bytes(config.log.traced_bytes_max);
         let listener = listen(config.listen.as_ref(), "-p").await?;
         let websocket = config.websocket.as_ref().map(|websocket| &websocket.listen);
         let websocket_listener = listen(websocket, "websocket.port").await?;
@@ -139,6 +146,7 @@ impl Server {
             client_address,
             monitor_address,
             websocket_address,
+            stop_new_clients: stop_accepting.child_token(),
             stop_accepting,
             stop_connections,
             tasks,
@@ -181,7 +189,7 @@ impl Server {
 
     /// Runs `accepting` until no further connections are wanted.
     fn until_stop(&self, accepting: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop_accepting.clone();
+        let stop = self.stop_new_clients.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = accepting => {}
@@ -326,17 +334,31 @@ fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: SocketAddr) ->
 
 fn first_info(config: &Config, address: Option<SocketAddr>) -> Info {
     let server_id = format!("N{}", id::unique_key(55));
+    let listened = config.listen.as_ref().map(|listen| listen.host.clone()).unwrap_or_default();
+    let (host, port) = advertised(config, listened, address.map(|address| address.port()).unwrap_or_default());
     Info {
         server_name: config.server_name.clone().unwrap_or_else(|| server_id.clone()),
         server_id,
         version: NATS_VERSION.to_owned(),
         proto: 1,
-        host: config.listen.as_ref().map(|listen| listen.host.clone()).unwrap_or_default(),
-        port: address.map(|address| address.port()).unwrap_or_default(),
+        host,
+        port,
         headers: true,
         max_payload: config.limits.payload_bytes_max as i64,
         jetstream: config.jetstream,
         ..Info::default()
+    }
+}
+
+/// What clients are told to connect to: `client_advertise`, a host with or without a port, or where we listen.
+fn advertised(config: &Config, host: String, port: u16) -> (String, u16) {
+    let Some(advertise) = &config.client_advertise else { return (host, port) };
+    match advertise.rsplit_once(':') {
+        Some((host, number)) if !host.contains(':') || host.ends_with(']') => {
+            let host = host.trim_matches(['[', ']']).to_owned();
+            (host, number.parse().unwrap_or(port))
+        }
+        _ => (advertise.clone(), port),
     }
 }
 

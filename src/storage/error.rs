@@ -8,7 +8,9 @@ use crate::types::StreamId;
 /// Why a store could not be opened. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the store folder {path} is not a folder; move that file away or choose another folder with --store-dir")]
+    #[error(
+        "storage directory is not a directory: {path}; move that file away or choose another folder with --store-dir"
+    )]
     NotADirectory { path: PathBuf },
     #[error(
         "no permission for the store at {path} ({source}); run as the user who owns it, change its owner, or choose another folder with --store-dir"

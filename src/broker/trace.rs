@@ -1,0 +1,111 @@
+//! What clients say and hear, as trace lines in nats-server's words (`-V`): `<<- [SUB foo 1]`, `->> [MSG foo 1 5]`. Costs
+//! one check of a flag when tracing is off.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing::{Level, enabled, trace};
+
+use super::client_state::ClientState;
+use crate::protocol::{ClientOp, quote};
+
+/// How much of a payload is shown; 0 for all. The log is the process's, and so is this.
+static PAYLOAD_BYTES_MAX: AtomicUsize = AtomicUsize::new(0);
+
+/// Shows at most `bytes` of each payload from now on (`max_traced_msg_len`); 0: all.
+pub fn show_payload_bytes(bytes: usize) {
+    PAYLOAD_BYTES_MAX.store(bytes, Ordering::Relaxed);
+}
+
+#[inline]
+pub(super) fn is_on() -> bool {
+    enabled!(Level::TRACE)
+}
+
+/// One operation of the client, read from `bytes`.
+#[cold]
+pub(super) fn incoming(client: &ClientState, op: &ClientOp<'_>, bytes: &[u8]) {
+    match op {
+        ClientOp::Connect(json) => line(client, "<<-", &format!("CONNECT {}", without_secrets(json))),
+        ClientOp::Pub { headers, payload, .. } => {
+            line(client, "<<-", &control_line(bytes));
+            body(client, "<<-", headers, payload);
+        }
+        _ => line(client, "<<-", &control_line(bytes)),
+    }
+}
+
+/// One message to the client, its control line first in `bytes`.
+#[cold]
+pub(super) fn outgoing(client: &ClientState, bytes: &[u8], headers: &[u8], payload: &[u8]) {
+    line(client, "->>", &control_line(bytes));
+    body(client, "->>", headers, payload);
+}
+
+/// Protocol text to the client. INFO is not shown, as in nats-server.
+#[cold]
+pub(super) fn answer(client: &ClientState, bytes: &[u8]) {
+    let text = control_line(bytes);
+    if !text.starts_with("INFO ") {
+        line(client, "->>", text.strip_prefix('+').unwrap_or(&text));
+    }
+}
+
+fn line(client: &ClientState, arrow: &str, text: &str) {
+    trace!("{} - cid:{} - {arrow} [{text}]", client.address, client.id);
+}
+
+fn body(client: &ClientState, arrow: &str, headers: &[u8], payload: &[u8]) {
+    let bytes = [headers, payload].concat();
+    if bytes.is_empty() {
+        return;
+    }
+    let shown = shown(&bytes, PAYLOAD_BYTES_MAX.load(Ordering::Relaxed));
+    trace!("{} - cid:{} - {arrow} MSG_PAYLOAD: [{shown}]", client.address, client.id);
+}
+
+fn shown(bytes: &[u8], max: usize) -> String {
+    if max == 0 || bytes.len() <= max {
+        return quote(bytes);
+    }
+    let quoted = quote(&bytes[..max]);
+    format!("{}...\"", quoted.strip_suffix('"').unwrap_or(&quoted))
+}
+
+/// Up to the end of the line, with nothing in it that could forge another.
+fn control_line(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    text.chars().map(|letter| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter }).collect()
+}
+
+/// CONNECT's body with its secrets blackened.
+fn without_secrets(json: &[u8]) -> String {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(json) else {
+        return "[not JSON]".to_owned();
+    };
+    for secret in ["pass", "auth_token"] {
+        if let Some(value) = fields.get_mut(secret) {
+            *value = "[REDACTED]".into();
+        }
+    }
+    serde_json::Value::Object(fields).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_line_breaks_stay_out_of_the_log() {
+        assert_eq!(
+            without_secrets(br#"{"user":"ada","pass":"s3cret","auth_token":7}"#),
+            r#"{"auth_token":"[REDACTED]","pass":"[REDACTED]","user":"ada"}"#
+        );
+        assert_eq!(without_secrets(b"pass"), "[not JSON]");
+        assert_eq!(control_line(b"SUB foo 1\r\nPING"), "SUB foo 1");
+        assert_eq!(control_line(b"SUB a\x1b[2J 1"), "SUB a\u{fffd}[2J 1");
+        assert_eq!(shown(b"hello\n", 0), r#""hello\n""#);
+        assert_eq!(shown(b"hello", 5), r#""hello""#);
+        assert_eq!(shown(b"hello!", 5), r#""hello...""#);
+    }
+}
