@@ -372,3 +372,47 @@ fn a_signal_is_sent_by_process_id_or_refused() {
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(serving.end().0, Some(0));
 }
+
+#[test]
+#[cfg(unix)]
+fn declared_streams_are_there_and_follow_their_declaration() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let declared = |text: &str| write(folder.path(), "c.conf", &format!("streams {{ {text} }}\n"));
+    let ask = |port: u16, subject: &str| {
+        let mut connection = Connection::open(port);
+        connection.send(&format!("SUB answer 1\r\nPUB $JS.API.{subject} answer 0\r\n\r\n"));
+        loop {
+            let line = connection.line();
+            if line.starts_with('{') {
+                return serde_json::from_str::<serde_json::Value>(&line).unwrap();
+            }
+            assert!(!line.is_empty(), "the connection has ended");
+        }
+    };
+    let start = |config: &Path| Serving::start(&store, &["-c", config.to_str().unwrap()]);
+
+    let serving = start(&declared("JOBS { subjects: [jobs.>], max_age: 1h, consumers { workers { ack_wait: 5s } } }"));
+    let stream = ask(serving.port(), "STREAM.INFO.JOBS");
+    assert_eq!(stream["config"]["max_age"], 3_600_000_000_000_u64, "{stream}");
+    let consumer = ask(serving.port(), "CONSUMER.INFO.JOBS.workers");
+    assert_eq!(consumer["config"]["ack_wait"], 5_000_000_000_u64, "{consumer}");
+    serving.signal("TERM");
+    assert_eq!(serving.end().0, Some(0));
+
+    let serving = start(&declared("JOBS { subjects: [jobs.>, more.*], max_age: 2h }\nOTHER { subjects: other }"));
+    let stream = ask(serving.port(), "STREAM.INFO.JOBS");
+    assert_eq!(stream["config"]["max_age"], 7_200_000_000_000_u64, "{stream}");
+    assert_eq!(stream["state"]["consumer_count"], 1, "what is no longer declared stays");
+    serving.signal("TERM");
+    assert_eq!(serving.end().0, Some(0));
+
+    let config = declared("JOBS { subjects: [jobs.>], storage: memory }");
+    let (code, _, stderr) =
+        run(&["-c", config.to_str().unwrap(), "-p", "-1", "-m", "0", "-sd", store.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("c.conf:1:11: the stream \"JOBS\" cannot be as it is declared"), "{stderr}");
+    let (code, _, stderr) = run(&["-c", config.to_str().unwrap(), "--no-jetstream", "-p", "-1", "-m", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("stream \"JOBS\" is declared, but JetStream is off"), "{stderr}");
+}

@@ -5,6 +5,7 @@ mod access;
 pub mod file;
 mod limits;
 mod log;
+mod streams;
 mod tls;
 mod websocket;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub use access::{SingleUser, TlsFlags};
 pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogLevel};
+pub use streams::{DeclaredConsumer, DeclaredStream};
 pub use tls::{HandshakeFirst, Tls};
 pub use websocket::WebSocket;
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub jetstream: bool,
     pub jetstream_options: JetStreamOptions,
     pub jetstream_limits: JetStreamLimits,
+    /// `streams`: what is there once the server has started.
+    pub streams: Vec<DeclaredStream>,
     /// The task coordinator on. It needs `jetstream`.
     pub coordinator: bool,
     /// The folder that holds the store file; created when missing.
@@ -94,6 +98,8 @@ pub struct Listen {
 pub enum ConfigError {
     #[error("the task coordinator keeps its state in JetStream: switch JetStream on, or the coordinator off")]
     CoordinatorNeedsJetStream,
+    #[error("stream {0:?} is declared, but JetStream is off: switch it on with `jetstream: enabled` or -js")]
+    StreamsNeedJetStream(String),
     #[error("{name} must be {allowed}, not {value}")]
     OutOfRange { name: &'static str, allowed: &'static str, value: String },
     #[error("server name {0:?} must not be empty or contain spaces")]
@@ -124,6 +130,7 @@ impl Config {
             jetstream: true,
             jetstream_options: JetStreamOptions::default(),
             jetstream_limits: JetStreamLimits::default(),
+            streams: Vec::new(),
             coordinator: true,
             store_dir: folder.into(),
             store_cache_bytes_max: 64 << 20,
@@ -199,6 +206,11 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.coordinator && !self.jetstream {
             return Err(ConfigError::CoordinatorNeedsJetStream);
+        }
+        if let Some(stream) = self.streams.first()
+            && !self.jetstream
+        {
+            return Err(ConfigError::StreamsNeedJetStream(stream.name.clone()));
         }
         if let Some(name) = &self.server_name
             && (name.is_empty() || name.contains(char::is_whitespace))

@@ -3,6 +3,7 @@
 
 mod accept;
 mod connection;
+mod declared;
 mod files;
 mod lame_duck;
 mod monitoring;
@@ -25,7 +26,7 @@ use self::tls::Handshake;
 use crate::auth::Book;
 use crate::broker::jetstream::JetStream;
 use crate::broker::{self, Broker, Options};
-use crate::client::{Client, ClientError, ConnectOptions};
+use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::coordinator::{self, Coordinator};
 use crate::monitor::{Identity, Monitor};
@@ -56,6 +57,10 @@ pub enum StartError {
     Coordinator(#[from] coordinator::StartError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    #[error(
+        "{at}: the {what} cannot be as it is declared: {source}\n  Change it there, or the stream itself (`nats stream edit`, `nats stream rm`)."
+    )]
+    Declared { at: String, what: String, source: JetStreamError },
     #[error("could not write {path}: {source}")]
     File { path: String, source: std::io::Error },
 }
@@ -157,6 +162,7 @@ impl Server {
         if server.config.coordinator {
             server.coordinator = Some(server.start_coordinator().await?);
         }
+        server.declare().await?;
         if let (Some(listener), Some(address)) = (websocket_listener, websocket_address) {
             server.accept_websocket(listener, address.port(), websocket_handshake);
         }

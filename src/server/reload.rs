@@ -31,10 +31,14 @@ impl Server {
             ("server_tags", new.server_tags != old.server_tags || new.server_metadata != old.server_metadata),
             ("jetstream", new.jetstream != old.jetstream || new.jetstream_options != old.jetstream_options),
             ("jetstream limits", new.jetstream_limits != old.jetstream_limits),
+            ("streams", new.streams != old.streams),
             ("coordinator", new.coordinator != old.coordinator),
             ("store_dir", new.store_dir != old.store_dir),
             ("ports_file_dir", new.ports_file_dir != old.ports_file_dir),
             ("pid_file", new.pid_file != old.pid_file),
+            ("authorization and accounts", new.auth != old.auth || new.single_user != old.single_user),
+            ("tls", new.tls != old.tls || new.tls_flags != old.tls_flags),
+            ("websocket", new.websocket != old.websocket),
             ("limits", differs_but_for_lame_ducks(new, old)),
         ];
         let changed = changes.iter().filter(|(_, changed)| *changed);

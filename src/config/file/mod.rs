@@ -32,6 +32,7 @@ mod place;
 mod report;
 mod resolve;
 mod scalar;
+mod streams;
 mod tls;
 mod top;
 mod value;
