@@ -330,7 +330,7 @@ mod tests {
         let publish = |stream: &mut Stream, consumers: &mut Consumers, subject: &str| {
             let mut changes = crate::stream::Changes::new();
             let message = Message::new(subject.as_bytes(), b"", b"");
-            stream.handle_publish(&message, &|_| true, Timestamp(2), &mut changes).unwrap();
+            stream.handle_publish(&message, &crate::stream::World::new(&|_| true), Timestamp(2), &mut changes).unwrap();
             consumers.appended(&changes.puts, stream.index());
         };
         for subject in ["a.x", "a.y", "b", "d"] {
