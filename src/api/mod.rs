@@ -27,5 +27,5 @@ pub use request::{
 };
 pub use response::{
     AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Limits, Names, PagedStreamInfo, Paused,
-    StoredMsg, StreamInfo, StreamList, Success, Tier, error_response, response,
+    SourceInfo, StoredMsg, StreamInfo, StreamList, Success, Tier, error_response, response,
 };

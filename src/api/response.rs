@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::page::Page;
 use crate::consumer::ConsumerInfo;
+use crate::stream::config::{ExternalStream, SubjectTransform};
 use crate::stream::{StreamConfig, StreamState};
 use crate::types::{ApiError, StoredMessage, Timestamp};
 
@@ -158,10 +159,35 @@ pub struct StreamInfo {
     pub domain: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<SourceInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceInfo>,
     /// When this was true.
     pub ts: Timestamp,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub did_create: bool,
+}
+
+/// How a stream gets on with one it takes from (nats-server `StreamSourceInfo`).
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceInfo {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalStream>,
+    /// Messages of the origin that are still to come.
+    pub lag: u64,
+    /// The last sequence taken; not told of mirrors, whose own sequences are the origin's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub seq: u64,
+    /// Nanoseconds since the origin was heard of, -1 for never.
+    pub active: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub filter_subject: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subject_transforms: Vec<SubjectTransform>,
 }
 
 /// A page of STREAM.INFO, whose subjects may be many.

@@ -8,9 +8,10 @@ use super::key::{self, ChunkKey, MessageKey, Meta};
 use super::message_row;
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
+    SourcesV1,
 };
 use super::recover;
-use super::rows::StreamFloor;
+use super::rows::{SourcePosition, StreamFloor};
 use super::shared::{Fault, Hidden};
 use crate::types::{StoredMessage, StreamId, Timestamp};
 
@@ -67,6 +68,10 @@ impl<'txn> Apply<'txn> {
                 self.put(&Meta::Stream(*stream), &row)
             }
             Op::PutStreamFloor { stream, floor } => self.put_floor(*stream, *floor),
+            Op::PutSources { stream, positions } => {
+                let row = |position: &SourcePosition| (position.name.clone(), position.seq, position.identity.clone());
+                self.put(&Meta::Sources(*stream), &SourcesV1 { positions: positions.iter().map(row).collect() })
+            }
             Op::DropStream { stream } => self.drop_stream(*stream),
             Op::PutConsumer { stream, consumer, config_json, created } => {
                 let row = ConfigV1 { config_json: config_json.to_vec(), created_ns: created.nanos() };
@@ -155,6 +160,7 @@ impl<'txn> Apply<'txn> {
     fn drop_stream(&mut self, stream: StreamId) -> Result<(), Fault> {
         self.remove(&Meta::Stream(stream))?;
         self.remove(&Meta::Floor(stream))?;
+        self.remove(&Meta::Sources(stream))?;
         self.knowledge.tails.remove(&stream);
         self.begin_removal(Hidden { stream, from: 0, to: u64::MAX, drop_stream: true })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::rows::{AckBlock, ConsumerStateRow, Redelivery, StreamFloor};
+use super::rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor};
 use crate::types::{StoredMessage, StreamId, Timestamp};
 
 /// One change of the store.
@@ -38,6 +38,11 @@ pub enum Op {
     PutStreamFloor {
         stream: StreamId,
         floor: StreamFloor,
+    },
+    /// States how far a stream has come with each of its sources.
+    PutSources {
+        stream: StreamId,
+        positions: Vec<SourcePosition>,
     },
     /// Removes a stream with its messages and consumers; durable with its batch, the rows go in slices afterwards.
     DropStream {

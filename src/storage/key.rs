@@ -41,6 +41,8 @@ pub(super) enum Meta<'a> {
     NextStream,
     Stream(StreamId),
     Floor(StreamId),
+    /// How far a stream has come with what it takes from others.
+    Sources(StreamId),
     /// A range being removed in slices, by its first sequence.
     Removal(StreamId, u64),
     Consumer(StreamId, &'a str),
@@ -54,6 +56,7 @@ const NEXT_STREAM: u8 = 0x02;
 const STREAM: u8 = 0x10;
 const FLOOR: u8 = 0x11;
 const REMOVAL: u8 = 0x12;
+const SOURCES: u8 = 0x13;
 const CONSUMERS: u8 = 0x20;
 
 const CONSUMER: u8 = 0x01;
@@ -69,6 +72,7 @@ impl Meta<'_> {
             Meta::NextStream => key.push(NEXT_STREAM),
             Meta::Stream(stream) => push_stream(&mut key, STREAM, stream),
             Meta::Floor(stream) => push_stream(&mut key, FLOOR, stream),
+            Meta::Sources(stream) => push_stream(&mut key, SOURCES, stream),
             Meta::Removal(stream, from) => {
                 push_stream(&mut key, REMOVAL, stream);
                 key.extend_from_slice(&from.to_be_bytes());
@@ -100,6 +104,7 @@ impl Meta<'_> {
         match kind {
             STREAM if rest.is_empty() => Some(Meta::Stream(stream)),
             FLOOR if rest.is_empty() => Some(Meta::Floor(stream)),
+            SOURCES if rest.is_empty() => Some(Meta::Sources(stream)),
             REMOVAL => Some(Meta::Removal(stream, number(rest)?)),
             CONSUMERS => {
                 let (len, rest) = rest.split_first_chunk::<4>()?;
@@ -161,6 +166,7 @@ mod tests {
             Meta::NextStream,
             Meta::Stream(stream),
             Meta::Floor(stream),
+            Meta::Sources(stream),
             Meta::Removal(stream, u64::MAX),
             Meta::Consumer(stream, "c"),
             Meta::ConsumerState(stream, ""),

@@ -35,6 +35,12 @@ pub(super) struct FloorV1 {
     pub(super) last_time_ns: i64,
 }
 
+/// Name, sequence and identity of each source.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct SourcesV1 {
+    pub(super) positions: Vec<(String, u64, String)>,
+}
+
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct RemovalV1 {
     pub(super) to: u64,
@@ -142,6 +148,7 @@ mod tests {
         check(FormatV1 { format: 1 });
         check(NextStreamV1 { id: u32::MAX });
         check(FloorV1 { first_seq: 1, last_seq: u64::MAX, last_time_ns: i64::MIN });
+        check(SourcesV1 { positions: vec![("O > >".into(), 7, "qoaoBChk".into())] });
         check(RemovalV1 { to: 9, drop_stream: true });
         check(ConsumerStateV1 {
             ack_floor_consumer_seq: 1,

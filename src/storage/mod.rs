@@ -38,5 +38,5 @@ pub use error::{CommitError, OpenError, ReadError};
 pub use medium::{BoxedBackend, Medium};
 pub use read::{DamagedRow, RowHead, ScanReport};
 pub use recover::{Recovered, RecoveredConsumer, RecoveredStream};
-pub use rows::{AckBlock, ConsumerStateRow, Redelivery, StreamFloor};
+pub use rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor};
 pub use store::{Options, Store};

@@ -9,8 +9,9 @@ use super::error::ReadError;
 use super::key::{self, MessageKey, Meta};
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
+    SourcesV1,
 };
-use super::rows::{AckBlock, ConsumerStateRow, Redelivery, StreamFloor};
+use super::rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor};
 use super::shared::{Fault, Hidden};
 use crate::types::{StreamId, Timestamp};
 
@@ -32,6 +33,8 @@ pub struct RecoveredStream {
     pub created: Timestamp,
     /// Where the stream stands if its rows do not say more; see [`StreamFloor`].
     pub floor: Option<StreamFloor>,
+    /// How far it has come with its sources; nothing for a stream that never took anything.
+    pub sources: Vec<SourcePosition>,
     /// Ascending by length of name, then by name.
     pub consumers: Vec<RecoveredConsumer>,
 }
@@ -116,6 +119,8 @@ fn stream_of(
     config: ConfigV1,
 ) -> Result<RecoveredStream, Fault> {
     let floor = get::<FloorV1>(meta, &Meta::Floor(id))?.map(StreamFloor::from);
+    let sources = get::<SourcesV1>(meta, &Meta::Sources(id))?.map_or_else(Vec::new, |row| row.positions);
+    let sources = sources.into_iter().map(|(name, seq, identity)| SourcePosition { name, seq, identity }).collect();
     let mut consumers: Vec<RecoveredConsumer> = Vec::new();
     let prefix = key::consumers_prefix(id);
     for row in meta.range::<&[u8]>(prefix.as_slice()..)? {
@@ -163,7 +168,14 @@ fn stream_of(
         }
     }
     let ConfigV1 { config_json, created_ns } = config;
-    Ok(RecoveredStream { id, config_json: config_json.into(), created: Timestamp(created_ns), floor, consumers })
+    Ok(RecoveredStream {
+        id,
+        config_json: config_json.into(),
+        created: Timestamp(created_ns),
+        floor,
+        sources,
+        consumers,
+    })
 }
 
 pub(super) fn get<T: bincode::Decode<()>>(

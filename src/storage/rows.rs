@@ -13,6 +13,17 @@ pub struct StreamFloor {
     pub last_time: Timestamp,
 }
 
+/// How far a stream has come with one of its sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourcePosition {
+    /// What tells it from the stream's other sources.
+    pub name: String,
+    /// The last sequence of the origin that was taken.
+    pub seq: u64,
+    /// Tells the origin from a later stream of the same name.
+    pub identity: String,
+}
+
 /// A consumer's two cursors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConsumerStateRow {

@@ -21,6 +21,8 @@ pub struct Changes {
     pub state_dirty: bool,
     /// Atomic batches that were given up, for the advisory.
     pub abandoned_batches: Vec<AbandonedBatch>,
+    /// The stream has come further with a source: write how far.
+    pub sources_dirty: bool,
     /// Which of `puts` are to be published again once they are durable, ascending.
     pub republished: Vec<Republished>,
 }
@@ -31,13 +33,18 @@ impl Changes {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.removes.is_empty() && !self.state_dirty && self.abandoned_batches.is_empty()
+        self.puts.is_empty()
+            && self.removes.is_empty()
+            && !self.state_dirty
+            && !self.sources_dirty
+            && self.abandoned_batches.is_empty()
     }
 
     pub fn clear(&mut self) {
         self.puts.clear();
         self.removes.clear();
         self.state_dirty = false;
+        self.sources_dirty = false;
         self.abandoned_batches.clear();
         self.republished.clear();
     }

@@ -1,7 +1,5 @@
 //! Whether a configuration makes sense, and what its unset fields become: nats-server's rules in its order and words
 //! (`server/stream.go`, `checkStreamCfg` and `configUpdateCheck`), for a server that stands alone.
-//!
-//! What we do not serve yet is refused by name instead of being ignored.
 
 use super::StreamConfig;
 use super::config::{Discard, Nanos, PersistMode, Placement, Retention, Storage};
@@ -105,7 +103,6 @@ impl StreamConfig {
         }
         config.check_mirror()?;
         config.check_sources()?;
-        config.refuse_unserved()?;
         config.set_subjects()?;
         config.check_subject_transform()?;
         config.set_republish(pedantic)?;
@@ -221,15 +218,6 @@ impl StreamConfig {
         Ok(())
     }
 
-    fn refuse_unserved(&self) -> Result<(), ApiError> {
-        for (asked, what) in [(self.mirror.is_some(), "mirrors"), (!self.sources.is_empty(), "sources")] {
-            if asked {
-                return Err(invalid(format_args!("{what} are not supported by this server")));
-            }
-        }
-        Ok(())
-    }
-
     fn set_subjects(&mut self) -> Result<(), ApiError> {
         if self.subjects.is_empty() && self.mirror.is_none() && self.sources.is_empty() {
             self.subjects.push(self.name.clone());
@@ -326,7 +314,16 @@ mod tests {
                 r#"{"name":"S","subjects":["$SYS.>"]}"#,
                 "subjects that overlap with system api require no-ack to be true",
             ),
-            (r#"{"name":"S","sources":[{"name":"O"}]}"#, "sources are not supported by this server"),
+            (r#"{"name":"S","sources":[{"name":"O"},{"name":"O"}]}"#, "duplicate source configuration detected"),
+            (r#"{"name":"S","sources":[{"name":"O.x"}]}"#, "sourced stream name is invalid"),
+            (
+                r#"{"name":"S","mirror":{"name":"O","subject_transforms":[{"src":"a","dest":"b"},{"src":"*","dest":"c.$1"}]}}"#,
+                "mirror subject filters can not overlap",
+            ),
+            (
+                r#"{"name":"S","mirror":{"name":"O"},"subject_delete_marker_ttl":1000000000}"#,
+                "subject delete markers forbidden on mirrors",
+            ),
             (r#"{"name":"S","mirror":{"name":"O"},"subjects":["a"]}"#, "stream mirrors can not contain subjects"),
         ] {
             check(json, expected);

@@ -15,6 +15,7 @@ use super::lifetimes::Lifetimes;
 use super::publish::parse_ttl;
 use super::republish::SubjectChanges;
 use super::schedules::Schedules;
+use super::sourced::Positions;
 use super::world::World;
 use super::{Changes, Index, Removal, RemovalReason, StreamConfig, StreamState};
 use crate::types::{Message, StoredMessage, StreamId, Timestamp};
@@ -40,6 +41,7 @@ pub struct Stream {
     pub(super) lifetimes: Lifetimes,
     pub(super) subjects: SubjectChanges,
     pub(super) schedules: Schedules,
+    pub(super) positions: Positions,
     /// Every living message below this lives for ever, so `max_age` looks from here on.
     ageing_from: u64,
     /// No message expires before this.
@@ -64,6 +66,7 @@ impl Stream {
             lifetimes: Lifetimes::default(),
             subjects: SubjectChanges::new(&config, created),
             schedules: Schedules::default(),
+            positions: Positions::default(),
             ageing_from: 0,
             expiry_not_before: Timestamp::ZERO,
             config,
@@ -113,13 +116,16 @@ impl Stream {
             self.last_msg_id.extend_from_slice(id);
             self.dedup.insert(id, seq, time);
         }
+        self.restore_source(&headers);
         self.limit_life(seq, time, &headers);
         self.restore_schedule(seq, time, subject, &headers);
     }
 
     /// Notes how long a stored message wants to live. Whether clients may say so was checked when it came.
     fn limit_life(&mut self, seq: u64, stored: Timestamp, headers: &PublishHeaders<'_>) {
-        if let Ok(Some(ttl)) = parse_ttl(headers) {
+        if self.config.allow_msg_ttl
+            && let Ok(Some(ttl)) = parse_ttl(headers)
+        {
             self.lifetimes.insert(seq, stored, ttl);
         }
     }
@@ -137,6 +143,7 @@ impl Stream {
     pub fn handle_update(&mut self, config: Arc<StreamConfig>, world: &World, now: Timestamp, changes: &mut Changes) {
         self.subjects = SubjectChanges::new(&config, now);
         self.config = config;
+        self.forget_former_sources(false);
         self.dedup.set_window(self.config.duplicate_window.duration(), now);
         if !self.config.allow_atomic {
             self.batches.clear();

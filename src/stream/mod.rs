@@ -30,6 +30,7 @@ mod republish;
 mod schedule;
 mod schedules;
 pub mod source_name;
+pub mod sourced;
 pub mod state;
 pub mod ttl;
 mod world;
@@ -41,6 +42,7 @@ pub use filter::Filter;
 pub use index::Index;
 pub use machine::Stream;
 pub use republish::Republished;
+pub use sourced::{Position, Positions, Provenance};
 pub use state::StreamState;
 pub use world::World;
 

@@ -51,6 +51,13 @@ impl<'a> Arrival<'a> {
     }
 }
 
+/// Where a message is stored, and under which time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    pub(super) time: Timestamp,
+}
+
 impl Stream {
     /// A client's message arrived on one of the stream's subjects.
     ///
@@ -209,7 +216,8 @@ impl Stream {
     /// # Errors
     /// When it says so in no way we know.
     pub(super) fn settle(&self, arrival: &mut Arrival, now: Timestamp) -> Result<(), ApiError> {
-        arrival.ttl = parse_ttl(&arrival.headers)?;
+        // What comes from another stream may wish for what this one does not offer.
+        arrival.ttl = parse_ttl(&arrival.headers)?.filter(|_| self.config.allow_msg_ttl);
         if self.config.allow_msg_schedules {
             arrival.due = schedules::first_due(&arrival.headers, now);
         }
@@ -299,14 +307,27 @@ impl Stream {
         now: Timestamp,
         changes: &mut Changes,
     ) -> u64 {
-        let seq = self.index.last_seq() + 1;
+        let place = Place { seq: self.index.last_seq() + 1, time: now };
+        self.store_at(place, arrival, accounted_bytes, now, changes)
+    }
+
+    /// As [`Stream::store`], for a message that has its sequence, above the last one, and its time.
+    pub(super) fn store_at(
+        &mut self,
+        place: Place,
+        arrival: Arrival,
+        accounted_bytes: u64,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) -> u64 {
+        let seq = place.seq;
         let subject = arrival.message.subject();
         if let Some(to) = self.subjects.republish(subject) {
             let last_seq = self.index.last_for(subject).unwrap_or(0);
             changes.republished.push(Republished { seq, to, last_seq });
         }
         // The log's times never run backwards, even if the clock does.
-        let time = now.max(self.index.last_time());
+        let time = place.time.max(self.index.last_time());
         let appended = self.index.append(seq, subject, accounted_bytes, time);
         self.remember(&arrival.headers, seq, now);
         if let Some(ttl) = arrival.ttl {

@@ -24,6 +24,10 @@ impl Stream {
         if self.config.deny_purge {
             return Err(ApiError::STREAM_PURGE_FAILED_F.with("stream purge not permitted"));
         }
+        if filter.is_none() && seq == 0 && keep == 0 && !self.config.sources.is_empty() {
+            self.forget_former_sources(true);
+            changes.sources_dirty = true;
+        }
         Ok(self.purge(filter.unwrap_or_default(), seq, keep, RemovalReason::Purge, changes))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use natterjack::storage::{AckBlock, ConsumerStateRow, Op, Recovered, Store, StreamFloor};
+use natterjack::storage::{AckBlock, ConsumerStateRow, Op, Recovered, SourcePosition, Store, StreamFloor};
 use natterjack::types::{StoredMessage, StreamId, Timestamp};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub struct StreamModel {
     pub last_time: Timestamp,
     /// Where an emptied stream begins.
     pub first_seq_if_empty: u64,
+    pub sources: Vec<SourcePosition>,
     pub consumers: BTreeMap<String, ConsumerModel>,
 }
 
@@ -66,6 +67,7 @@ impl Model {
                     (model.last_seq, model.last_time) = (last_seq, last_time);
                 }
             }
+            Op::PutSources { stream, positions } => self.stream(stream).sources = positions,
             Op::PutConsumer { stream, consumer, config_json, .. } => {
                 self.stream(stream).consumers.entry(consumer.to_string()).or_default().config_json = config_json;
             }
@@ -140,6 +142,7 @@ impl Model {
                 last_seq,
                 last_time,
                 first_seq_if_empty: floor.first_seq,
+                sources: stream.sources.clone(),
                 consumers: consumers.collect(),
             };
             model.streams.insert(stream.id.0, stream_model);

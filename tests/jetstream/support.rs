@@ -99,3 +99,76 @@ pub async fn fetch(consumer: &PullConsumer, count: usize, ack: bool) -> Vec<Stri
     }
     payloads
 }
+
+impl Bench {
+    /// The answer to an API request.
+    pub async fn api(&self, subject: &str, body: serde_json::Value) -> serde_json::Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer =
+            soon(self.client.request(format!("$JS.API.{subject}"), body.into())).await.expect("the API answers");
+        serde_json::from_slice(&answer.payload).expect("the API answers with JSON")
+    }
+
+    /// Creates a stream from JSON, with its name in it.
+    pub async fn create(&self, config: serde_json::Value) -> serde_json::Value {
+        let name = config["name"].as_str().expect("a name").to_owned();
+        self.api(&format!("STREAM.CREATE.{name}"), config).await
+    }
+
+    pub async fn update(&self, config: serde_json::Value) -> serde_json::Value {
+        let name = config["name"].as_str().expect("a name").to_owned();
+        self.api(&format!("STREAM.UPDATE.{name}"), config).await
+    }
+
+    pub async fn info(&self, stream: &str) -> serde_json::Value {
+        self.api(&format!("STREAM.INFO.{stream}"), serde_json::json!({"deleted_details": true})).await
+    }
+
+    /// The stream's info once `reached` says so of it.
+    pub async fn info_when(&self, stream: &str, reached: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let mut last = serde_json::Value::Null;
+        let asking = async {
+            loop {
+                last = self.info(stream).await;
+                if reached(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(in_time.is_ok(), "{stream} did not get there: {last}");
+        last
+    }
+
+    /// Waits until the stream's last sequence is `seq`.
+    pub async fn reached(&self, stream: &str, seq: u64) -> serde_json::Value {
+        self.info_when(stream, |info| info["state"]["last_seq"] == seq).await
+    }
+
+    /// Subject, headers and payload of a stored message.
+    pub async fn stored(&self, stream: &str, seq: u64) -> Stored {
+        use base64::Engine as _;
+        let answer = self.api(&format!("STREAM.MSG.GET.{stream}"), serde_json::json!({"seq": seq})).await;
+        let text = |field: &str| {
+            let bytes = answer["message"][field].as_str().unwrap_or_default();
+            let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("base64");
+            String::from_utf8(bytes).expect("text")
+        };
+        Stored {
+            subject: answer["message"]["subject"].as_str().unwrap_or_default().to_owned(),
+            time: answer["message"]["time"].as_str().unwrap_or_default().to_owned(),
+            headers: text("hdrs"),
+            payload: text("data"),
+        }
+    }
+}
+
+/// A stored message; all empty when there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub subject: String,
+    pub time: String,
+    pub headers: String,
+    pub payload: String,
+}

@@ -144,9 +144,20 @@ impl StreamTask {
         let mut config = (**stream.config()).clone();
         api::metadata::set_dynamic(&mut config.metadata, &self.context.server_version, API_LEVEL);
         let mut state = stream.state();
-        state.consumer_count = self.consumers.len() as u64;
+        state.consumer_count = (self.consumers.len() + self.followers.len()) as u64;
         let domain = self.context.options.domain.clone();
-        StreamInfo { config, created: stream.created(), state, domain, cluster: None, ts: now, did_create: false }
+        let (mirror, sources) = self.shared.sourcing.infos(now);
+        StreamInfo {
+            config,
+            created: stream.created(),
+            state,
+            domain,
+            cluster: None,
+            mirror,
+            sources,
+            ts: now,
+            did_create: false,
+        }
     }
 
     /// For lists and monitoring.

@@ -13,7 +13,7 @@ use super::consumers::Consumers;
 use super::shared::Shared;
 use crate::broker::Inbound;
 use crate::consumer::{ConsumerChanges, Delivery};
-use crate::storage::{AckBlock, Batch, CommitError, ConsumerStateRow, Op, Redelivery, StreamFloor};
+use crate::storage::{AckBlock, Batch, CommitError, ConsumerStateRow, Op, Redelivery, SourcePosition, StreamFloor};
 use crate::stream::{Changes, FastAnswer, Removal, Republished, Stream};
 use crate::types::{ApiError, StoredMessage, StreamId, Timestamp};
 
@@ -115,6 +115,14 @@ pub(super) fn stream_ops(id: StreamId, stream: &Stream, changes: &Changes, batch
         let floor =
             StreamFloor { first_seq: index.first_seq(), last_seq: index.last_seq(), last_time: index.last_time() };
         batch.push(Op::PutStreamFloor { stream: id, floor });
+    }
+    if changes.sources_dirty {
+        let row = |(name, position): (&str, &crate::stream::Position)| SourcePosition {
+            name: name.to_owned(),
+            seq: position.seq,
+            identity: position.identity.to_string(),
+        };
+        batch.push(Op::PutSources { stream: id, positions: stream.positions().iter().map(row).collect() });
     }
 }
 

@@ -219,15 +219,16 @@ impl StreamTask {
     }
 
     /// Lets go of messages that nobody needs any more, after consumers became fewer or choosier.
-    fn interest_lost(&mut self) {
+    pub(super) fn interest_lost(&mut self) {
         if self.contents.stream.config().retention != Retention::Interest {
             return;
         }
         let before = self.turn.changes.removes.len();
-        let consumers = &self.consumers;
-        self.contents
-            .stream
-            .handle_interest_lost(&|seq, subject| consumers.any_needs(seq, subject), &mut self.turn.changes);
+        let (consumers, followers) = (&self.consumers, &self.followers);
+        self.contents.stream.handle_interest_lost(
+            &|seq, subject| consumers.any_needs(seq, subject) || followers.any_matches(subject),
+            &mut self.turn.changes,
+        );
         self.tell_removed(before);
     }
 

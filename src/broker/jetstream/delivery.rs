@@ -6,6 +6,7 @@ use super::commit::Release;
 use super::stream_task::StreamTask;
 use crate::broker::Parcel;
 use crate::consumer::{self, Ack, AckKind, Closing, Delivery, Output, ack};
+use crate::stream::config::Retention;
 use crate::types::{StoredMessage, Timestamp, id};
 
 /// Outputs of one consumer before the next one has its turn.
@@ -123,10 +124,11 @@ impl StreamTask {
             }
             for seq in consumed.drain(..) {
                 let before = self.turn.changes.removes.len();
-                let consumers = &self.consumers;
+                let (consumers, followers) = (&self.consumers, &self.followers);
+                let keeps = self.contents.stream.config().retention == Retention::Interest;
                 self.contents.stream.handle_consumed(
                     seq,
-                    &|seq, subject| consumers.any_needs(seq, subject),
+                    &|seq, subject| consumers.any_needs(seq, subject) || (keeps && followers.any_matches(subject)),
                     &mut self.turn.changes,
                 );
                 self.tell_removed(before);

@@ -66,15 +66,17 @@ impl Doors {
         Doors { account, inbox, open: Mutex::new(Vec::new()) }
     }
 
-    /// Opens and closes doors until they are those that `config` asks for.
-    pub(super) fn follow(&self, config: &StreamConfig) {
+    /// Opens and closes doors until they are those that `config` asks for, and those for direct gets of the stream that
+    /// this one `stands_in` for.
+    pub(super) fn follow(&self, config: &StreamConfig, stands_in: Option<&str>) {
         let name = &config.name;
         let mut wanted: Vec<(Kind, String)> =
             config.subjects.iter().map(|subject| (Kind::Publish, subject.clone())).collect();
         wanted.push((Kind::Ack, format!("$JS.ACK.{name}.>")));
         wanted.push((Kind::Pull, format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*")));
         wanted.push((Kind::FlowControl, format!("$JS.FC.{name}.>")));
-        if config.allow_direct {
+        let own = config.allow_direct.then_some(&**name);
+        for name in own.into_iter().chain(stands_in) {
             wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}")));
             wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}.>")));
         }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use super::call::Call;
+use super::followers::Follow;
+use super::sourcing::{Standing, Taken};
 use super::stream_task::Report;
 use crate::broker::Inbound;
 use crate::storage::CommitError;
@@ -42,6 +44,14 @@ pub(super) enum Command {
     Update { config: Arc<StreamConfig>, done: oneshot::Sender<Result<(), ApiError>> },
     /// Says what the stream looks like now.
     Report { consumers: bool, done: oneshot::Sender<Report> },
+    /// A mirror or a sourcing stream asks for what there is to take.
+    Follow(Box<Follow>),
+    /// It asks no more.
+    Unfollow { id: u64 },
+    /// Says where this stream stands with one it takes from.
+    Standing { source: Arc<str>, reply: oneshot::Sender<Standing> },
+    /// Messages of a stream this one takes from.
+    Taken(Box<Taken>),
     /// The stream ends and its rows go.
     Delete { done: oneshot::Sender<Result<(), ApiError>> },
     /// The server stops: finish what is under way.

@@ -3,6 +3,7 @@
 //!
 //! Reading order: [`stream_task`] (a stream's turn), `inbox` and `doors` (the way in), `publish`, `commit` (the way to the
 //! disk and what waits for it), `delivery` (the way out), `call` and `consumer_calls` (the API on a stream), `direct_get`;
+//! `followers`, `follower` and `sourcing` (mirrors and sources);
 //! then `registry` and `service` (the API on the account) and `recovery`.
 
 mod call;
@@ -14,6 +15,8 @@ mod context;
 mod delivery;
 mod direct_get;
 mod doors;
+mod follower;
+mod followers;
 mod inbox;
 mod log;
 mod publish;
@@ -22,6 +25,7 @@ mod recovery;
 mod registry;
 mod service;
 mod shared;
+mod sourcing;
 mod stream_task;
 mod tail_cache;
 mod world;

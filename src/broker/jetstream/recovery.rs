@@ -104,6 +104,7 @@ pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStr
         stream.restore_floor(floor.last_seq, floor.last_time);
     }
     stream.settle_schedules();
+    stream.restore_positions(recovered.sources.iter().map(|row| (&*row.name, row.seq, &*row.identity)));
     let now = Timestamp::now();
     let payload_bytes_max = shared.context.broker.options.session.max_payload;
     let mut consumers = Vec::with_capacity(recovered.consumers.len());

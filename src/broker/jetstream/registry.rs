@@ -4,12 +4,13 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use super::call;
 use super::context::Context;
+use super::follower::Follower;
 use super::inbox::Command;
 use super::log::{Log, MemoryLog};
 use super::recovery::{self, Rebuilt};
@@ -31,11 +32,19 @@ pub(super) struct Registry {
     store: Store,
     streams: RwLock<HashMap<String, Arc<Shared>>>,
     pub(super) tasks: TaskTracker,
+    /// Streams have come into being: those who take from others look again.
+    pub(super) appeared: Notify,
 }
 
 impl Registry {
     pub(super) fn new(context: Arc<Context>, store: Store) -> Registry {
-        Registry { store, streams: RwLock::new(HashMap::new()), tasks: TaskTracker::new(), context }
+        Registry {
+            store,
+            streams: RwLock::new(HashMap::new()),
+            tasks: TaskTracker::new(),
+            appeared: Notify::new(),
+            context,
+        }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Shared>> {
@@ -91,7 +100,8 @@ impl Registry {
         let home = Home::Disk { store: self.store.clone(), id: recovered.id };
         let shared = Arc::new(Shared::new(self.context.clone(), Arc::new(config), recovered.created, home));
         let rebuilt = recovery::from_rows(&shared, &self.store, recovered)?;
-        self.launch(shared, rebuilt);
+        self.launch(shared.clone(), rebuilt);
+        self.start_followers(&shared);
         Ok(())
     }
 
@@ -99,8 +109,38 @@ impl Registry {
     fn launch(self: &Arc<Self>, shared: Arc<Shared>, rebuilt: Rebuilt) {
         let task = StreamTask::new(shared.clone(), rebuilt, 1);
         self.streams.write().unwrap_or_else(PoisonError::into_inner).insert(shared.name.to_string(), shared.clone());
-        shared.doors.follow(&shared.config());
+        shared.sourcing.prepare(&shared.config());
+        self.open_doors(&shared);
+        self.appeared.notify_waiters();
         self.tasks.spawn(self.clone().keep_alive(shared, task));
+    }
+
+    /// Starts to follow the streams that one takes from.
+    fn start_followers(self: &Arc<Self>, shared: &Arc<Shared>) {
+        shared.sourcing.start(|key, source, progress| Follower::spawn(self, shared, key, source, progress));
+    }
+
+    /// Opens a stream's doors, and sees to it that a mirror answers direct gets of an origin that does not itself. Unlike
+    /// nats-server, which lets both answer, so that a read may be older than an acknowledged write.
+    fn open_doors(&self, changed: &Shared) {
+        changed.doors.follow(&changed.config(), self.stands_in(&changed.config()).as_deref());
+        self.open_mirrors_doors(&changed.name);
+    }
+
+    fn open_mirrors_doors(&self, origin: &str) {
+        for shared in self.list("") {
+            let config = shared.config();
+            if config.mirror.as_ref().is_some_and(|mirror| mirror.name == origin) {
+                shared.doors.follow(&config, self.stands_in(&config).as_deref());
+            }
+        }
+    }
+
+    /// The stream for which this mirror answers direct gets.
+    fn stands_in(&self, config: &StreamConfig) -> Option<String> {
+        let mirror = config.mirror.as_ref().filter(|mirror| config.mirror_direct && mirror.external.is_none())?;
+        let answers = self.config_of(&mirror.name).is_some_and(|origin| origin.allow_direct);
+        (!answers).then(|| mirror.name.clone())
     }
 
     /// Runs a stream's task; when it panics, reads the stream back and runs it again.
@@ -149,11 +189,14 @@ impl Registry {
     }
 
     fn forget(&self, shared: &Arc<Shared>) {
+        shared.sourcing.stop();
         shared.doors.close();
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         if streams.get(&*shared.name).is_some_and(|current| Arc::ptr_eq(current, shared)) {
             streams.remove(&*shared.name);
         }
+        drop(streams);
+        self.open_mirrors_doors(&shared.name);
     }
 
     /// Works through requests that add, change or remove streams, until all senders are gone.
@@ -223,10 +266,11 @@ impl Registry {
         self.launch(shared.clone(), Rebuilt { stream, consumers: Vec::new(), log });
         self.advise(courier, name, Action::Create);
         let info = self.describe(&shared).await?;
+        self.start_followers(&shared);
         Ok(api::response(Kind::StreamCreate, StreamInfo { did_create: true, domain: String::new(), ..info }))
     }
 
-    async fn update(&self, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
+    async fn update(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
         let (mut config, pedantic) = api::stream_config(body, Strictness::Strict)?;
         let level = required_level(&config);
         api::metadata::set_static(&mut config.metadata, level);
@@ -245,7 +289,9 @@ impl Registry {
             let (done, updated) = oneshot::channel();
             shared.inbox.push(Command::Update { config: config.clone(), done });
             updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
-            shared.doors.follow(&config);
+            shared.sourcing.prepare(&config);
+            self.start_followers(&shared);
+            self.open_doors(&shared);
         }
         self.advise(courier, name, Action::Modify);
         Ok(api::response(Kind::StreamUpdate, self.describe(&shared).await?))
@@ -328,6 +374,7 @@ impl Registry {
     /// Tells all tasks to end: nothing new comes in, what has begun is finished.
     pub(super) fn begin_stop(&self) {
         for shared in self.list("") {
+            shared.sourcing.stop();
             shared.doors.close();
             shared.inbox.push(Command::Stop);
         }

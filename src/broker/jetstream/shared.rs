@@ -7,6 +7,7 @@ use super::context::{Context, SharedCourier};
 use super::doors::Doors;
 use super::inbox::Inbox;
 use super::log::MemoryLog;
+use super::sourcing::Sourcing;
 use crate::api::PubAckWriter;
 use crate::storage::Store;
 use crate::stream::StreamConfig;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) acker: SharedCourier,
     pub(super) pub_acks: PubAckWriter,
     pub(super) gauges: Gauges,
+    pub(super) sourcing: Sourcing,
     config: RwLock<Arc<StreamConfig>>,
 }
 
@@ -53,6 +55,7 @@ impl Shared {
             acker: SharedCourier::new(context.courier()),
             pub_acks: PubAckWriter::new(&config.name, &context.options.domain),
             gauges: Gauges::default(),
+            sourcing: Sourcing::default(),
             config: RwLock::new(config),
             context,
         }

@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tracing::{error, warn};
 
 use super::commit::{self, Outstanding, Release, Turn};
 use super::consumers::Consumers;
 use super::contents::Contents;
 use super::context::Context;
+use super::followers::Followers;
 use super::inbox::{self, Command};
 use super::log::Log;
 use super::recovery::{self, Rebuilt};
@@ -70,6 +72,10 @@ pub(super) struct StreamTask {
     /// A commit failed: nothing changes until the stream has been read back.
     failed: Option<CommitError>,
     stash: Vec<Command>,
+    pub(super) followers: Followers,
+    /// Which batches of a source are taken; see [`super::sourcing`].
+    pub(super) epochs: HashMap<Arc<str>, u64>,
+    pub(super) next_epoch: u64,
 }
 
 impl StreamTask {
@@ -89,6 +95,9 @@ impl StreamTask {
             commands: Vec::new(),
             failed: None,
             stash: Vec::new(),
+            followers: Followers::default(),
+            epochs: HashMap::new(),
+            next_epoch: 0,
             context,
         };
         for consumer in rebuilt.consumers {
@@ -205,6 +214,10 @@ impl StreamTask {
             Command::Report { consumers, done } => {
                 let _ = done.send(self.report(consumers, now));
             }
+            Command::Follow(follow) => self.follow(*follow),
+            Command::Unfollow { id } => self.unfollow(id),
+            Command::Standing { source, reply } => self.standing(source, reply),
+            Command::Taken(taken) => self.take_from_origin(*taken, now),
             Command::Delete { done } => self.delete(done),
             Command::Stop => self.stop(),
             Command::Committed { .. } => unreachable!("handled above"),
@@ -387,6 +400,7 @@ impl StreamTask {
 
     fn make_visible(&mut self, last_seq: u64, puts: Vec<StoredMessage>, _now: Timestamp) {
         self.visible = self.visible.max(last_seq);
+        self.feed_followers();
         if self.consumers.is_empty() {
             return;
         }
@@ -441,6 +455,7 @@ impl StreamTask {
                     for consumer in rebuilt.consumers {
                         self.admit(consumer, true);
                     }
+                    self.epochs.clear();
                     self.failed = None;
                     warn!(stream = %self.shared.name, "the stream serves again");
                     return;
@@ -529,6 +544,7 @@ impl StreamTask {
     fn update(&mut self, config: Arc<StreamConfig>, now: Timestamp) {
         let before = self.turn.changes.removes.len();
         self.change(|stream, world, changes| stream.handle_update(config.clone(), world, now, changes));
+        self.epochs.clear();
         self.tell_removed(before);
         if let Home::Disk { id, .. } = self.shared.home {
             self.turn.ops.push(recovery::put_stream(id, &self.context.account.name, &config, self.shared.created));

@@ -14,7 +14,7 @@ pub(super) fn reads_itself(config: &StreamConfig) -> bool {
 impl StreamTask {
     /// Lets `change` change the stream; what must be written joins the turn's changes.
     pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut Stream, &World, &mut Changes) -> R) -> R {
-        let StreamTask { contents, consumers, outstanding, turn, context, shared, .. } = self;
+        let StreamTask { contents, consumers, followers, outstanding, turn, context, shared, .. } = self;
         let Contents { stream, log, tail, .. } = contents;
         let read = |seq| {
             for batch in outstanding.iter().rev() {
@@ -31,7 +31,7 @@ impl StreamTask {
             })
         };
         let world = World {
-            interest: &|subject| consumers.any_matches(subject),
+            interest: &|subject| consumers.any_matches(subject) || followers.any_matches(subject),
             read: &read,
             payload_bytes_max: context.broker.options.session.max_payload,
         };
