@@ -144,6 +144,7 @@ impl Follower {
         let from = self.start(&standing, &identity);
         let attachment = Attachment { origin, id, filters };
         let Ok(Ok(first)) = tokio::time::timeout(ANSWER_MAX, attachment.ask(from)).await else { return End::Lost };
+        self.progress.advance(standing.seq, first.pending + first.seqs.len() as u64);
         let mut under_way = UnderWay::new();
         if &*self.key == MIRROR && first.from > standing.seq + 1 {
             self.hand_over(&standing, &first, Vec::new(), &mut under_way);

@@ -123,8 +123,8 @@ impl Registry {
     /// Opens a stream's doors, and sees to it that a mirror answers direct gets of an origin that does not itself. Unlike
     /// nats-server, which lets both answer, so that a read may be older than an acknowledged write.
     fn open_doors(&self, changed: &Shared) {
-        changed.doors.follow(&changed.config(), self.stands_in(&changed.config()).as_deref());
         self.open_mirrors_doors(&changed.name);
+        changed.doors.follow(&changed.config(), self.stands_in(&changed.config()).as_deref());
     }
 
     fn open_mirrors_doors(&self, origin: &str) {

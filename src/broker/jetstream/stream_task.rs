@@ -97,7 +97,7 @@ impl StreamTask {
             stash: Vec::new(),
             followers: Followers::default(),
             epochs: HashMap::new(),
-            next_epoch: 0,
+            next_epoch: incarnation << 32,
             context,
         };
         for consumer in rebuilt.consumers {
