@@ -1,0 +1,125 @@
+//! Who is let in, into which account, and what they may do there: against an embedded broker set up by a config file's
+//! text, with the official client and with bare sockets.
+
+mod accounts;
+mod gate;
+mod permissions;
+mod tls;
+mod websocket;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions};
+use futures_util::StreamExt;
+use natterjack::config::Config;
+use natterjack::config::file::read_text;
+use natterjack::server::{Server, StartError};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A broker with the settings of a config file.
+pub struct World {
+    pub server: Server,
+    folder: tempfile::TempDir,
+    text: String,
+}
+
+impl World {
+    pub async fn start(text: &str) -> World {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let server = World::serve(&folder, text).await.unwrap_or_else(|error| panic!("{error}\n{text}"));
+        World { server, folder, text: text.to_owned() }
+    }
+
+    async fn serve(folder: &tempfile::TempDir, text: &str) -> Result<Server, StartError> {
+        let base = Config { coordinator: false, monitor: None, ..Config::on_free_ports(folder.path()) };
+        let config = read_text(base, text).unwrap_or_else(|errors| panic!("{errors}"));
+        Server::start(config).await
+    }
+
+    /// Why a broker with these settings does not start.
+    pub async fn refusal(text: &str) -> String {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        World::serve(&folder, text).await.err().expect("the broker refuses to start").to_string()
+    }
+
+    /// Stops the broker and starts another one over the same store.
+    pub async fn restart(self) -> World {
+        self.server.stop().await;
+        let server = World::serve(&self.folder, &self.text).await.expect("the broker starts again");
+        World { server, ..self }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.client_address().expect("the broker listens")
+    }
+
+    pub async fn user(&self, user: &str, password: &str) -> Result<Client, async_nats::ConnectError> {
+        let options = ConnectOptions::with_user_and_password(user.into(), password.into()).max_reconnects(1);
+        options.custom_inbox_prefix(format!("_INBOX_{user}")).connect(self.server.client_url()).await
+    }
+
+    pub async fn wire(&self) -> Wire {
+        let stream = TcpStream::connect(self.address()).await.expect("the broker listens");
+        let mut wire = Wire { stream: BufReader::new(stream), info: String::new() };
+        wire.info = wire.line().await;
+        assert!(wire.info.starts_with("INFO {"), "{}", wire.info);
+        wire
+    }
+}
+
+/// A bare connection, line by line.
+pub struct Wire {
+    stream: BufReader<TcpStream>,
+    pub info: String,
+}
+
+impl Wire {
+    pub async fn say(&mut self, text: &str) {
+        // The other end may have closed already; the test then reads why.
+        let _ = self.stream.get_mut().write_all(text.as_bytes()).await;
+    }
+
+    /// The next line, empty at the end.
+    pub async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let reading = self.stream.read_line(&mut line);
+        let _ = tokio::time::timeout(PATIENCE, reading).await.expect("a line in time");
+        line.trim_end().to_owned()
+    }
+
+    /// Says CONNECT and more, and returns the lines that come until PONG or the end.
+    pub async fn ask(&mut self, text: &str) -> Vec<String> {
+        self.say(&format!("{text}\r\nPING\r\n")).await;
+        self.until_pong().await
+    }
+
+    pub async fn until_pong(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line().await;
+            match &*line {
+                "PONG" | "" => {
+                    lines.push(line);
+                    return lines;
+                }
+                _ if line.starts_with("INFO") => {}
+                _ => lines.push(line),
+            }
+        }
+    }
+}
+
+/// Returns once the broker has done all that the client asked for so far.
+pub async fn settle(client: &Client) {
+    client.flush().await.expect("the connection lives");
+    let info = client.request("nobody.home", "".into()).await;
+    assert!(info.is_err());
+}
+
+pub async fn next(subscriber: &mut async_nats::Subscriber) -> async_nats::Message {
+    tokio::time::timeout(PATIENCE, subscriber.next()).await.expect("a message in time").expect("an open subscription")
+}

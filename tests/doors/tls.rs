@@ -1,0 +1,143 @@
+//! TLS: after INFO, before it, with and without client certificates.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_nats::ConnectOptions;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{PATIENCE, World};
+
+pub fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/doors/certs").join(name)
+}
+
+/// A `tls` block with the server's certificate and `more`.
+pub fn block(more: &str) -> String {
+    let path = |name| file(name).display().to_string();
+    format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, timeout: 20, {more} }}\n",
+        path("server.pem"),
+        path("server-key.pem"),
+        path("ca.pem")
+    )
+}
+
+fn options() -> ConnectOptions {
+    ConnectOptions::new().add_root_certificates(file("ca.pem")).require_tls(true)
+}
+
+fn with_certificate(options: ConnectOptions) -> ConnectOptions {
+    options.add_client_certificate(file("client.pem"), file("client-key.pem"))
+}
+
+fn url(world: &World) -> String {
+    format!("tls://localhost:{}", world.address().port())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handshake_comes_after_info() {
+    let world = World::start(&block("")).await;
+    let mut wire = world.wire().await;
+    assert!(wire.info.contains(r#""tls_required":true"#) && !wire.info.contains("tls_verify"), "{}", wire.info);
+    // Whoever goes on in the clear is not understood.
+    assert_eq!(wire.ask("CONNECT {}").await.last().map(String::as_str), Some(""));
+    let client = options().connect(url(&world)).await.expect("TLS works");
+    client.publish("x", vec![7u8; 1 << 20].into()).await.unwrap();
+    client.flush().await.unwrap();
+    // Nobody is taken for localhost who shows no certificate of ours.
+    assert!(ConnectOptions::new().require_tls(true).connect(url(&world)).await.is_err());
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_is_asked_for() {
+    let world = World::start(&block("verify: true")).await;
+    assert!(world.wire().await.info.contains(r#""tls_verify":true"#));
+    assert!(options().connect(url(&world)).await.is_err());
+    with_certificate(options()).connect(url(&world)).await.expect("the certificate is good");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_says_who_the_client_is() {
+    for (name, known) in [
+        ("derek@example.com", true),
+        ("CN=derek,O=natterjack tests", true),
+        ("O=natterjack tests, CN=derek", true),
+        ("someone@example.com", false),
+    ] {
+        let users = format!("authorization {{ timeout: 20, users: [ {{ user: {name:?} }} ] }}");
+        let world = World::start(&format!("{}{users}", block("verify_and_map: true"))).await;
+        let connected = with_certificate(options()).connect(url(&world)).await;
+        assert_eq!(connected.is_ok(), known, "{name}");
+        if known {
+            let clients = world.server.broker().clients();
+            assert_eq!(clients[0].identity().user, name);
+        }
+        world.server.stop().await;
+    }
+}
+
+/// What a client that shakes hands first reads first.
+async fn first_words(world: &World) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let socket = TcpStream::connect(world.address()).await.unwrap();
+    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+    stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.unwrap();
+    let mut words = Vec::new();
+    while !words.ends_with(b"PONG\r\n") {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut words)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&words));
+    }
+    String::from_utf8(words).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handshake_may_come_first() {
+    let world = World::start(&block("handshake_first: true")).await;
+    let words = first_words(&world).await;
+    assert!(words.starts_with("INFO {") && words.contains(r#""tls_required":true"#), "{words}");
+    options().tls_first().connect(url(&world)).await.expect("TLS first works");
+    world.server.stop().await;
+
+    // With a delay both kinds of client come in.
+    let world = World::start(&block("handshake_first: 500ms")).await;
+    assert!(first_words(&world).await.starts_with("INFO {"));
+    options().connect(url(&world)).await.expect("INFO first works");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_clients_are_served_where_they_may_be() {
+    let world = World::start(&format!("allow_non_tls: true\n{}", block(""))).await;
+    let mut wire = world.wire().await;
+    assert!(wire.info.contains(r#""tls_available":true"#) && !wire.info.contains("tls_required"), "{}", wire.info);
+    assert_eq!(wire.ask(r#"CONNECT {"verbose":false}"#).await, ["PONG"]);
+    options().connect(url(&world)).await.expect("TLS works");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_shakes_hands_is_cut() {
+    let text = block("").replace("timeout: 20", "timeout: 0.2");
+    let world = World::start(&text).await;
+    let mut wire = world.wire().await;
+    assert_eq!(wire.line().await, "");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_tls_13_where_it_is_asked_for() {
+    let world = World::start(&block("min_version: \"1.3\"")).await;
+    options().connect(url(&world)).await.expect("TLS 1.3 works");
+    world.server.stop().await;
+}

@@ -1,0 +1,153 @@
+//! WebSocket: the official client, and what a bare one may not do.
+
+use async_nats::ConnectOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{PATIENCE, World, next, settle, tls};
+
+const END_OF_INFO: &[u8] = b"} \r\n";
+
+fn port(world: &World) -> u16 {
+    let url = world.server.websocket_url().expect("there is a WebSocket port");
+    url.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+/// Sends `request` and returns what comes back until `until` or the end.
+async fn talk(world: &World, request: &[u8], until: &[u8]) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port(world))).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let answer = read_until(&mut stream, until).await;
+    (stream, answer)
+}
+
+async fn read_until(stream: &mut TcpStream, until: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    while !answer.windows(until.len()).any(|window| window == until) {
+        match tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer in time") {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    answer
+}
+
+fn request(more: &str) -> Vec<u8> {
+    format!(
+        "GET / HTTP/1.1\r\nHost: here:1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [9, 8, 7, 6];
+    let mut frame = vec![first, 0x80 | payload.len() as u8];
+    frame.extend(mask);
+    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_comes_in() {
+    let world = World::start("websocket { port: -1, no_tls: true }").await;
+    let client = async_nats::connect(format!("ws://127.0.0.1:{}", port(&world))).await.expect("it connects");
+    let other = async_nats::connect(world.server.client_url()).await.unwrap();
+    let mut subscription = client.subscribe("x").await.unwrap();
+    settle(&client).await;
+    // Larger than any one frame.
+    let payload = bytes::Bytes::from(vec![5u8; 3 << 20]);
+    for publisher in [&client, &other] {
+        publisher.publish("x", payload.clone()).await.unwrap();
+        assert_eq!(next(&mut subscription).await.payload, payload);
+    }
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_with_users_of_its_own() {
+    let tls = tls::block("");
+    let text = format!(
+        "authorization {{ user: u, password: p, timeout: 20 }}\n\
+         websocket {{ port: -1, handshake_timeout: 20, {tls} authorization {{ token: webtoken }} }}"
+    );
+    let world = World::start(&text).await;
+    let url = format!("wss://localhost:{}", port(&world));
+    let options = || ConnectOptions::new().add_root_certificates(tls::file("ca.pem"));
+    options().token("webtoken".into()).connect(&url).await.expect("the token is right");
+    assert!(options().user_and_password("u".into(), "p".into()).connect(&url).await.is_err());
+    assert!(options().token("webtoken".into()).connect(world.server.client_url()).await.is_err());
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_open_nothing() {
+    let world = World::start(
+        "websocket { port: -1, no_tls: true, same_origin: true, allowed_origins: [\"http://here:1\", \"https://there\"] }",
+    )
+    .await;
+    let good = request("");
+    let replaced = |from: &str, to: &str| String::from_utf8(good.clone()).unwrap().replace(from, to).into_bytes();
+    for (sent, expected) in [
+        (good.clone(), "HTTP/1.1 101 "),
+        (request("Origin: http://here:1\r\n"), "HTTP/1.1 101 "),
+        (request("Origin: http://here:2\r\n"), "HTTP/1.1 403 "),
+        (request("Origin: https://there\r\n"), "HTTP/1.1 403 "),
+        (request("Origin: null\r\n"), "HTTP/1.1 403 "),
+        (replaced("GET", "POST"), "HTTP/1.1 405 "),
+        (replaced("Upgrade: websocket\r\n", ""), "HTTP/1.1 400 "),
+        (replaced("keep-alive, Upgrade", "close"), "HTTP/1.1 400 "),
+        (replaced("dGhlIHNhbXBsZSBub25jZQ==", "short"), "HTTP/1.1 400 "),
+        (replaced("Version: 13", "Version: 12"), "HTTP/1.1 400 "),
+    ] {
+        let (_, answer) = talk(&world, &sent, b"\r\n\r\n").await;
+        let (sent, answer) = (String::from_utf8_lossy(&sent), String::from_utf8_lossy(&answer));
+        assert!(answer.starts_with(expected), "{sent}\n{answer}");
+    }
+    let (_, answer) = talk(&world, &good, b"\r\n\r\n").await;
+    // The example of RFC 6455.
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(answer.contains(&"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_lowercase()), "{answer}");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_byte_by_byte_pings_and_the_end() {
+    let world = World::start("websocket { port: -1, no_tls: true }").await;
+    let (mut stream, _) = talk(&world, &request(""), END_OF_INFO).await;
+    let mut said = frame(0x82, b"CONNECT {\"verbose\":false}\r\nSUB x 1\r\nPI");
+    said.extend(frame(0x89, b"are you there?"));
+    said.extend(frame(0x80, b"NG\r\n"));
+    for byte in said {
+        stream.write_all(&[byte]).await.unwrap();
+    }
+    let answer = read_until(&mut stream, b"PONG\r\n").await;
+    let pong = [&[0x8a, 14][..], b"are you there?"].concat();
+    assert!(answer.windows(pong.len()).any(|window| window == pong), "{answer:?}");
+    // The other side closes: the close comes back, then the end.
+    stream.write_all(&frame(0x88, &[3, 232])).await.unwrap();
+    let end = read_until(&mut stream, b"never").await;
+    assert!(end.ends_with(&[0x88, 2, 3, 232]), "{end:?}");
+
+    // A frame without a mask is the end, with the reason.
+    let (mut stream, _) = talk(&world, &request(""), END_OF_INFO).await;
+    stream.write_all(&[0x82, 6, b'P', b'I', b'N', b'G', b'\r', b'\n']).await.unwrap();
+    let end = read_until(&mut stream, b"never").await;
+    assert!(end.windows(4).any(|window| window == [0x03, 0xea, b'a', b' ']), "{end:?}");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cookies_carry_credentials() {
+    let world = World::start(
+        "authorization { token: t0ken, timeout: 20 }\nwebsocket { port: -1, no_tls: true, token_cookie: key }",
+    )
+    .await;
+    for (cookie, expected) in [("a=b; key=t0ken", "PONG"), ("key=wrong", "Authorization Violation")] {
+        let (mut stream, _) = talk(&world, &request(&format!("Cookie: {cookie}\r\n")), END_OF_INFO).await;
+        stream.write_all(&frame(0x82, b"CONNECT {\"verbose\":false}\r\nPING\r\n")).await.unwrap();
+        let answer = read_until(&mut stream, expected.as_bytes()).await;
+        assert!(String::from_utf8_lossy(&answer).contains(expected), "{cookie}: {answer:?}");
+    }
+    world.server.stop().await;
+}
