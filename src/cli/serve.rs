@@ -227,6 +227,9 @@ fn announce(server: &Server) {
     if let Some(address) = server.monitor_address() {
         info!("Starting http monitor on {address}");
     }
+    if let Some(address) = server.monitor_tls_address() {
+        info!("Starting https monitor on {address}");
+    }
     if let Some(url) = server.websocket_url() {
         info!("Listening for websocket clients on {url}");
         if url.starts_with("ws:") {

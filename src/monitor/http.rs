@@ -14,8 +14,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,8 +55,9 @@ impl Monitor {
         Monitor { identity, limits, source, requests: Default::default() }
     }
 
-    /// Answers on `listener` until `stop` is cancelled; connections are then closed after the answer they are at.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+    /// Answers on `listener`, over TLS when there is a `tls`, until `stop` is cancelled; connections are then closed after
+    /// the answer they are at.
+    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>, stop: CancellationToken) {
         let monitor = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
@@ -75,9 +78,10 @@ impl Monitor {
                     continue;
                 }
             };
-            let (monitor, stop) = (monitor.clone(), stop.clone());
+            let (monitor, tls, stop) = (monitor.clone(), tls.clone(), stop.clone());
             connections.spawn(async move {
                 let _place = place;
+                let Some(stream) = shake_hands(tls, socket).await else { return };
                 let service = service_fn(move |request| {
                     let monitor = monitor.clone();
                     async move { Ok::<_, Infallible>(monitor.respond(request).await) }
@@ -86,7 +90,7 @@ impl Monitor {
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_DEADLINE)
                     .max_buf_size(BUFFER_BYTES_MAX)
-                    .serve_connection(TokioIo::new(socket), service);
+                    .serve_connection(TokioIo::new(stream), service);
                 tokio::pin!(connection);
                 // Peers that hang up or time out are their own affair: nothing to log.
                 let _ = tokio::time::timeout(CONNECTION_DEADLINE, async {
@@ -163,6 +167,17 @@ impl Monitor {
             .map(|(path, count)| (path, count.into()))
             .collect()
     }
+}
+
+/// Bytes, in the clear or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// `None` when the peer does not finish its TLS handshake.
+async fn shake_hands(tls: Option<TlsAcceptor>, socket: TcpStream) -> Option<Box<dyn Stream>> {
+    let Some(tls) = tls else { return Some(Box::new(socket)) };
+    let stream = tokio::time::timeout(HEAD_DEADLINE, tls.accept(socket)).await.ok()?.ok()?;
+    Some(Box::new(stream))
 }
 
 fn json(report: &impl Serialize) -> Response<Full<Bytes>> {

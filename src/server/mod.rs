@@ -88,6 +88,7 @@ pub struct Server {
     broker: Arc<Broker>,
     client_address: Option<SocketAddr>,
     monitor_address: Option<SocketAddr>,
+    monitor_tls_address: Option<SocketAddr>,
     websocket_address: Option<SocketAddr>,
     /// Cancelled first: no further connections.
     stop_accepting: CancellationToken,
@@ -126,6 +127,8 @@ impl Server {
         let websocket_listener = listen(websocket, "websocket.port").await?;
         let websocket_address = websocket_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_listener = listen(config.monitor.as_ref(), "-m").await?;
+        let monitor_tls_listener = listen(config.monitor_tls.as_ref(), "-ms").await?;
+        let monitor_tls_address = monitor_tls_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
@@ -138,18 +141,23 @@ impl Server {
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
         let files = files::RunFiles::write(&config, client_address, monitor_address, websocket_address)?;
-        if let (Some(listener), Some(address)) = (monitor_listener, monitor_address) {
+        let in_the_clear = monitor_listener.map(|listener| (listener, None));
+        let acceptor = || handshake.as_ref().map(|handshake| handshake.acceptor.clone());
+        let over_tls = monitor_tls_listener.map(|listener| (listener, acceptor()));
+        for (listener, tls) in in_the_clear.into_iter().chain(over_tls) {
+            let Ok(address) = listener.local_addr() else { continue };
             let identity = identity(&broker, client_address, address);
             let streams = jetstream.as_ref().map(|running| running.jetstream.clone());
             let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
             let monitor = Monitor::new(identity, config.limits.clone(), source);
-            tasks.spawn(monitor.serve(listener, stop_accepting.clone()));
+            tasks.spawn(monitor.serve(listener, tls, stop_accepting.clone()));
         }
         let mut server = Server {
             config,
             broker,
             client_address,
             monitor_address,
+            monitor_tls_address,
             websocket_address,
             stop_new_clients: stop_accepting.child_token(),
             stop_accepting,
@@ -225,6 +233,11 @@ impl Server {
     /// Where the monitoring endpoints answer; `None` when they are off.
     pub fn monitor_address(&self) -> Option<SocketAddr> {
         self.monitor_address
+    }
+
+    /// Where the monitoring endpoints answer over TLS; `None` when they do not.
+    pub fn monitor_tls_address(&self) -> Option<SocketAddr> {
+        self.monitor_tls_address
     }
 
     /// Where WebSocket clients connect, `ws://host:port` or `wss://`; `None` when they cannot.

@@ -82,16 +82,21 @@ async fn a_certificate_says_who_the_client_is() {
     }
 }
 
-/// What a client that shakes hands first reads first.
-async fn first_words(world: &World) -> String {
+/// A connection that begins with a handshake.
+async fn handshake(port: u16) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let socket = TcpStream::connect(world.address()).await.unwrap();
-    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+    let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
+}
+
+/// What a client that shakes hands first reads first.
+async fn first_words(world: &World) -> String {
+    let mut stream = handshake(world.address().port()).await;
     stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.unwrap();
     let mut words = Vec::new();
     while !words.ends_with(b"PONG\r\n") {
@@ -139,5 +144,17 @@ async fn who_never_shakes_hands_is_cut() {
 async fn only_tls_13_where_it_is_asked_for() {
     let world = World::start(&block("min_version: \"1.3\"")).await;
     options().connect(url(&world)).await.expect("TLS 1.3 works");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn monitoring_answers_over_tls() {
+    let world = World::start(&format!("https_port: -1\n{}", block(""))).await;
+    let port = world.server.monitor_tls_address().expect("it listens").port();
+    let mut stream = handshake(port).await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time");
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     world.server.stop().await;
 }

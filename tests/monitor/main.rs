@@ -151,7 +151,7 @@ async fn serve(table: Table) -> Endpoints {
     };
     let stop = CancellationToken::new();
     let monitor = Monitor::new(identity, Limits::default(), Arc::new(table));
-    Endpoints { address, stop: stop.clone(), serving: tokio::spawn(monitor.serve(listener, stop)) }
+    Endpoints { address, stop: stop.clone(), serving: tokio::spawn(monitor.serve(listener, None, stop)) }
 }
 
 impl Endpoints {
