@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::api;
 use crate::auth::JetStreamLimits;
 use crate::broker::jetstream;
 use crate::config::JetStreamOptions;
@@ -22,7 +21,7 @@ pub(super) fn jetstream(options: &JetStreamOptions, folder: &Path) -> jetstream:
         storage_bytes_max: options
             .storage_bytes_max
             .unwrap_or_else(|| free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3)),
-        account_limits: api::Limits::default(),
+        account_limits: jetstream::AccountLimits::default(),
     }
 }
 
@@ -33,7 +32,7 @@ pub(super) fn of_account(server: &jetstream::Options, limits: &JetStreamLimits) 
         domain: server.domain.clone(),
         memory_bytes_max: least(server.memory_bytes_max, limits.max_memory),
         storage_bytes_max: least(server.storage_bytes_max, limits.max_storage),
-        account_limits: api::Limits {
+        account_limits: jetstream::AccountLimits {
             max_memory: limits.max_memory,
             max_storage: limits.max_storage,
             max_streams: limits.max_streams,
