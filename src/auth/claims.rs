@@ -125,7 +125,7 @@ pub enum SigningKey {
         #[serde(default)]
         kind: String,
         #[serde(default)]
-        template: UserClaims,
+        template: Box<UserClaims>,
     },
 }
 

@@ -166,7 +166,7 @@ fn scope<'a>(
             if body.permissions != JwtPermissions::default() || body.bearer_token || !body.src.is_empty() {
                 return Err("users of a scoped key have no permissions of their own");
             }
-            Ok(Some(template))
+            Ok(Some(template.as_ref()))
         }
     }
 }
