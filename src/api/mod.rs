@@ -14,6 +14,7 @@ mod page;
 mod pub_ack;
 mod request;
 mod response;
+mod stream_request;
 
 pub use advisory::{Action, Advisory, Audit, ClientInfo};
 pub use direct::{DirectGet, DirectGetError, direct_headers, end_of_batch, next_in_batch, with_direct_headers};

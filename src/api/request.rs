@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::json::{Strictness, decode};
+use super::stream_request::StreamConfigRequest;
 use crate::consumer::ConsumerConfig;
 use crate::consumer::config_check::is_valid_group_name;
 use crate::stream::StreamConfig;
@@ -10,14 +11,14 @@ use crate::types::{ApiError, Timestamp};
 
 /// Where a paged list starts: CONSUMER.NAMES, CONSUMER.LIST.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiConsumersRequest", default)]
 pub struct Offset {
     pub offset: i64,
 }
 
 /// STREAM.NAMES, STREAM.LIST.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiStreamNamesRequest", default)]
 pub struct StreamFilter {
     pub offset: i64,
     /// Only streams one of whose subjects overlaps it. Empty: all.
@@ -26,7 +27,7 @@ pub struct StreamFilter {
 
 /// STREAM.INFO.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiStreamInfoRequest", default)]
 pub struct StreamInfoQuery {
     pub offset: i64,
     pub deleted_details: bool,
@@ -36,7 +37,7 @@ pub struct StreamInfoQuery {
 
 /// STREAM.PURGE: up to but not including `seq`, or all but the last `keep`, of what `filter` matches.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiStreamPurgeRequest", default)]
 pub struct Purge {
     pub seq: u64,
     pub filter: String,
@@ -53,7 +54,7 @@ impl Purge {
 
 /// STREAM.MSG.DELETE.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiMsgDeleteRequest", default)]
 pub struct MsgDelete {
     pub seq: u64,
     /// Leaves the bytes where they are; the message is gone either way.
@@ -62,7 +63,7 @@ pub struct MsgDelete {
 
 /// STREAM.MSG.GET and DIRECT.GET.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiMsgGetRequest", default)]
 pub struct MsgGet {
     pub seq: u64,
     pub last_by_subj: String,
@@ -99,15 +100,13 @@ impl MsgGet {
 /// # Errors
 /// `INVALID_JSON`.
 pub fn stream_config(body: &[u8], strictness: Strictness) -> Result<(StreamConfig, bool), ApiError> {
-    let mut fields: serde_json::Map<String, serde_json::Value> = decode(body, strictness)?;
-    let pedantic = fields.remove("pedantic").and_then(|value| value.as_bool()).unwrap_or(false);
-    let rest = serde_json::to_vec(&fields).expect("what was JSON stays JSON");
-    Ok((decode(&rest, strictness)?, pedantic))
+    let request: StreamConfigRequest = decode(body, strictness)?;
+    Ok((request.config, request.pedantic))
 }
 
 /// CONSUMER.CREATE in all its forms.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "CreateConsumerRequest", default)]
 pub struct CreateConsumer {
     pub stream_name: String,
     pub config: ConsumerConfig,
@@ -117,30 +116,23 @@ pub struct CreateConsumer {
 }
 
 /// What a CONSUMER.CREATE may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename = "ConsumerAction")]
 pub enum CreateAction {
     #[default]
+    #[serde(rename = "")]
     CreateOrUpdate,
     /// Fails when the consumer exists with another configuration.
+    #[serde(rename = "create")]
     Create,
     /// Fails when the consumer does not exist.
+    #[serde(rename = "update")]
     Update,
-}
-
-impl<'de> Deserialize<'de> for CreateAction {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<CreateAction, D::Error> {
-        match &*String::deserialize(deserializer)? {
-            "" => Ok(CreateAction::CreateOrUpdate),
-            "create" => Ok(CreateAction::Create),
-            "update" => Ok(CreateAction::Update),
-            other => Err(serde::de::Error::custom(format!("unknown consumer action: {other:?}"))),
-        }
-    }
 }
 
 /// CONSUMER.PAUSE.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiConsumerPauseRequest", default)]
 pub struct Pause {
     /// In the past, or absent: go on.
     pub pause_until: Timestamp,

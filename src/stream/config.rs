@@ -10,7 +10,6 @@ use crate::types::Timestamp;
 
 /// A Go `time.Duration` in JSON: nanoseconds, possibly negative (which the checks then refuse with nats-server's words).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Nanos(pub i64);
 
 impl Nanos {
@@ -73,7 +72,7 @@ pub enum Storage {
 
 /// Accepted and reported, without effect: the store decides by itself how rows are packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename = "StoreCompression", rename_all = "lowercase")]
 pub enum Compression {
     #[default]
     None,
@@ -102,7 +101,7 @@ pub struct Placement {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename = "SubjectTransformConfig", default)]
 pub struct SubjectTransform {
     #[serde(rename = "src", deserialize_with = "lenient")]
     pub source: String,
@@ -111,7 +110,7 @@ pub struct SubjectTransform {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename = "RePublish", default)]
 pub struct Republish {
     #[serde(rename = "src", skip_serializing_if = "String::is_empty", deserialize_with = "lenient")]
     pub source: String,
@@ -161,7 +160,7 @@ pub struct StreamSource {
 
 /// Defaults and bounds for consumers of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename = "StreamConsumerLimits", default)]
 pub struct ConsumerLimits {
     #[serde(skip_serializing_if = "is_default", deserialize_with = "lenient")]
     pub inactive_threshold: Nanos,

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 /// Signed nanoseconds. Signed because a config may arrive with a negative value, which is an error or a default by
 /// nats-server's rules and not a JSON error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct GoDuration(pub i64);
 
 impl GoDuration {

@@ -4,6 +4,7 @@
 pub mod api_error;
 pub mod digits;
 pub mod go_duration;
+pub mod go_json;
 pub mod header;
 pub mod id;
 pub mod message;

@@ -79,7 +79,11 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        /// Goes by this type's name, so that a decoder can tell a time from any other text.
+        #[derive(Deserialize)]
+        #[serde(rename = "Timestamp")]
+        struct Text(String);
+        let Text(text) = Text::deserialize(deserializer)?;
         Timestamp::parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
     }
 }
