@@ -11,8 +11,7 @@ const SERVER_LEVEL: &str = "_nats.level";
 
 /// What is stored: the level the configuration needs, and nothing a client sent back from an answer.
 pub fn set_static(metadata: &mut Metadata, required_level: u32) {
-    metadata.remove(SERVER_VERSION);
-    metadata.remove(SERVER_LEVEL);
+    remove_dynamic(metadata);
     metadata.insert(REQUIRED_LEVEL.to_owned(), required_level.to_string());
 }
 
@@ -20,6 +19,12 @@ pub fn set_static(metadata: &mut Metadata, required_level: u32) {
 pub fn set_dynamic(metadata: &mut Metadata, version: &str, level: u32) {
     metadata.insert(SERVER_VERSION.to_owned(), version.to_owned());
     metadata.insert(SERVER_LEVEL.to_owned(), level.to_string());
+}
+
+/// Lists leave out what an answer adds.
+pub fn remove_dynamic(metadata: &mut Metadata) {
+    metadata.remove(SERVER_VERSION);
+    metadata.remove(SERVER_LEVEL);
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub use json::{Strictness, decode, is_empty, is_object_or_array};
 pub use page::{LIST_LIMIT, NAMES_LIMIT, Page, SUBJECT_DETAILS_LIMIT};
 pub use pub_ack::PubAckWriter;
 pub use request::{
-    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, Reset, StreamFilter, StreamInfoQuery, Unpin,
-    stream_config,
+    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, Reset, StreamFilter, StreamInfoQuery,
+    StreamListFilter, Unpin, stream_config,
 };
 pub use response::{
     AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Limits, Names, PagedStreamInfo, Paused,

@@ -16,12 +16,21 @@ pub struct Offset {
     pub offset: i64,
 }
 
-/// STREAM.NAMES, STREAM.LIST.
+/// STREAM.NAMES.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename = "JSApiStreamNamesRequest", default)]
 pub struct StreamFilter {
     pub offset: i64,
     /// Only streams one of whose subjects overlaps it. Empty: all.
+    pub subject: String,
+}
+
+/// STREAM.LIST.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename = "JSApiStreamListRequest", default)]
+pub struct StreamListFilter {
+    pub offset: i64,
+    /// As of [`StreamFilter`].
     pub subject: String,
 }
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::config::lenient;
 use crate::types::GoDuration;
+use crate::types::go_json::{self, Reading};
 
 /// One request for messages. Fields are as the client sent them; limits are applied by the consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +37,9 @@ pub struct Priority {
     pub priority: i64,
 }
 
+/// A struct without a name in Go, and so in its errors.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename = "", default)]
 struct Body {
     #[serde(deserialize_with = "lenient")]
     expires: GoDuration,
@@ -86,10 +88,7 @@ impl PullRequest {
             let batch = std::str::from_utf8(body).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
             return Ok(PullRequest { batch, ..PullRequest::single(reply) });
         }
-        let body: Body = serde_json::from_slice(body).map_err(|error| match error.is_eof() {
-            true => "unexpected end of JSON input".to_owned(),
-            false => error.to_string(),
-        })?;
+        let body: Body = go_json::decode(body, Reading::Lenient)?;
         if body.idle_heartbeat.0 > 0 && body.idle_heartbeat.0.saturating_mul(2) > body.expires.0 {
             return Err("heartbeat value too large".to_owned());
         }
@@ -132,7 +131,7 @@ mod tests {
         check(r#"{"batch":10,"expires":9,"no_wait":true,"max_bytes":7,"other":1}"#, Ok((10, 9, true, 7, 0)));
         check(r#"{"batch":1,"expires":10,"idle_heartbeat":5}"#, Ok((1, 10, false, 0, 5)));
         check(r#"{"batch":1,"expires":10,"idle_heartbeat":6}"#, Err("heartbeat value too large"));
-        assert!(PullRequest::parse(Bytes::new(), b"{\"batch\":\"x\"}").is_err());
+        check(r#"{"batch":"x"}"#, Err("json: cannot unmarshal string into Go struct field .batch of type int"));
         check("{", Err("unexpected end of JSON input"));
     }
 

@@ -83,7 +83,12 @@ impl StreamConfig {
         Ok(config)
     }
 
-    fn check(&self, pedantic: bool) -> Result<StreamConfig, ApiError> {
+    /// The configuration with defaults set, whether it is for a new stream or an old one (nats-server
+    /// `checkStreamCfg`).
+    ///
+    /// # Errors
+    /// As nats-server's.
+    pub fn check(&self, pedantic: bool) -> Result<StreamConfig, ApiError> {
         self.check_name_and_texts()?;
         let mut config = self.clone();
         config.set_counts(pedantic)?;

@@ -222,7 +222,10 @@ impl StreamTask {
     fn consumer_list(&mut self, body: &[u8], now: Timestamp) -> Answered {
         let names = self.consumers.names();
         let page = Page::new(names.len(), offset(body)?, api::LIST_LIMIT);
-        let consumers = self.consumer_infos(&names[page.range()], now);
+        let mut consumers = self.consumer_infos(&names[page.range()], now);
+        for info in &mut consumers {
+            api::metadata::remove_dynamic(&mut std::sync::Arc::make_mut(&mut info.config).metadata);
+        }
         Ok(api::response(Kind::ConsumerList, ConsumerList { page, consumers }))
     }
 

@@ -271,12 +271,13 @@ impl Registry {
     }
 
     async fn update(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
-        let (mut config, pedantic) = api::stream_config(body, Strictness::Strict)?;
-        let level = required_level(&config);
-        api::metadata::set_static(&mut config.metadata, level);
+        let (config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let mut config = config.check(pedantic)?;
         if config.name != name {
             return Err(ApiError::STREAM_MISMATCH);
         }
+        let level = required_level(&config);
+        api::metadata::set_static(&mut config.metadata, level);
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         let old = shared.config();
         let config = config.check_update(&old, pedantic)?;

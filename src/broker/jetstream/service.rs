@@ -10,7 +10,7 @@ use super::call::{self, Call};
 use super::context::{Context, REQUESTS_MAX};
 use super::inbox::Command;
 use super::registry::Registry;
-use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, Strictness};
+use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, StreamListFilter, Strictness};
 use crate::broker::{Courier, Inbound, Service};
 use crate::types::{ApiError, Headers};
 
@@ -184,7 +184,7 @@ fn cluster_required() -> ApiError {
 /// Whether the client asks for a newer server (ADR-44).
 pub(super) fn required_level_missing(request: &Inbound) -> bool {
     match Headers::new(request.message.headers()).get_str("Nats-Required-Api-Level") {
-        Some(level) => level.parse::<u32>().map_or(true, |level| level > super::context::API_LEVEL),
+        Some(level) => level.parse::<i64>().map_or(true, |level| level > i64::from(super::context::API_LEVEL)),
         None => false,
     }
 }
@@ -206,10 +206,15 @@ fn stream_names(registry: &Registry, request: &Inbound) -> Result<Vec<u8>, ApiEr
 }
 
 async fn stream_list(registry: &Registry, request: &Inbound) -> Result<Vec<u8>, ApiError> {
-    let filter = stream_filter(request)?;
+    let body = request.message.payload();
+    let filter = match api::is_object_or_array(body) {
+        true => api::decode(body, Strictness::Strict)?,
+        false => StreamListFilter::default(),
+    };
     let streams = registry.list(&filter.subject);
     let page = Page::new(streams.len(), filter.offset, api::LIST_LIMIT);
     let reports = registry.reports(&streams[page.range()], false).await;
-    let streams = reports.into_iter().map(|report| report.info).collect();
+    let mut streams: Vec<_> = reports.into_iter().map(|report| report.info).collect();
+    streams.iter_mut().for_each(|info| api::metadata::remove_dynamic(&mut info.config.metadata));
     Ok(api::response(Kind::StreamList, StreamList { page, streams }))
 }

@@ -41,9 +41,7 @@ pub fn single(body: &[u8]) -> Result<&[u8], String> {
         Ok(end) => {
             let after = end + blanks(&body[end..]);
             match body.get(after..) {
-                Some(rest @ [_, ..]) => {
-                    Err(format!("invalid character {} after top-level value", quote_char(rest).0))
-                }
+                Some(rest @ [_, ..]) => Err(format!("invalid character {} after top-level value", quote_char(rest).0)),
                 _ => Ok(&body[start..end]),
             }
         }

@@ -86,7 +86,10 @@ fn what_is_wrong() {
     check(r#"{"subjects":["a" "b"]}"#, "invalid character '\"' after array element at offset 18");
     check(r#"{"name":"S"} trailing"#, "invalid character 'a' in literal true (expecting 'u') at offset 16");
     check(&"[".repeat(10_001), "exceeded max depth at offset 10001");
-    check(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), "json: cannot unmarshal array into Go value of type server.Root");
+    check(
+        &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)),
+        "json: cannot unmarshal array into Go value of type server.Root",
+    );
     check("5", "json: cannot unmarshal number into Go value of type server.Root");
     check(r#"{"bogus":1}"#, r#"json: unknown field "bogus""#);
     check(r#"{"inner":{"a\"b":1}}"#, r#"json: unknown field "a\"b""#);
@@ -99,10 +102,19 @@ fn what_is_wrong() {
     check(r#"{"flag":"x"}"#, "json: cannot unmarshal string into Go struct field Root.flag of type bool");
     check(r#"{"inner":[]}"#, "json: cannot unmarshal array into Go struct field Root.inner of type server.Inner");
     check(r#"{"inner":{"flag":1}}"#, "json: cannot unmarshal number into Go struct field Root.inner.flag of type bool");
-    check(r#"{"inner":{"max_bytes":""}}"#, "json: cannot unmarshal string into Go struct field Root.inner.max_bytes of type int");
+    check(
+        r#"{"inner":{"max_bytes":""}}"#,
+        "json: cannot unmarshal string into Go struct field Root.inner.max_bytes of type int",
+    );
     check(r#"{"subjects":[1]}"#, "json: cannot unmarshal number into Root.subjects.0 of type string");
-    check(r#"{"sources":[{},{"flag":1}]}"#, "json: cannot unmarshal number into Go struct field Root.sources.1.flag of type bool");
-    check(r#"{"metadata":{"a":1}}"#, "json: cannot unmarshal number into Go struct field Root.metadata.a of type string");
+    check(
+        r#"{"sources":[{},{"flag":1}]}"#,
+        "json: cannot unmarshal number into Go struct field Root.sources.1.flag of type bool",
+    );
+    check(
+        r#"{"metadata":{"a":1}}"#,
+        "json: cannot unmarshal number into Go struct field Root.metadata.a of type string",
+    );
     check(r#"{"retention":null}"#, r#"can not unmarshal "null""#);
     check(r#"{"retention":"x"}"#, r#"can not unmarshal "\"x\"""#);
     check(r#"{"at":5}"#, "json: cannot unmarshal number into Go struct field Root.at of type time.Time");

@@ -18,7 +18,10 @@ pub fn fault(text: &str) -> String {
 
 enum Wrong<'a> {
     /// What cannot be read as this part of the layout.
-    Shape { rest: &'a str, part: &'static str },
+    Shape {
+        rest: &'a str,
+        part: &'static str,
+    },
     Range(&'static str),
     Extra(&'a str),
 }

@@ -73,9 +73,7 @@ impl<'c> Value<'c> {
     /// Whether anything but `null` is there. A `null` takes back an object or an array, and nothing else.
     pub fn is_given(&self) -> bool {
         match self.given.iter().rposition(|raw| kind(raw) != Kind::Null) {
-            Some(last) => {
-                last + 1 == self.given.len() || !matches!(kind(self.given[last]), Kind::Object | Kind::Array)
-            }
+            Some(last) => last + 1 == self.given.len() || !matches!(kind(self.given[last]), Kind::Object | Kind::Array),
             None => false,
         }
     }
@@ -350,11 +348,7 @@ impl<'de> de::Deserializer<'de> for Value<'_> {
         if self.is_given() { visitor.visit_some(self) } else { visitor.visit_none() }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
         match name {
             "Nanos" | "GoDuration" => {
                 let nanos: i64 = self.number("time.Duration")?;
