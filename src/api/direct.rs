@@ -1,6 +1,7 @@
 //! DIRECT.GET: a stored message as a plain message with headers, no JSON around it (ADR-31).
 
 use super::request::MsgGet;
+use crate::types::go_json::{self, Reading};
 use crate::types::{StoredMessage, Timestamp};
 
 /// A direct get that makes sense.
@@ -56,7 +57,7 @@ impl DirectGet {
         if body.is_empty() {
             return Err(DirectGetError::EmptyRequest);
         }
-        let request: MsgGet = serde_json::from_slice(body).map_err(|_| DirectGetError::MalformedRequest)?;
+        let request: MsgGet = go_json::decode(body, Reading::Lenient).map_err(|_| DirectGetError::MalformedRequest)?;
         let (last, next) = (!request.last_by_subj.is_empty(), !request.next_by_subj.is_empty());
         let multi = !request.multi_last.is_empty();
         if request.seq == 0 && !last && !next && !multi && request.start_time.is_none() {
@@ -100,7 +101,7 @@ impl DirectGet {
         let request: MsgGet = if body.is_empty() {
             MsgGet::default()
         } else {
-            serde_json::from_slice(body).map_err(|_| DirectGetError::MalformedRequest)?
+            go_json::decode(body, Reading::Lenient).map_err(|_| DirectGetError::MalformedRequest)?
         };
         let rest = MsgGet { no_hdr: request.no_hdr, max_bytes: request.max_bytes, ..MsgGet::default() };
         if request != rest {

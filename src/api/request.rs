@@ -149,7 +149,7 @@ pub struct Pause {
 
 /// CONSUMER.RESET.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiConsumerResetRequest", default)]
 pub struct Reset {
     /// The stream sequence to go on at; 0 for the ack floor.
     pub seq: u64,
@@ -157,7 +157,7 @@ pub struct Reset {
 
 /// CONSUMER.UNPIN.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename = "JSApiConsumerUnpinRequest", default)]
 pub struct Unpin {
     pub group: String,
 }
@@ -168,9 +168,6 @@ impl Unpin {
     /// # Errors
     /// No JSON, or no valid group.
     pub fn read(body: &[u8]) -> Result<Unpin, ApiError> {
-        if body.trim_ascii().is_empty() {
-            return Err(ApiError::INVALID_JSON.with("unexpected end of JSON input"));
-        }
         let request: Unpin = decode(body, Strictness::Lenient)?;
         if request.group.is_empty() {
             return Err(ApiError::INVALID_JSON.with("consumer group not specified"));

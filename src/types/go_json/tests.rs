@@ -99,6 +99,7 @@ fn what_is_wrong() {
     check(r#"{"seq":"x","seq":1}"#, "json: cannot unmarshal string into Go struct field Root.seq of type uint64");
     check(r#"{"name":5}"#, "json: cannot unmarshal number into Go struct field Root.name of type string");
     check(r#"{"name":5} {"#, "json: cannot unmarshal number into Go struct field Root.name of type string");
+    check(r#"{"SEQ":""}"#, "json: cannot unmarshal string into Go struct field Root.SEQ of type uint64");
     check(r#"{"flag":"x"}"#, "json: cannot unmarshal string into Go struct field Root.flag of type bool");
     check(r#"{"inner":[]}"#, "json: cannot unmarshal array into Go struct field Root.inner of type server.Inner");
     check(r#"{"inner":{"flag":1}}"#, "json: cannot unmarshal number into Go struct field Root.inner.flag of type bool");

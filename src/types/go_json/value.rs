@@ -23,7 +23,8 @@ pub struct Context {
 #[derive(Clone, Copy)]
 pub enum Path<'p> {
     Root,
-    Field(&'p Path<'p>, &'p str),
+    /// A field by its own name and as the body writes it.
+    Field(&'p Path<'p>, &'p str, &'p str),
     Item(&'p Path<'p>, usize),
 }
 
@@ -31,7 +32,7 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Path::Root => Ok(()),
-            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Path::Field(parent, _, key) => write!(f, "{parent}.{key}"),
             Path::Item(parent, at) => write!(f, "{parent}.{at}"),
         }
     }
@@ -149,8 +150,8 @@ impl<'c> Value<'c> {
         ];
         match self.path {
             // A stream's is an int64, a consumer's and a request's an int.
-            Path::Field(Path::Root, "max_bytes") if self.context.root.get().starts_with("Stream") => "int64",
-            Path::Field(_, name) if INTS.contains(&name) => "int",
+            Path::Field(Path::Root, "max_bytes", _) if self.context.root.get().starts_with("Stream") => "int64",
+            Path::Field(_, name, _) if INTS.contains(&name) => "int",
             _ => "int64",
         }
     }
@@ -158,9 +159,9 @@ impl<'c> Value<'c> {
     /// Go's name of the slice type of this field.
     fn slice_type(&self) -> &'static str {
         match self.path {
-            Path::Field(_, "sources") => "[]*server.StreamSource",
-            Path::Field(_, "subject_transforms") => "[]server.SubjectTransformConfig",
-            Path::Field(_, "backoff") => "[]time.Duration",
+            Path::Field(_, "sources", _) => "[]*server.StreamSource",
+            Path::Field(_, "subject_transforms", _) => "[]server.SubjectTransformConfig",
+            Path::Field(_, "backoff", _) => "[]time.Duration",
             _ => "[]string",
         }
     }
@@ -172,20 +173,20 @@ impl<'c> Value<'c> {
             for (key, value) in entries(raw) {
                 let key = unescape(key);
                 let name = match fields {
-                    None => key,
+                    None => key.clone(),
                     Some(fields) => match find_field(fields, &key) {
                         Some(name) => Cow::Borrowed(name),
                         None if self.context.reading == Reading::Lenient => continue,
                         // What comes before it in the body may be wrong as well, and is then the first to be told.
                         None => {
-                            members.push(Member { name: key, values: Vec::new(), known: false });
+                            members.push(Member { name: key.clone(), key, values: Vec::new(), known: false });
                             return Ok(members);
                         }
                     },
                 };
                 match members.iter_mut().find(|member| member.name == name) {
                     Some(member) => member.values.push(value),
-                    None => members.push(Member { name, values: vec![value], known: true }),
+                    None => members.push(Member { name, key, values: vec![value], known: true }),
                 }
             }
         }
@@ -195,6 +196,8 @@ impl<'c> Value<'c> {
 
 struct Member<'c> {
     name: Cow<'c, str>,
+    /// The name as the body has it, which is how errors have it too.
+    key: Cow<'c, str>,
     values: Vec<&'c [u8]>,
     known: bool,
 }
@@ -475,7 +478,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let member = self.current.take().expect("serde asks for a value after its key");
-        let path = Path::Field(self.path, &member.name);
+        let path = Path::Field(self.path, &member.name, &member.key);
         seed.deserialize(Value::new(self.context, path, member.values))
     }
 }
