@@ -192,7 +192,7 @@ fn difference(theirs: &Theirs, ours: &Ours, lines: &[String]) -> Option<String> 
     // Items begin with the case's title.
     let got = run::play(&ours.address(), &script, |line| expected.get(&line.number).cloned());
     let got = got.unwrap_or_else(|error| panic!("natterjack: {error}"));
-    let at = expected.keys().find(|at| expected.get(at) != got.get(at))?;
+    let at = expected.keys().find(|at| expected.get(*at) != got.get(*at))?;
     let explained = compare::explain(&expected[at], got.get(at).map_or(&[][..], Vec::as_slice));
     Some(format!("{}\n{explained}", all[at - 1]))
 }

@@ -93,11 +93,14 @@ fn is_now(string: &str) -> bool {
     Timestamp::parse_rfc3339(string).is_some_and(|time| now.abs_diff(time.nanos()) < NEAR_NANOS)
 }
 
-/// A reply subject without the time in it.
+/// A subject without the time or id that its server put into it.
 fn reply(subject: &str) -> String {
     let mut tokens: Vec<&str> = subject.split('.').collect();
     if subject.starts_with("$JS.ACK.") && tokens.len() == 9 {
         tokens[7] = "<time>";
+    }
+    if subject.starts_with("$JS.SNAPSHOT.RESTORE.") && tokens.len() == 5 {
+        tokens[4] = "<id>";
     }
     tokens.join(".")
 }

@@ -253,7 +253,7 @@ impl Player {
 
     fn tell(&mut self, got: &[Delivered], inbox: &str) -> Vec<String> {
         let replies = got.iter().enumerate().map(|(at, message)| (format!("r{}", at + 1), message.reply.clone()));
-        self.replies = replies.collect();
+        self.replies = replies.filter(|(_, reply)| !reply.is_empty()).collect();
         self.last_body = got.last().map(|message| message.body.clone()).unwrap_or_default();
         let mut lines: Vec<String> = got.iter().map(|message| normal::message(message, inbox, &self.words)).collect();
         if lines.is_empty() {
