@@ -92,7 +92,9 @@ fn line(random: &mut Random) -> String {
         13 => format!(r#"REQ $JS.API.STREAM.MSG.GET.{stream} {{"seq":{seq},"next_by_subj":"{filter}"}}"#),
         14 => format!(r#"REQ $JS.API.STREAM.MSG.GET.{stream} {{"last_by_subj":"{filter}"}}"#),
         15 => format!(r#"REQ $JS.API.STREAM.INFO.{stream} {{"subjects_filter":"{filter}","deleted_details":true}}"#),
-        16 | 17 => format!("REQ $JS.API.CONSUMER.CREATE.{stream}.{consumer} {}", consumer_config(random, stream, consumer)),
+        16 | 17 => {
+            format!("REQ $JS.API.CONSUMER.CREATE.{stream}.{consumer} {}", consumer_config(random, stream, consumer))
+        }
         18 | 19 => format!(
             r#"REQ* $JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer} {{"batch":{},"no_wait":true}}"#,
             1 + random.below(4)

@@ -185,7 +185,8 @@ fn difference(theirs: &Theirs, ours: &Ours, lines: &[String]) -> Option<String> 
     let mut all = lines.to_vec();
     all.extend(generate::questions());
     let script = generate::script(&all);
-    let expected = run::play(&theirs.address(), &script, |_| None).unwrap_or_else(|error| panic!("nats-server: {error}"));
+    let expected =
+        run::play(&theirs.address(), &script, |_| None).unwrap_or_else(|error| panic!("nats-server: {error}"));
     // Items begin with the case's title.
     let got = run::play(&ours.address(), &script, |line| expected.get(&line.number).cloned());
     let got = got.unwrap_or_else(|error| panic!("natterjack: {error}"));

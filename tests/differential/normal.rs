@@ -76,11 +76,6 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
             }
         }
         Value::Number(_) => {
-            // An empty stream on disk lists sequence 0 among the deleted with nats-server; no message ever has it.
-            if fields.get("deleted").is_some_and(|deleted| *deleted == serde_json::json!([0])) {
-                fields.remove("deleted");
-                fields.remove("num_deleted");
-            }
             // How often the API was used, how long something took, and what the claimed release can do.
             if matches!(key, "level" | "pause_remaining" | "rtt" | "active" | "elapsed" | "inflight") {
                 *value = Value::String(format!("<{key}>"));
