@@ -38,6 +38,22 @@ async fn waiting_pulls_get_what_arrives_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_created_while_messages_are_being_written_gets_them_all() {
+    const MESSAGES: usize = 2_000;
+    let bench = Bench::start().await;
+    for round in 0..10 {
+        let subject = format!("wave.{round}");
+        let stream = bench.plain(&format!("WAVE{round}"), &subject).await;
+        for number in 0..MESSAGES {
+            soon(bench.client.publish(subject.clone(), number.to_string().into())).await.unwrap();
+        }
+        let config = consumer::pull::Config { ack_policy: AckPolicy::None, ..Default::default() };
+        let consumer: PullConsumer = soon(stream.create_consumer(config)).await.unwrap();
+        assert_eq!(fetch(&consumer, MESSAGES, false).await.len(), MESSAGES, "in round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_acked_comes_again() {
     let bench = Bench::start().await;
     let stream = bench.plain("R", "r").await;

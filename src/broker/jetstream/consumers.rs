@@ -11,7 +11,7 @@ use super::read_ahead::ReadAhead;
 use crate::consumer::Consumer;
 use crate::router::{Matches, Sublist};
 use crate::stream::{Index, Removal};
-use crate::types::{StoredMessage, Timestamp};
+use crate::types::Timestamp;
 
 /// One consumer and what its stream's task keeps for it.
 pub(super) struct Slot {
@@ -165,14 +165,13 @@ impl Consumers {
     }
 
     /// Tells of messages that have become durable, in order.
-    pub(super) fn appended(&mut self, messages: &[StoredMessage], index: &Index) {
+    pub(super) fn appended<'a>(&mut self, messages: impl Iterator<Item = (u64, &'a [u8])>, index: &Index) {
         let mut matches = std::mem::take(self.matches.get_mut());
-        for message in messages {
-            let subject = message.message.subject();
+        for (seq, subject) in messages {
             self.filters.match_into(subject, &mut matches);
             for &place in &matches.plain {
                 let Some(slot) = self.slots[place as usize].as_deref_mut() else { continue };
-                slot.consumer.handle_append(message.seq, subject, index);
+                slot.consumer.handle_append(seq, subject, index);
                 if slot.consumer.is_awaited() {
                     self.touch(place as usize);
                 }
@@ -331,7 +330,7 @@ mod tests {
             let mut changes = crate::stream::Changes::new();
             let message = Message::new(subject.as_bytes(), b"", b"");
             stream.handle_publish(&message, &crate::stream::World::new(&|_| true), Timestamp(2), &mut changes).unwrap();
-            consumers.appended(&changes.puts, stream.index());
+            consumers.appended(changes.puts.iter().map(|put| (put.seq, put.message.subject())), stream.index());
         };
         for subject in ["a.x", "a.y", "b", "d"] {
             publish(&mut stream, &mut consumers, subject);

@@ -403,12 +403,21 @@ impl StreamTask {
     }
 
     fn make_visible(&mut self, last_seq: u64, puts: Vec<StoredMessage>, _now: Timestamp) {
-        self.visible = self.visible.max(last_seq);
+        let before = self.visible;
+        self.visible = before.max(last_seq);
         self.feed_followers();
         if self.consumers.is_empty() {
             return;
         }
-        self.consumers.appended(&puts, self.contents.stream.index());
+        let index = self.contents.stream.index();
+        if puts.is_empty() && before < self.visible {
+            // Submitted when there was no consumer. Those that have come since stand at `before`.
+            let seqs = index.seqs(before + 1).take_while(|&seq| seq <= last_seq);
+            let messages = seqs.filter_map(|seq| Some((seq, &**index.subject_of(seq)?)));
+            self.consumers.appended(messages, index);
+        } else {
+            self.consumers.appended(puts.iter().map(|put| (put.seq, put.message.subject())), index);
+        }
         for put in puts {
             self.contents.tail.push(put);
         }
