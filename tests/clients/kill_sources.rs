@@ -49,7 +49,7 @@ async fn sourced(js: &Context, count: u64) -> Vec<u64> {
         let message = message.expect("a message");
         let headers = message.headers.as_ref().expect("headers");
         let value = headers.get("Nats-Stream-Source").expect("where it came from").to_string();
-        value.split(' ').nth(1).and_then(|seq| seq.parse().ok()).expect("a sequence")
+        value.split(' ').nth(1).and_then(|seq| seq.parse::<u64>().ok()).expect("a sequence")
     };
     timeout(PATIENCE, messages.map(seq).collect()).await.expect("all messages in time")
 }
