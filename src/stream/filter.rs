@@ -163,13 +163,27 @@ impl Filter {
         for id in self.patterns.iter().filter(|p| p.is_literal()).filter_map(|p| subjects.find(&p.text)) {
             set.set(id, true);
         }
-        if self.patterns.iter().any(|pattern| !pattern.is_literal()) {
-            for (id, _) in subjects.iter().filter(|(_, subject)| self.matches(&subject.text)) {
-                set.set(id, true);
-            }
+        for pattern in self.patterns.iter().filter(|pattern| !pattern.is_literal()) {
+            subjects.matching(&pattern.text, |id| set.set(id, true));
         }
         self.resolved = Resolved::Many(set);
         &self.resolved
+    }
+
+    /// The ids of all subjects it matches, each once; not for the filter that matches everything.
+    pub(super) fn matching(&self, subjects: &Subjects) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for pattern in &self.patterns {
+            match pattern.is_literal() {
+                true => ids.extend(subjects.find(&pattern.text)),
+                false => subjects.matching(&pattern.text, |id| ids.push(id)),
+            }
+        }
+        if self.patterns.len() > 1 {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        ids
     }
 }
 

@@ -71,17 +71,12 @@ impl Stream {
             };
         }
         let end = if seq == 0 { u64::MAX } else { seq };
-        let most = match keep {
-            0 => u64::MAX,
-            keep => self.index.count_from(0, &mut filter).saturating_sub(keep),
-        };
-        let (mut purged, mut from) = (0, 0);
-        while purged < most
-            && let Some(seq) = self.index.next(from, &mut filter).filter(|seq| *seq < end)
-        {
+        let seqs = self.index.matching(&mut filter);
+        let most = seqs.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        let mut purged = 0;
+        for &seq in seqs[..most].iter().take_while(|&&seq| seq < end) {
             self.remove(seq, reason, changes);
             purged += 1;
-            from = seq + 1;
         }
         purged
     }

@@ -51,10 +51,16 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn name(subject: u8) -> String {
-    format!("s.{}.{}", subject % 3, subject)
+    // Deep ones, and ones that end where others go on.
+    match subject {
+        10 => "s.2".to_owned(),
+        11 => "s.0.3.x.y".to_owned(),
+        _ => format!("s.{}.{}", subject % 3, subject),
+    }
 }
 
-const FILTERS: [&[&str]; 6] = [&[], &["s.1.1"], &["s.0.>"], &["s.*.4", "s.2.2"], &["s.0.0", "s.0.3"], &["nothing.>"]];
+const FILTERS: [&[&str]; 7] =
+    [&[], &["s.1.1"], &["s.0.>"], &["s.*.4", "s.2.2"], &["s.0.0", "s.0.3"], &["nothing.>"], &["*.2.*", "s.2"]];
 
 fn compare(index: &Index, model: &Model, filters: &mut [Filter]) {
     let first = model.rows.first().map_or(model.last_seq + 1, |row| row.seq);
@@ -79,6 +85,8 @@ fn compare(index: &Index, model: &Model, filters: &mut [Filter]) {
             last.sort_unstable();
             assert_eq!(index.last_per_subject(filter, probe), last, "last {probe} {patterns:?}");
         }
+        let expected: Vec<u64> = model.matching(0, patterns).map(|row| row.seq).collect();
+        assert_eq!(index.matching(filter), expected, "all {patterns:?}");
         let mut subjects = std::collections::BTreeMap::new();
         for row in model.matching(0, patterns) {
             *subjects.entry(row.subject.as_bytes().to_vec()).or_insert(0) += 1;
