@@ -1,19 +1,25 @@
 //! What each operation does to the tables, inside the committer's transaction.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use hashbrown::HashMap;
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{CursorError, ReadableTable, Table, WriteTransaction};
 
 use super::batch::Op;
 use super::key::{self, ChunkKey, MessageKey, Meta};
 use super::message_row;
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
-    SourcesV1,
+    SourcesV1, SummaryV1,
 };
 use super::recover;
 use super::rows::{SourcePosition, StreamFloor};
 use super::shared::{Fault, Hidden};
 use crate::types::{StoredMessage, StreamId, Timestamp};
+
+/// From this many messages on, a run goes through a cursor.
+const RUN_MIN: usize = 4;
 
 /// Rows a removal may take in the transaction that carries other batches; more would make those wait.
 const INLINE_REMOVALS_MAX: usize = 1024;
@@ -22,13 +28,19 @@ const INLINE_REMOVALS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Knowledge {
     tails: HashMap<StreamId, Tail>,
+    /// The summaries that hold, by their first sequence, with their last.
+    summaries: HashMap<StreamId, BTreeMap<u64, u64>>,
     pub(super) removals: Vec<Hidden>,
     pub(super) next_stream: u32,
 }
 
 impl Knowledge {
     pub(super) fn new(inner: recover::Inner) -> Knowledge {
-        Knowledge { tails: HashMap::new(), removals: inner.hidden, next_stream: inner.next_stream }
+        let mut summaries: HashMap<StreamId, BTreeMap<u64, u64>> = HashMap::new();
+        for (stream, range) in inner.summaries {
+            summaries.entry(stream).or_default().insert(range.from, range.to);
+        }
+        Knowledge { tails: HashMap::new(), summaries, removals: inner.hidden, next_stream: inner.next_stream }
     }
 }
 
@@ -45,19 +57,38 @@ pub(super) struct Apply<'txn> {
     knowledge: &'txn mut Knowledge,
     messages: Option<Table<'txn, &'static [u8; 12], &'static [u8]>>,
     chunks: Option<Table<'txn, &'static [u8; 16], &'static [u8]>>,
+    summaries: Option<Table<'txn, &'static [u8; 16], &'static [u8]>>,
     meta: Option<Table<'txn, &'static [u8], &'static [u8]>>,
+    /// A row on its way into a run.
+    row: Vec<u8>,
 }
 
 impl<'txn> Apply<'txn> {
     pub(super) fn new(txn: &'txn WriteTransaction, knowledge: &'txn mut Knowledge) -> Apply<'txn> {
-        Apply { txn, knowledge, messages: None, chunks: None, meta: None }
+        Apply { txn, knowledge, messages: None, chunks: None, summaries: None, meta: None, row: Vec::new() }
     }
 
-    pub(super) fn op(&mut self, op: &Op) -> Result<(), Fault> {
+    /// Does all operations in order. Runs of messages of one stream go through one cursor: that costs a third.
+    pub(super) fn ops<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) -> Result<(), Fault> {
+        let ops: Vec<&Op> = ops.collect();
+        let mut rest = ops.as_slice();
+        while let Some(op) = rest.first() {
+            let run = run_len(rest);
+            match op {
+                Op::PutMessage { stream, .. } if run >= RUN_MIN => self.put_run(*stream, &rest[..run])?,
+                _ => rest[..run].iter().try_for_each(|op| self.op(op))?,
+            }
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, op: &Op) -> Result<(), Fault> {
         match op {
             Op::PutMessage { stream, message } => self.put_message(*stream, message),
             Op::RemoveMessage { stream, seq } => self.remove_message(*stream, *seq),
             Op::RemoveMessages { stream, from, to } => self.remove_messages(*stream, *from, *to),
+            Op::PutSummary { stream, from, to, bytes } => self.put_summary(*stream, *from, *to, bytes),
             Op::PutStream { stream, config_json, created } => {
                 if stream.0 >= self.knowledge.next_stream {
                     let next = stream.0.saturating_add(1);
@@ -114,10 +145,51 @@ impl<'txn> Apply<'txn> {
         Ok(())
     }
 
+    /// Adds messages of one stream with ascending sequences.
+    fn put_run(&mut self, stream: StreamId, run: &[&Op]) -> Result<(), Fault> {
+        let messages =
+            || run.iter().filter_map(|op| if let Op::PutMessage { message, .. } = op { Some(message) } else { None });
+        let (Some(first), Some(last)) = (messages().next(), messages().next_back()) else { return Ok(()) };
+        self.invalidate(stream, first.seq, last.seq)?;
+        let mut row = std::mem::take(&mut self.row);
+        let mut added = 0;
+        let key = key::message(stream, first.seq);
+        let mut cursor = self.messages()?.upper_bound_mut(Bound::Excluded(&key))?;
+        for stored in messages() {
+            row.resize(message_row::encoded_len(&stored.message), 0);
+            message_row::encode_into(&mut row, stream, stored);
+            match cursor.insert_before(&key::message(stream, stored.seq), row.as_slice()) {
+                Ok(()) => added += 1,
+                // A row is there already; from here on they are replaced one by one.
+                Err(CursorError::UnorderedKey) => break,
+                Err(error) => return Err(redb::Error::from(error).into()),
+            }
+        }
+        cursor.close()?;
+        self.row = row;
+        for stored in messages().take(added) {
+            self.put_chunks(stream, stored)?;
+        }
+        if added > 0
+            && let Some(stored) = messages().nth(added - 1)
+        {
+            self.raise_tail(stream, stored);
+        }
+        messages().skip(added).try_for_each(|stored| self.put_message(stream, stored))
+    }
+
     fn put_message(&mut self, stream: StreamId, stored: &StoredMessage) -> Result<(), Fault> {
+        self.invalidate(stream, stored.seq, stored.seq)?;
         let key = key::message(stream, stored.seq);
         let len = message_row::encoded_len(&stored.message);
         message_row::encode_into(self.messages()?.insert_reserve(&key, len)?.as_mut(), stream, stored);
+        self.put_chunks(stream, stored)?;
+        self.raise_tail(stream, stored);
+        Ok(())
+    }
+
+    /// The payload of a message whose row does not hold it.
+    fn put_chunks(&mut self, stream: StreamId, stored: &StoredMessage) -> Result<(), Fault> {
         if message_row::is_chunked(&stored.message) {
             let chunks = self.chunks()?;
             for (index, piece) in message_row::chunks(stored.message.payload()) {
@@ -126,12 +198,15 @@ impl<'txn> Apply<'txn> {
                 message_row::encode_chunk_into(row.as_mut(), stream, stored.seq, index, piece);
             }
         }
+        Ok(())
+    }
+
+    fn raise_tail(&mut self, stream: StreamId, stored: &StoredMessage) {
         if let Some(tail) = self.knowledge.tails.get_mut(&stream)
             && stored.seq > tail.last_seq
         {
             *tail = Tail { last_seq: stored.seq, last_time: stored.time };
         }
-        Ok(())
     }
 
     fn remove_message(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
@@ -139,6 +214,7 @@ impl<'txn> Apply<'txn> {
         let Some(row) = self.messages()?.remove(&key::message(stream, seq))? else { return Ok(()) };
         let chunks = message_row::chunks_hint(row.value());
         drop(row);
+        self.invalidate(stream, seq, seq)?;
         if chunks > 0 {
             self.remove_chunks(stream, seq)?;
         }
@@ -154,6 +230,7 @@ impl<'txn> Apply<'txn> {
         if to == tail.last_seq {
             self.put_tail_floor(stream, tail)?;
         }
+        self.invalidate(stream, from, to)?;
         self.begin_removal(Hidden { stream, from, to, drop_stream: false })
     }
 
@@ -162,7 +239,38 @@ impl<'txn> Apply<'txn> {
         self.remove(&Meta::Floor(stream))?;
         self.remove(&Meta::Sources(stream))?;
         self.knowledge.tails.remove(&stream);
+        if self.knowledge.summaries.remove(&stream).is_some() {
+            self.remove_meta_rows(&key::summaries_prefix(stream), usize::MAX)?;
+        }
         self.begin_removal(Hidden { stream, from: 0, to: u64::MAX, drop_stream: true })
+    }
+
+    fn put_summary(&mut self, stream: StreamId, from: u64, to: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.invalidate(stream, from, to)?;
+        let table = self.summaries()?;
+        for (index, piece) in message_row::chunks(bytes) {
+            let mut row =
+                table.insert_reserve(&key::chunk(stream, from, index), message_row::encoded_chunk_len(piece))?;
+            message_row::encode_chunk_into(row.as_mut(), stream, from, index, piece);
+        }
+        let row = SummaryV1 { to, bytes: bytes.len() as u64, crc: crc32c::crc32c(bytes) };
+        self.put(&Meta::Summary(stream, from), &row)?;
+        self.knowledge.summaries.entry(stream).or_default().insert(from, to);
+        Ok(())
+    }
+
+    /// Removes the summaries that speak of any of `from..=to`, before it changes.
+    fn invalidate(&mut self, stream: StreamId, from: u64, to: u64) -> Result<(), Fault> {
+        while let Some(summaries) = self.knowledge.summaries.get_mut(&stream)
+            && let Some((&first, &last)) = summaries.range(..=to).next_back()
+            && last >= from
+        {
+            summaries.remove(&first);
+            self.remove(&Meta::Summary(stream, first))?;
+            let (first, last) = (key::chunk(stream, first, 0), key::chunk(stream, first, u32::MAX));
+            self.summaries()?.retain_in::<&ChunkKey, _>(&first..=&last, |_, _| false)?;
+        }
+        Ok(())
     }
 
     /// Removes what can go at once and notes durably what is left.
@@ -210,7 +318,24 @@ impl<'txn> Apply<'txn> {
         for seq in chunked {
             self.remove_chunks(stream, seq)?;
         }
+        if drop_stream && done {
+            return self.remove_summary_pieces(stream, budget);
+        }
         Ok(done)
+    }
+
+    /// Removes up to `rows_max` pieces of a dropped stream's summaries and says whether none is left.
+    fn remove_summary_pieces(&mut self, stream: StreamId, rows_max: usize) -> Result<bool, Fault> {
+        let (first, last) = (key::chunk(stream, 0, 0), key::chunk(stream, u64::MAX, u32::MAX));
+        let mut pieces = self.summaries()?.extract_from_if::<&ChunkKey, _>(&first..=&last, |_, _| true)?;
+        for _ in 0..rows_max {
+            if pieces.next().transpose()?.is_none() {
+                pieces.close()?;
+                return Ok(true);
+            }
+        }
+        pieces.close()?;
+        Ok(false)
     }
 
     fn remove_chunks(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
@@ -303,9 +428,24 @@ impl<'txn> Apply<'txn> {
         opened(self.txn, &mut self.chunks, key::CHUNKS)
     }
 
+    fn summaries(&mut self) -> Result<&mut Table<'txn, &'static [u8; 16], &'static [u8]>, Fault> {
+        opened(self.txn, &mut self.summaries, key::SUMMARIES)
+    }
+
     fn meta(&mut self) -> Result<&mut Table<'txn, &'static [u8], &'static [u8]>, Fault> {
         opened(self.txn, &mut self.meta, key::META)
     }
+}
+
+/// How many operations from the first on add messages of one stream with ascending sequences; at least 1.
+fn run_len(ops: &[&Op]) -> usize {
+    let ascends = |pair: &&[&Op]| match *pair {
+        [Op::PutMessage { stream, message }, Op::PutMessage { stream: other, message: next }] => {
+            stream == other && message.seq < next.seq
+        }
+        _ => false,
+    };
+    1 + ops.windows(2).take_while(ascends).count()
 }
 
 fn opened<'a, 'txn, K: redb::Key + 'static, V: redb::Value + 'static>(

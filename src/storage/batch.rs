@@ -27,6 +27,14 @@ pub enum Op {
         from: u64,
         to: u64,
     },
+    /// Says all that the caller needs at its next start about the messages `from..=to`, as they are after the operations
+    /// before this one; replaces the summary that begins there. It holds until one of them is added or removed.
+    PutSummary {
+        stream: StreamId,
+        from: u64,
+        to: u64,
+        bytes: Bytes,
+    },
     /// Creates a stream or replaces its config. New ids come from [`super::Store::new_stream_id`].
     PutStream {
         stream: StreamId,
@@ -94,6 +102,7 @@ impl Op {
             + match self {
                 Op::PutMessage { message, .. } => message.message.as_bytes().len(),
                 Op::PutStream { config_json, .. } | Op::PutConsumer { config_json, .. } => config_json.len(),
+                Op::PutSummary { bytes, .. } => bytes.len(),
                 Op::PutAckBlock { .. } => AckBlock::BYTES,
                 _ => 0,
             }

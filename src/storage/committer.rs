@@ -189,7 +189,7 @@ impl Committer {
         let result = self.transaction(|txn| {
             let mut apply = Apply::new(txn, &mut knowledge);
             apply.slice(slice_rows_max)?;
-            ops.into_iter().try_for_each(|op| apply.op(op))
+            apply.ops(ops)
         });
         self.knowledge = knowledge;
         self.unsealed = true;

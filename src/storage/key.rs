@@ -9,6 +9,8 @@ pub(super) type ChunkKey = [u8; 16];
 
 pub(super) const MESSAGES: TableDefinition<'static, &[u8; 12], &[u8]> = TableDefinition::new("messages");
 pub(super) const CHUNKS: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new("chunks");
+/// The pieces of summaries, by stream, first sequence and number.
+pub(super) const SUMMARIES: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new("summaries");
 pub(super) const META: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("meta");
 
 pub(super) fn message(stream: StreamId, seq: u64) -> MessageKey {
@@ -43,6 +45,8 @@ pub(super) enum Meta<'a> {
     Floor(StreamId),
     /// How far a stream has come with what it takes from others.
     Sources(StreamId),
+    /// A range of messages that a summary speaks of, by its first sequence.
+    Summary(StreamId, u64),
     /// A range being removed in slices, by its first sequence.
     Removal(StreamId, u64),
     Consumer(StreamId, &'a str),
@@ -57,6 +61,7 @@ const STREAM: u8 = 0x10;
 const FLOOR: u8 = 0x11;
 const REMOVAL: u8 = 0x12;
 const SOURCES: u8 = 0x13;
+const SUMMARY: u8 = 0x14;
 const CONSUMERS: u8 = 0x20;
 
 const CONSUMER: u8 = 0x01;
@@ -75,6 +80,10 @@ impl Meta<'_> {
             Meta::Sources(stream) => push_stream(&mut key, SOURCES, stream),
             Meta::Removal(stream, from) => {
                 push_stream(&mut key, REMOVAL, stream);
+                key.extend_from_slice(&from.to_be_bytes());
+            }
+            Meta::Summary(stream, from) => {
+                push_stream(&mut key, SUMMARY, stream);
                 key.extend_from_slice(&from.to_be_bytes());
             }
             Meta::Consumer(stream, name) => push_consumer(&mut key, stream, name, CONSUMER),
@@ -106,6 +115,7 @@ impl Meta<'_> {
             FLOOR if rest.is_empty() => Some(Meta::Floor(stream)),
             SOURCES if rest.is_empty() => Some(Meta::Sources(stream)),
             REMOVAL => Some(Meta::Removal(stream, number(rest)?)),
+            SUMMARY => Some(Meta::Summary(stream, number(rest)?)),
             CONSUMERS => {
                 let (len, rest) = rest.split_first_chunk::<4>()?;
                 let (name, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
@@ -147,6 +157,13 @@ pub(super) fn consumer_prefix(stream: StreamId, name: &str) -> Vec<u8> {
     key
 }
 
+/// What all rows of a stream's summaries begin with.
+pub(super) fn summaries_prefix(stream: StreamId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(13);
+    push_stream(&mut key, SUMMARY, stream);
+    key
+}
+
 /// What all rows of a stream's consumers begin with.
 pub(super) fn consumers_prefix(stream: StreamId) -> Vec<u8> {
     let mut key = Vec::with_capacity(5);
@@ -168,6 +185,7 @@ mod tests {
             Meta::Floor(stream),
             Meta::Sources(stream),
             Meta::Removal(stream, u64::MAX),
+            Meta::Summary(stream, 65_536),
             Meta::Consumer(stream, "c"),
             Meta::ConsumerState(stream, ""),
             Meta::AckBlock(stream, "consumer", 7),

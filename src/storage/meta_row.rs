@@ -41,6 +41,14 @@ pub(super) struct SourcesV1 {
     pub(super) positions: Vec<(String, u64, String)>,
 }
 
+/// Where the summary of the messages from the key's sequence on ends, and its bytes in [`super::key::SUMMARIES`].
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct SummaryV1 {
+    pub(super) to: u64,
+    pub(super) bytes: u64,
+    pub(super) crc: u32,
+}
+
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct RemovalV1 {
     pub(super) to: u64,

@@ -9,7 +9,8 @@
 //! |---|---|---|
 //! | messages | stream, seq | `message_row`: everything but a large payload |
 //! | chunks | stream, seq, index | `message_row`: a large payload's pieces |
-//! | meta | kind, stream, consumer, number | `meta_row`: configs, floors, consumers' state, ranges being removed |
+//! | summaries | stream, first seq, index | pieces of what a caller wants to know of a range of messages at its start |
+//! | meta | kind, stream, consumer, number | `meta_row`: configs, floors, consumers' state, ranges removed or summarized |
 //!
 //! Every value carries a format version and a CRC32C that is verified on every read; redb's own reads verify nothing.
 
@@ -38,5 +39,5 @@ pub use error::{CommitError, OpenError, ReadError};
 pub use medium::{BoxedBackend, Medium};
 pub use read::{DamagedRow, RowHead, ScanReport};
 pub use recover::{Recovered, RecoveredConsumer, RecoveredStream};
-pub use rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor};
+pub use rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor, SummaryRange};
 pub use store::{Options, Store};

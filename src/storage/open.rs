@@ -15,8 +15,9 @@ use super::meta_row::{self, FormatV1};
 use super::recover;
 use super::shared::{Fault, panic_text};
 
-/// The format this version writes, and the highest it reads.
-const FORMAT: u32 = 1;
+/// The format this version writes, and the highest it reads. 2 added summaries: a version that does not know them would
+/// remove messages without them.
+const FORMAT: u32 = 2;
 
 pub(super) struct Opened {
     pub(super) database: Database,
@@ -52,6 +53,7 @@ fn open_backend(path: PathBuf, backend: BoxedBackend, cache_bytes: usize) -> Res
     let repaired = Arc::new(AtomicBool::new(false));
     let database = build(backend, cache_bytes, repaired.clone()).map_err(|error| error.at(&path))?;
     check_format(&database, &path)?;
+    guard_reads(&path, || migrate(&database))?;
     Ok(Opened { database, repaired: repaired.load(Ordering::Relaxed) })
 }
 
@@ -68,12 +70,33 @@ fn initialize(database: Database) -> Result<(), redb::Error> {
     {
         txn.open_table(key::MESSAGES)?;
         txn.open_table(key::CHUNKS)?;
+        txn.open_table(key::SUMMARIES)?;
         let mut meta = txn.open_table(key::META)?;
         let key = Meta::Format.encode();
         meta.insert(key.as_slice(), meta_row::encode(&key, &FormatV1 { format: FORMAT }).as_slice())?;
     }
     txn.commit()?;
     database.close()?;
+    Ok(())
+}
+
+/// Brings a store of an older format up to date, in one transaction.
+fn migrate(database: &Database) -> Result<(), Fault> {
+    let txn = redb::ReadableDatabase::begin_read(database)?;
+    let current = recover::get(&txn.open_table(key::META)?, &Meta::Format)? == Some(FormatV1 { format: FORMAT });
+    drop(txn);
+    if current {
+        return Ok(());
+    }
+    let txn = database.begin_write()?;
+    {
+        txn.open_table(key::SUMMARIES)?;
+        let mut meta = txn.open_table(key::META)?;
+        let key = Meta::Format.encode();
+        meta.insert(key.as_slice(), meta_row::encode(&key, &FormatV1 { format: FORMAT }).as_slice())?;
+    }
+    txn.commit().map_err(redb::Error::from)?;
+    tracing::info!(format = FORMAT, "the store file has been brought up to date");
     Ok(())
 }
 

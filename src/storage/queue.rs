@@ -123,8 +123,9 @@ impl Queue {
         self.wake(state);
     }
 
-    fn wake(&self, state: MutexGuard<'_, State>) {
-        let asleep = state.asleep;
+    /// Wakes the committer once: those who push before it has got up need not call again.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
             self.wake.notify_one();

@@ -4,8 +4,11 @@ use bytes::{BufMut, BytesMut};
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::error::ReadError;
-use super::key::{self, ChunkKey, MessageKey};
+use super::key::{self, ChunkKey, MessageKey, Meta};
 use super::message_row::{self, BadRow, Row};
+use super::meta_row::SummaryV1;
+use super::recover;
+use super::rows::SummaryRange;
 use super::shared::{Fault, Hidden, Shared};
 use crate::types::{Message, StoredMessage, StreamId, Timestamp};
 
@@ -80,19 +83,43 @@ pub(super) fn range(
     })
 }
 
+/// The bytes of the summary of `range`; `None` when it is not there or not what was written.
+pub(super) fn summary(shared: &Shared, stream: StreamId, range: SummaryRange) -> Result<Option<Vec<u8>>, ReadError> {
+    shared.read(|database| {
+        let txn = database.begin_read()?;
+        let head = match recover::get::<SummaryV1>(&txn.open_table(key::META)?, &Meta::Summary(stream, range.from)) {
+            Err(Fault::Read(_)) => None,
+            found => found?,
+        };
+        let Some(head) = head.filter(|head| head.to == range.to) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let pieces = txn.open_table(key::SUMMARIES)?;
+        let (first, last) = (key::chunk(stream, range.from, 0), key::chunk(stream, range.from, u32::MAX));
+        for (index, row) in pieces.range::<&ChunkKey>(&first..=&last)?.enumerate() {
+            match message_row::decode_chunk(row?.1.value(), stream, range.from, index as u32) {
+                Ok(piece) => bytes.extend_from_slice(piece),
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok((bytes.len() as u64 == head.bytes && crc32c::crc32c(&bytes) == head.crc).then_some(bytes))
+    })
+}
+
 pub(super) fn scan(
     shared: &Shared,
     stream: StreamId,
+    from_seq: u64,
+    to_seq: u64,
     mut visit: impl FnMut(RowHead<'_>),
 ) -> Result<ScanReport, ReadError> {
     let hidden = shared.hidden(stream);
     let mut report = ScanReport::default();
-    let mut next = Some(0);
+    let mut next = (from_seq <= to_seq).then_some(from_seq);
     while let Some(from) = next {
         next = shared.read(|database| {
             let txn = database.begin_read()?;
             let messages = txn.open_table(key::MESSAGES)?;
-            let rows = messages.range::<&MessageKey>(&key::message(stream, from)..=&key::message(stream, u64::MAX))?;
+            let rows = messages.range::<&MessageKey>(&key::message(stream, from)..=&key::message(stream, to_seq))?;
             for (count, row) in rows.enumerate() {
                 let (key, value) = row?;
                 let seq = key::message_seq(key.value());

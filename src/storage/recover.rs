@@ -9,9 +9,9 @@ use super::error::ReadError;
 use super::key::{self, MessageKey, Meta};
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
-    SourcesV1,
+    SourcesV1, SummaryV1,
 };
-use super::rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor};
+use super::rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor, SummaryRange};
 use super::shared::{Fault, Hidden};
 use crate::types::{StreamId, Timestamp};
 
@@ -35,6 +35,8 @@ pub struct RecoveredStream {
     pub floor: Option<StreamFloor>,
     /// How far it has come with its sources; nothing for a stream that never took anything.
     pub sources: Vec<SourcePosition>,
+    /// The ranges of messages whose summaries hold, ascending and apart; [`super::Store::summary`] reads one.
+    pub summaries: Vec<SummaryRange>,
     /// Ascending by length of name, then by name.
     pub consumers: Vec<RecoveredConsumer>,
 }
@@ -55,6 +57,7 @@ pub struct RecoveredConsumer {
 pub(super) struct Inner {
     pub(super) next_stream: u32,
     pub(super) hidden: Vec<Hidden>,
+    pub(super) summaries: Vec<(StreamId, SummaryRange)>,
 }
 
 pub(super) fn inner(database: &Database) -> Result<Inner, Fault> {
@@ -73,7 +76,29 @@ pub(super) fn inner(database: &Database) -> Result<Inner, Fault> {
         let RemovalV1 { to, drop_stream } = decode(key.value(), value.value())?;
         hidden.push(Hidden { stream, from, to, drop_stream });
     }
-    Ok(Inner { next_stream, hidden })
+    let last = Meta::Summary(StreamId(u32::MAX), u64::MAX).encode();
+    let first = Meta::Summary(StreamId(0), 0).encode();
+    let summaries = ranges(&meta, &first, &last)?;
+    Ok(Inner { next_stream, hidden, summaries })
+}
+
+/// The summaries with keys from `first` to `last`. A row that is damaged is none; its messages are read instead.
+fn ranges(
+    meta: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    first: &[u8],
+    last: &[u8],
+) -> Result<Vec<(StreamId, SummaryRange)>, Fault> {
+    let mut found: Vec<(StreamId, SummaryRange)> = Vec::new();
+    for row in meta.range::<&[u8]>(first..=last)? {
+        let (key, value) = row?;
+        let Some(Meta::Summary(stream, from)) = Meta::decode(key.value()) else { return Err(bad_key(key.value())) };
+        match meta_row::decode::<SummaryV1>(key.value(), value.value()) {
+            Ok(SummaryV1 { to, .. }) if from <= to => found.push((stream, SummaryRange { from, to })),
+            Ok(_) => tracing::error!(stream = stream.0, from, "a summary ends before it begins; it is not used"),
+            Err(bad) => tracing::error!(stream = stream.0, from, %bad, "a summary is damaged; it is not used"),
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn streams(database: &Database, hidden: &[Hidden]) -> Result<Recovered, Fault> {
@@ -121,6 +146,8 @@ fn stream_of(
     let floor = get::<FloorV1>(meta, &Meta::Floor(id))?.map(StreamFloor::from);
     let sources = get::<SourcesV1>(meta, &Meta::Sources(id))?.map_or_else(Vec::new, |row| row.positions);
     let sources = sources.into_iter().map(|(name, seq, identity)| SourcePosition { name, seq, identity }).collect();
+    let (first, last) = (Meta::Summary(id, 0).encode(), Meta::Summary(id, u64::MAX).encode());
+    let summaries = ranges(meta, &first, &last)?.into_iter().map(|(_, range)| range).collect();
     let mut consumers: Vec<RecoveredConsumer> = Vec::new();
     let prefix = key::consumers_prefix(id);
     for row in meta.range::<&[u8]>(prefix.as_slice()..)? {
@@ -174,6 +201,7 @@ fn stream_of(
         created: Timestamp(created_ns),
         floor,
         sources,
+        summaries,
         consumers,
     })
 }

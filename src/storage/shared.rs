@@ -102,6 +102,12 @@ macro_rules! fault_from {
 
 fault_from!(redb::StorageError, redb::TableError, redb::TransactionError);
 
+impl From<redb::Error> for Fault {
+    fn from(error: redb::Error) -> Fault {
+        Fault::Redb(error)
+    }
+}
+
 impl From<ReadError> for Fault {
     fn from(error: ReadError) -> Fault {
         Fault::Read(error)

@@ -16,6 +16,7 @@ use super::open;
 use super::queue::Waiting;
 use super::read::{self, RowHead, ScanReport};
 use super::recover::{self, Recovered, RecoveredStream};
+use super::rows::SummaryRange;
 use super::shared::Shared;
 use crate::types::{StoredMessage, StreamId};
 
@@ -130,7 +131,24 @@ impl Store {
     /// Shows the head of every row of a stream, ascending; payloads that lie in the row are verified with it. Damaged rows
     /// are reported and passed over.
     pub fn scan(&self, stream: StreamId, visit: impl FnMut(RowHead<'_>)) -> Result<ScanReport, ReadError> {
-        read::scan(&self.handle.shared, stream, visit)
+        self.scan_range(stream, 0, u64::MAX, visit)
+    }
+
+    /// As [`Store::scan`], from `from` to `to`, both included.
+    pub fn scan_range(
+        &self,
+        stream: StreamId,
+        from: u64,
+        to: u64,
+        visit: impl FnMut(RowHead<'_>),
+    ) -> Result<ScanReport, ReadError> {
+        read::scan(&self.handle.shared, stream, from, to, visit)
+    }
+
+    /// What [`super::Op::PutSummary`] stored for a range that recovery named; `None` when it does not hold any more or is
+    /// damaged, so that the range has to be scanned.
+    pub fn summary(&self, stream: StreamId, range: SummaryRange) -> Result<Option<Vec<u8>>, ReadError> {
+        read::summary(&self.handle.shared, stream, range)
     }
 
     /// Reads a stream's config, floor and consumers again, as after a failed commit; `None` when it does not exist.

@@ -284,3 +284,56 @@ fn an_interrupted_first_creation_is_started_over() {
     drop(open(&dir));
     assert!(!dir.path().join("natterjack.redb.new").exists());
 }
+
+#[test]
+fn a_summary_holds_until_its_messages_change() {
+    let summary = |from, to| Op::PutSummary { stream: STREAM, from, to, bytes: Bytes::from(vec![from as u8; 40_000]) };
+    let one = |seq| Op::RemoveMessage { stream: STREAM, seq };
+    let check = |ops: Vec<Op>, expected: &[(u64, u64)]| {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = open(&dir);
+        commit(&store, [put_stream(STREAM)].into_iter().chain((1..=50).map(|seq| put(seq, b"x")))).unwrap();
+        commit(&store, [summary(0, 9), summary(10, 19), summary(20, 29)]).unwrap();
+        commit(&store, ops).unwrap();
+        drop(store);
+        let (store, recovered) = open(&dir);
+        let ranges = &recovered.streams[0].summaries;
+        assert_eq!(ranges.iter().map(|range| (range.from, range.to)).collect::<Vec<_>>(), expected);
+        for &range in ranges {
+            assert_eq!(store.summary(STREAM, range).unwrap(), Some(vec![range.from as u8; 40_000]));
+        }
+        let mut seqs = Vec::new();
+        store.scan_range(STREAM, 45, 47, |head| seqs.push(head.seq)).unwrap();
+        assert_eq!(seqs, [45, 46, 47]);
+    };
+    check(vec![], &[(0, 9), (10, 19), (20, 29)]);
+    check(vec![one(40)], &[(0, 9), (10, 19), (20, 29)]);
+    check(vec![one(10)], &[(0, 9), (20, 29)]);
+    check(vec![one(19), one(20)], &[(0, 9)]);
+    check(vec![one(19), one(20), summary(10, 19)], &[(0, 9), (10, 19)]);
+    check(vec![Op::RemoveMessages { stream: STREAM, from: 5, to: 12 }], &[(20, 29)]);
+    check(vec![put(12, b"y")], &[(0, 9), (20, 29)]);
+    check(vec![summary(5, 24)], &[(5, 24)]);
+}
+
+#[test]
+fn a_store_of_the_first_format_is_brought_up_to_date() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(&dir);
+    commit(&store, [put_stream(STREAM), put(1, b"x")]).unwrap();
+    drop(store);
+    let file = dir.path().join("natterjack.redb");
+    let database = redb::Database::open(&file).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.delete_table(super::key::SUMMARIES).unwrap();
+    let key = super::key::Meta::Format.encode();
+    let row = super::meta_row::encode(&key, &super::meta_row::FormatV1 { format: 1 });
+    txn.open_table(super::key::META).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    let (store, recovered) = open(&dir);
+    assert_eq!((recovered.streams.len(), recovered.streams[0].summaries.len()), (1, 0));
+    commit(&store, [Op::PutSummary { stream: STREAM, from: 0, to: 9, bytes: Bytes::from_static(b"s") }]).unwrap();
+    drop(store);
+    assert_eq!(open(&dir).1.streams[0].summaries.len(), 1);
+}

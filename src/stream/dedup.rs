@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::index::{BadSummary, put, take};
 use crate::types::Timestamp;
+
+/// An id, the sequence that got it and when.
+type Held<'a> = (&'a [u8], u64, Timestamp);
 
 /// Expired ids are forgotten this much later than they stop to count, so that a timer need not run for each of them.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
@@ -76,6 +80,36 @@ impl Dedup {
                 self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(id_of(other)));
             }
         }
+    }
+
+    /// Writes the ids that sequences from `from` to below `end` got within the window before `now`.
+    pub fn write(&self, from: u64, end: u64, now: Timestamp, out: &mut Vec<u8>) {
+        let (first, last) = (self.place(from), self.place(end));
+        let held = self.entries.range(first..last.max(first)).filter(|entry| now.since(entry.time) < self.window);
+        for entry in held {
+            put(out, entry.seq);
+            put(out, entry.time.0 as u64);
+            put(out, entry.id.len() as u64);
+            out.extend_from_slice(&entry.id);
+        }
+    }
+
+    /// Reads what [`Dedup::write`] wrote: ids with their sequences and times.
+    pub fn read(mut bytes: &[u8]) -> Result<Vec<Held<'_>>, BadSummary> {
+        let mut ids = Vec::new();
+        while !bytes.is_empty() {
+            let (seq, time) = (take(&mut bytes)?, Timestamp(take(&mut bytes)? as i64));
+            let len = usize::try_from(take(&mut bytes)?).map_err(|_| BadSummary)?;
+            let (id, rest) = bytes.split_at_checked(len).ok_or(BadSummary)?;
+            ids.push((id, seq, time));
+            bytes = rest;
+        }
+        Ok(ids)
+    }
+
+    /// The first entry of `seq` or a later one; they arrive in order of sequence.
+    fn place(&self, seq: u64) -> usize {
+        self.entries.partition_point(|entry| entry.seq < seq)
     }
 
     /// Forgets what is out of the window.

@@ -54,6 +54,12 @@ pub struct PublishHeaders<'a> {
 }
 
 impl<'a> PublishHeaders<'a> {
+    /// Whether a stored message's headers mean something to the stream later on, beside its id, which summaries have, and
+    /// its source, which has a row of its own. Recovery reads such messages even where a summary has all the others.
+    pub fn is_notable(&self) -> bool {
+        self.ttl.is_some()
+    }
+
     pub fn parse(block: &'a [u8]) -> PublishHeaders<'a> {
         let mut found = PublishHeaders::default();
         for (name, value) in Headers::new(block).iter() {

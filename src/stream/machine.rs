@@ -11,6 +11,7 @@ use super::config::{Retention, Storage};
 use super::dedup::Dedup;
 use super::fast_batch::FastBatches;
 use super::headers::PublishHeaders;
+use super::index::{BadSummary, SPAN, put, take};
 use super::lifetimes::Lifetimes;
 use super::publish::parse_ttl;
 use super::republish::SubjectChanges;
@@ -117,8 +118,60 @@ impl Stream {
             self.dedup.insert(id, seq, time);
         }
         self.restore_source(&headers);
-        self.limit_life(seq, time, &headers);
+        self.recall(seq, time, &headers);
         self.restore_schedule(seq, time, subject, &headers);
+    }
+
+    /// Recovery: what a message's headers mean beyond its place in the log, its id and its source, which has a row of its
+    /// own. Whatever is added here belongs into
+    /// [`PublishHeaders::is_notable`] too, so that it is recalled when the message itself comes from a summary.
+    fn recall(&mut self, seq: u64, time: Timestamp, headers: &PublishHeaders<'_>) {
+        if headers.is_notable() {
+            self.index.note(seq);
+        }
+        self.limit_life(seq, time, headers);
+    }
+
+    /// What [`Stream::restore_summary`] needs to know of a segment of sequences, [`SPAN`](super::index::SPAN) from
+    /// `segment` times that on, in which no message will be stored any more. `None` when it does not pay, or nothing lives
+    /// there.
+    pub fn summarize(&self, segment: u64, now: Timestamp) -> Option<Vec<u8>> {
+        // Any later message may end a schedule, so all of them have to be seen.
+        if self.config.allow_msg_schedules {
+            return None;
+        }
+        let messages = self.index.summarize(segment)?;
+        let mut bytes = Vec::with_capacity(messages.len() + 16);
+        put(&mut bytes, messages.len() as u64);
+        bytes.extend_from_slice(&messages);
+        let from = segment.saturating_mul(SPAN);
+        self.dedup.write(from, from.saturating_add(SPAN), now, &mut bytes);
+        Some(bytes)
+    }
+
+    /// Recovery: all messages of a segment at once, in ascending order of segments and rows. Returns those whose headers
+    /// must be read from their rows and given to [`Stream::restore_headers`].
+    ///
+    /// # Errors
+    /// When the bytes are not such a summary, or the stream needs more than one says; then nothing has changed.
+    pub fn restore_summary(&mut self, segment: u64, mut bytes: &[u8]) -> Result<Vec<u64>, BadSummary> {
+        if self.config.allow_msg_schedules {
+            return Err(BadSummary);
+        }
+        let len = usize::try_from(take(&mut bytes)?).map_err(|_| BadSummary)?;
+        let (messages, ids) = bytes.split_at_checked(len).ok_or(BadSummary)?;
+        let ids = Dedup::read(ids)?;
+        let notable = self.index.restore_segment(segment, messages)?;
+        self.last_msg_id.clear();
+        for (id, seq, time) in ids {
+            self.dedup.insert(id, seq, time);
+        }
+        Ok(notable)
+    }
+
+    /// Recovery: the headers of a message that a summary has restored.
+    pub fn restore_headers(&mut self, seq: u64, time: Timestamp, headers: &[u8]) {
+        self.recall(seq, time, &PublishHeaders::parse(headers));
     }
 
     /// Notes how long a stored message wants to live. Whether clients may say so was checked when it came.

@@ -330,7 +330,11 @@ impl Stream {
         let time = place.time.max(self.index.last_time());
         let appended = self.index.append(seq, subject, accounted_bytes, time);
         self.remember(&arrival.headers, seq, now);
+        if arrival.headers.is_notable() {
+            self.index.note(seq);
+        }
         if let Some(ttl) = arrival.ttl {
+            self.index.note(seq);
             self.lifetimes.insert(seq, time, ttl);
         }
         self.note_schedule(seq, arrival.due, subject, &arrival.headers);

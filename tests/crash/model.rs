@@ -16,6 +16,8 @@ pub struct StreamModel {
     pub config_json: Bytes,
     pub created: Timestamp,
     pub messages: BTreeMap<u64, StoredMessage>,
+    /// What the summaries say that hold: their ends and bytes, by their beginning.
+    pub summaries: BTreeMap<u64, (u64, Vec<u8>)>,
     pub last_seq: u64,
     pub last_time: Timestamp,
     /// Where an emptied stream begins.
@@ -32,6 +34,18 @@ pub struct ConsumerModel {
     pub redeliveries: BTreeMap<u64, (u64, Option<Timestamp>)>,
 }
 
+impl StreamModel {
+    fn forget_summaries(&mut self, from: u64, to: u64) {
+        self.summaries.retain(|&first, (last, _)| first > to || *last < from);
+    }
+}
+
+/// What runs write as the summary of the messages `live`: it can be checked against them.
+pub fn summary(live: &[u64]) -> Vec<u8> {
+    let filler = std::iter::repeat_n(0, live.len() * 200);
+    live.iter().flat_map(|seq| seq.to_le_bytes()).chain(filler).collect()
+}
+
 impl Model {
     pub fn apply(&mut self, op: &Op) {
         match op.clone() {
@@ -42,19 +56,31 @@ impl Model {
             Op::DropStream { stream } => {
                 self.streams.remove(&stream.0);
             }
+            Op::PutSummary { stream, from, to, bytes } => {
+                let model = self.stream(stream);
+                model.forget_summaries(from, to);
+                model.summaries.insert(from, (to, bytes.to_vec()));
+            }
             Op::PutMessage { stream, message } => {
                 let model = self.stream(stream);
+                model.forget_summaries(message.seq, message.seq);
                 (model.last_seq, model.last_time) = (message.seq, message.time);
                 model.messages.insert(message.seq, message);
             }
             Op::RemoveMessage { stream, seq } => {
                 let model = self.stream(stream);
-                if model.messages.remove(&seq).is_some() && seq == model.last_seq {
-                    model.first_seq_if_empty = seq + 1;
+                if model.messages.remove(&seq).is_some() {
+                    model.forget_summaries(seq, seq);
+                    if seq == model.last_seq {
+                        model.first_seq_if_empty = seq + 1;
+                    }
                 }
             }
             Op::RemoveMessages { stream, from, to } => {
                 let model = self.stream(stream);
+                if from <= to.min(model.last_seq) {
+                    model.forget_summaries(from, to.min(model.last_seq));
+                }
                 model.messages.retain(|seq, _| !(from..=to).contains(seq));
                 if (from..=to).contains(&model.last_seq) {
                     model.first_seq_if_empty = model.last_seq + 1;
@@ -126,6 +152,14 @@ impl Model {
             let last = all.last().map(|message| (message.seq, message.time));
             let (last_seq, last_time) =
                 last.filter(|last| last.0 >= floor.last_seq).unwrap_or((floor.last_seq, floor.last_time));
+            let mut summaries = BTreeMap::new();
+            for &range in &stream.summaries {
+                let bytes = store.summary(stream.id, range).map_err(|error| error.to_string())?;
+                let Some(bytes) = bytes else {
+                    return Err(format!("the summary {range:?} of stream {} is not whole", stream.id));
+                };
+                summaries.insert(range.from, (range.to, bytes));
+            }
             let consumers = stream.consumers.iter().map(|consumer| {
                 let model = ConsumerModel {
                     config_json: consumer.config_json.clone(),
@@ -138,6 +172,7 @@ impl Model {
             let stream_model = StreamModel {
                 config_json: stream.config_json.clone(),
                 created: stream.created,
+                summaries,
                 messages: all.into_iter().map(|message| (message.seq, message)).collect(),
                 last_seq,
                 last_time,
@@ -160,6 +195,14 @@ impl Model {
             }
             if stream.config_json.starts_with(b"log") && !stream.messages.keys().copied().eq(1..=stream.last_seq) {
                 return Err(format!("stream {id} has gaps, though nothing was ever removed from it"));
+            }
+            for (&from, (to, bytes)) in &stream.summaries {
+                let live: Vec<u64> = stream.messages.range(from..=*to).map(|(seq, _)| *seq).collect();
+                if *bytes != summary(&live) {
+                    return Err(format!(
+                        "the summary {from}..={to} of stream {id} does not tell what lives there: {live:?}"
+                    ));
+                }
             }
             for (name, consumer) in &stream.consumers {
                 let state = consumer.state.unwrap_or_default();

@@ -132,6 +132,7 @@ impl Workload {
             }
             4..=8 if !names.is_empty() => self.consume(stream, random.pick(&names).clone(), last_seq, random),
             9..=12 if !is_log && last_seq > 0 => self.remove(stream, random),
+            13 if last_seq > 0 => vec![self.summarize(stream, random)],
             _ => self.publish(stream, last_seq, random),
         }
     }
@@ -165,6 +166,15 @@ impl Workload {
                 Op::PutMessage { stream, message }
             })
             .collect()
+    }
+
+    fn summarize(&self, stream: StreamId, random: &mut Random) -> Op {
+        let model = &self.state().streams[&stream.0];
+        let span = [10, 64, 500][random.below(3) as usize];
+        let from = random.below(model.last_seq + 1) / span * span;
+        let to = (from + span - 1).min(model.last_seq);
+        let live: Vec<u64> = model.messages.range(from..=to).map(|(seq, _)| *seq).collect();
+        Op::PutSummary { stream, from, to, bytes: crate::model::summary(&live).into() }
     }
 
     fn remove(&mut self, stream: StreamId, random: &mut Random) -> Vec<Op> {

@@ -65,6 +65,71 @@ async fn sequences_and_duplicates_are_remembered() {
     assert_eq!((next.sequence, next.duplicate), (3, false), "a purge gives no sequence back");
 }
 
+/// More messages than one segment of the index holds, so that most come back from its summary and not from their rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_comes_back_from_its_summary() {
+    use async_nats::jetstream::message::PublishMessage;
+    const MESSAGES: u64 = 66_000;
+    let mut bench = Bench::start().await;
+    let config = |name: &str| stream::Config { name: name.into(), allow_message_ttl: true, ..Default::default() };
+    let mut stream = bench.stream(stream::Config { subjects: vec!["full.*".into()], ..config("FULL") }).await;
+    let origin = stream::Source { name: "FULL".into(), ..Default::default() };
+    let mut copy = bench.stream(stream::Config { sources: Some(vec![origin]), ..config("COPY") }).await;
+    let send = |bench: &Bench, message: PublishMessage| {
+        let js = bench.js.clone();
+        async move {
+            let ack = soon(js.send_publish("full.odd", message)).await.unwrap();
+            soon(async { ack.await }).await.unwrap()
+        }
+    };
+    let identified = || PublishMessage::build().payload("x".into()).message_id("known");
+    for seq in 1..MESSAGES {
+        match seq {
+            500 => assert_eq!(send(&bench, identified()).await.sequence, seq),
+            1_000 => assert!(soon(stream.delete_message(600)).await.unwrap()),
+            _ => {}
+        }
+        match seq {
+            500 => {}
+            // Late in the segment, so that it outlives the stop.
+            65_000 => {
+                let brief = PublishMessage::build().payload("brief".into()).header("Nats-TTL", "8s");
+                assert_eq!(send(&bench, brief).await.sequence, seq);
+            }
+            _ => soon(bench.client.publish(format!("full.{}", seq % 100), "x".into())).await.unwrap(),
+        }
+    }
+    assert_eq!(bench.publish("full.0", "last").await, MESSAGES);
+    while soon(copy.info()).await.unwrap().state.messages < MESSAGES - 1 {
+        tokio::task::yield_now().await;
+    }
+    let before = soon(stream.info()).await.unwrap().state.clone();
+    bench.restart().await;
+    let mut stream = soon(bench.js.get_stream("FULL")).await.unwrap();
+    let after = soon(stream.info()).await.unwrap().state.clone();
+    assert_eq!((after.first_sequence, after.last_sequence), (1, MESSAGES));
+    assert_eq!((after.messages, after.bytes, after.subjects_count), (before.messages, before.bytes, 101));
+    assert_eq!((after.first_timestamp, after.last_timestamp), (before.first_timestamp, before.last_timestamp));
+    assert!(soon(stream.get_raw_message(600)).await.is_err());
+    assert_eq!(soon(stream.get_last_raw_message_by_subject("full.99")).await.unwrap().sequence, 65_999);
+    let again = send(&bench, identified()).await;
+    assert_eq!((again.sequence, again.duplicate), (500, true));
+    soon(async { while stream.get_raw_message(65_000).await.is_ok() {} }).await;
+    // What is taken from other streams goes on where it was.
+    bench.publish("full.0", "more").await;
+    let mut copy = soon(bench.js.get_stream("COPY")).await.unwrap();
+    soon(async {
+        loop {
+            let last = copy.get_last_raw_message_by_subject("full.0").await.unwrap();
+            if last.payload == "more" {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(soon(copy.info()).await.unwrap().state.last_sequence, before.messages + 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_streams_stay_deleted_and_memory_is_forgotten() {
     let mut bench = Bench::start().await;

@@ -13,7 +13,7 @@ use super::consumers::Consumers;
 use super::shared::Shared;
 use crate::broker::Inbound;
 use crate::consumer::{ConsumerChanges, Delivery};
-use crate::storage::{AckBlock, Batch, CommitError, ConsumerStateRow, Op, Redelivery, SourcePosition, StreamFloor};
+use crate::storage::{Batch, CommitError, Op, SourcePosition, StreamFloor};
 use crate::stream::{Changes, FastAnswer, Removal, Republished, Stream};
 use crate::types::{ApiError, StoredMessage, StreamId, Timestamp};
 
@@ -141,24 +141,16 @@ pub(super) fn consumer_ops(id: StreamId, consumers: &mut Consumers, stopping: bo
 
 fn rows(stream: StreamId, name: &Arc<str>, changes: ConsumerChanges, batch: &mut Batch) {
     let consumer = || name.clone();
-    if let Some(row) = changes.state {
-        let state = ConsumerStateRow {
-            ack_floor_consumer_seq: row.ack_floor_consumer_seq,
-            ack_floor_stream_seq: row.ack_floor_stream_seq,
-            delivered_consumer_seq: row.delivered_consumer_seq,
-            delivered_stream_seq: row.delivered_stream_seq,
-        };
+    if let Some(state) = changes.state {
         batch.push(Op::PutConsumerState { stream, consumer: consumer(), state });
     }
-    for put in changes.put_acked {
-        let block = AckBlock { block: put.block, bits: put.bits };
+    for block in changes.put_acked {
         batch.push(Op::PutAckBlock { stream, consumer: consumer(), block });
     }
     for block in changes.remove_acked {
         batch.push(Op::RemoveAckBlock { stream, consumer: consumer(), block });
     }
-    for put in changes.put_redeliveries {
-        let redelivery = Redelivery { seq: put.seq, count: put.count, due: put.due };
+    for redelivery in changes.put_redeliveries {
         batch.push(Op::PutRedelivery { stream, consumer: consumer(), redelivery });
     }
     for seq in changes.remove_redeliveries {

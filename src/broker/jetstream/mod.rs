@@ -27,6 +27,7 @@ mod service;
 mod shared;
 mod sourcing;
 mod stream_task;
+mod summaries;
 mod tail_cache;
 mod world;
 

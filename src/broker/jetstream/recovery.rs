@@ -1,5 +1,6 @@
 //! A stream and its consumers out of their rows, at start and after a failed commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,9 +9,11 @@ use tracing::{error, warn};
 use super::consumer_calls::setup;
 use super::log::Log;
 use super::shared::{Home, Shared};
+use super::summaries;
 use crate::auth::DEFAULT_ACCOUNT;
-use crate::consumer::{self, Consumer, ConsumerConfig, ConsumerRows, StateRow};
-use crate::storage::{Batch, Op, ReadError, RecoveredConsumer, RecoveredStream, Store, StreamFloor};
+use crate::consumer::{Consumer, ConsumerConfig, ConsumerRows};
+use crate::storage::{Batch, Op, ReadError, RecoveredConsumer, RecoveredStream, Store, StreamFloor, SummaryRange};
+use crate::stream::index::SPAN;
 use crate::stream::{Stream, StreamConfig};
 use crate::types::{StoredMessage, StreamId, Timestamp};
 
@@ -19,6 +22,8 @@ pub(super) struct Rebuilt {
     pub(super) stream: Stream,
     pub(super) consumers: Vec<Consumer>,
     pub(super) log: Log,
+    /// The segments whose summaries stood for their rows.
+    pub(super) summarized: BTreeSet<u64>,
 }
 
 /// The field of a stored configuration that names the stream's account, where it is not the default one.
@@ -75,7 +80,8 @@ pub(super) fn rebuild(shared: &Shared) -> Result<Option<Rebuilt>, ReadError> {
                 restore(&mut stream, stored);
             }
             stream.settle_schedules();
-            Ok(Some(Rebuilt { stream, consumers: Vec::new(), log: Log::Memory(log.clone()) }))
+            let log = Log::Memory(log.clone());
+            Ok(Some(Rebuilt { stream, consumers: Vec::new(), log, summarized: BTreeSet::new() }))
         }
     }
 }
@@ -93,13 +99,19 @@ fn restore(stream: &mut Stream, stored: &StoredMessage) {
 pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStream) -> Result<Rebuilt, ReadError> {
     let config = shared.config();
     let mut stream = Stream::new(recovered.id, config.clone(), recovered.created);
-    let report = store.scan(recovered.id, |row| {
-        let accounted = StoredMessage::accounted_bytes(row.subject.len(), row.headers.len(), row.payload_len);
-        stream.restore(row.seq, row.time, row.subject, row.headers, accounted);
-    })?;
-    for damaged in &report.damaged {
-        error!(stream = %shared.name, seq = damaged.seq, what = %damaged.what, "a stored message is damaged and passed over");
+    let mut summarized = BTreeSet::new();
+    let mut next = 0;
+    for &range in &recovered.summaries {
+        scan(shared, store, &mut stream, next, range.from.saturating_sub(1))?;
+        if restore_summary(store, &mut stream, range)? {
+            summarized.insert(range.from / SPAN);
+        } else {
+            warn!(stream = %shared.name, from = range.from, to = range.to, "a summary cannot be used; its messages are read");
+            scan(shared, store, &mut stream, range.from, range.to)?;
+        }
+        next = range.to.saturating_add(1);
     }
+    scan(shared, store, &mut stream, next, u64::MAX)?;
     if let Some(floor) = recovered.floor {
         stream.restore_floor(floor.last_seq, floor.last_time);
     }
@@ -117,7 +129,38 @@ pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStr
             None => warn!(stream = %shared.name, consumer = %row.name, "a consumer's configuration cannot be read"),
         }
     }
-    Ok(Rebuilt { stream, consumers, log: Log::Disk { store: store.clone(), id: recovered.id } })
+    Ok(Rebuilt { stream, consumers, log: Log::Disk { store: store.clone(), id: recovered.id }, summarized })
+}
+
+/// Restores messages from their rows.
+fn scan(shared: &Shared, store: &Store, stream: &mut Stream, from: u64, to: u64) -> Result<(), ReadError> {
+    let id = stream.id();
+    let report = store.scan_range(id, from, to, |row| {
+        let accounted = StoredMessage::accounted_bytes(row.subject.len(), row.headers.len(), row.payload_len);
+        stream.restore(row.seq, row.time, row.subject, row.headers, accounted);
+    })?;
+    for damaged in &report.damaged {
+        error!(stream = %shared.name, seq = damaged.seq, what = %damaged.what, "a stored message is damaged and passed over");
+    }
+    Ok(())
+}
+
+/// Restores messages from their summary; false, and nothing done, when it cannot be used.
+fn restore_summary(store: &Store, stream: &mut Stream, range: SummaryRange) -> Result<bool, ReadError> {
+    let segment = range.from / SPAN;
+    let Some(bytes) = store.summary(stream.id(), range)?.filter(|_| range == summaries::range(segment)) else {
+        return Ok(false);
+    };
+    let Ok(notable) = stream.restore_summary(segment, &bytes) else { return Ok(false) };
+    for seq in notable {
+        match store.read(stream.id(), seq) {
+            Ok(Some(stored)) => stream.restore_headers(seq, stored.time, stored.message.headers()),
+            // Reading it will say so again; until then it is a message like others.
+            Ok(None) | Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 fn parse_consumer(row: &RecoveredConsumer) -> Option<Arc<ConsumerConfig>> {
@@ -125,22 +168,5 @@ fn parse_consumer(row: &RecoveredConsumer) -> Option<Arc<ConsumerConfig>> {
 }
 
 fn consumer_rows(row: &RecoveredConsumer) -> ConsumerRows {
-    ConsumerRows {
-        state: row.state.map(|state| StateRow {
-            ack_floor_consumer_seq: state.ack_floor_consumer_seq,
-            ack_floor_stream_seq: state.ack_floor_stream_seq,
-            delivered_consumer_seq: state.delivered_consumer_seq,
-            delivered_stream_seq: state.delivered_stream_seq,
-        }),
-        acked: row
-            .acked
-            .iter()
-            .map(|block| consumer::AckBlock { block: block.block, bits: block.bits.clone() })
-            .collect(),
-        redeliveries: row
-            .redeliveries
-            .iter()
-            .map(|row| consumer::Redelivery { seq: row.seq, count: row.count, due: row.due })
-            .collect(),
-    }
+    ConsumerRows { state: row.state, acked: row.acked.clone(), redeliveries: row.redeliveries.clone() }
 }

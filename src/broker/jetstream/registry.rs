@@ -263,7 +263,7 @@ impl Registry {
         };
         let stream = Stream::new(id, config.clone(), created);
         let shared = Arc::new(Shared::new(self.context.clone(), config, created, home));
-        self.launch(shared.clone(), Rebuilt { stream, consumers: Vec::new(), log });
+        self.launch(shared.clone(), Rebuilt { stream, consumers: Vec::new(), log, summarized: Default::default() });
         self.advise(courier, name, Action::Create);
         let info = self.describe(&shared).await?;
         self.start_followers(&shared);

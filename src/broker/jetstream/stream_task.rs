@@ -20,6 +20,7 @@ use super::inbox::{self, Command};
 use super::log::Log;
 use super::recovery::{self, Rebuilt};
 use super::shared::{Home, Shared};
+use super::summaries::Summaries;
 use super::world::reads_itself;
 use crate::api::StreamInfo;
 use crate::broker::Courier;
@@ -66,6 +67,7 @@ pub(super) struct StreamTask {
     pub(super) turn: Turn,
     pub(super) outstanding: VecDeque<Outstanding>,
     pub(super) ending: Option<Ending>,
+    summaries: Summaries,
     next_ticket: u64,
     incarnation: u64,
     commands: Vec<Command>,
@@ -85,6 +87,7 @@ impl StreamTask {
             courier: context.courier(),
             shared,
             visible: rebuilt.stream.index().last_seq(),
+            summaries: Summaries::new(&rebuilt.stream, &rebuilt.summarized, Timestamp::now()),
             contents: Contents::new(rebuilt.stream, rebuilt.log, context.account.clone()),
             consumers: Consumers::default(),
             turn: Turn::default(),
@@ -248,7 +251,13 @@ impl StreamTask {
 
     fn next_deadline(&mut self) -> Option<Timestamp> {
         let lazy = self.turn.lazy_since.map(|since| since + LAZY_WRITE);
-        [self.contents.stream.next_deadline(), self.consumers.next_deadline(), lazy].into_iter().flatten().min()
+        // Summaries wait for everything else.
+        let quiet = self.outstanding.is_empty() && lazy.is_none() && matches!(self.contents.log, Log::Disk { .. });
+        let summary = self.summaries.next_deadline().filter(|_| quiet);
+        [self.contents.stream.next_deadline(), self.consumers.next_deadline(), lazy, summary]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Submits what somebody waits for, or what has waited long enough.
@@ -257,7 +266,7 @@ impl StreamTask {
         if !self.turn.is_urgent() {
             let pending = !self.turn.changes.is_empty() || self.consumers.has_dirty();
             if !pending {
-                return;
+                return self.summarize(now);
             }
             let since = *self.turn.lazy_since.get_or_insert(now);
             if now.since(since) < LAZY_WRITE
@@ -272,6 +281,7 @@ impl StreamTask {
             Log::Disk { store, id } => {
                 let mut batch = Batch::with_capacity(turn.changes.puts.len() + turn.ops.len() + 4);
                 commit::stream_ops(id, &self.contents.stream, &turn.changes, &mut batch);
+                self.summaries.follow(id, &self.contents.stream, &turn.changes, now, &mut batch);
                 for op in turn.ops.drain(..) {
                     batch.push(op);
                 }
@@ -337,6 +347,30 @@ impl StreamTask {
                 self.release(turn.releases, Ok(()), now);
             }
         }
+    }
+
+    /// Writes a summary that is due, while nothing else changes.
+    fn summarize(&mut self, now: Timestamp) {
+        let Log::Disk { store, id } = &self.contents.log else { return };
+        if self.ending.is_some() || !self.outstanding.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new();
+        self.summaries.write_due(*id, &self.contents.stream, now, &mut batch);
+        if batch.is_empty() {
+            return;
+        }
+        let (shared, incarnation, ticket) = (self.shared.clone(), self.incarnation, self.next_ticket);
+        self.next_ticket += 1;
+        self.outstanding.push_back(Outstanding {
+            ticket,
+            last_seq: self.contents.stream.index().last_seq(),
+            puts: Vec::new(),
+            republished: Vec::new(),
+            releases: Vec::new(),
+            weight: 0,
+        });
+        store.submit(batch, move |result| shared.inbox.push(Command::Committed { incarnation, ticket, result }));
     }
 
     /// Lets answers without rows of their own wait for the last batch under way, or sends them.
@@ -463,6 +497,7 @@ impl StreamTask {
                 Ok(Some(rebuilt)) => {
                     self.contents = Contents::new(rebuilt.stream, rebuilt.log, self.context.account.clone());
                     self.visible = self.contents.stream.index().last_seq();
+                    self.summaries = Summaries::new(&self.contents.stream, &rebuilt.summarized, Timestamp::now());
                     self.send_home(Closing::Shutdown);
                     self.consumers = Consumers::default();
                     for consumer in rebuilt.consumers {

@@ -10,6 +10,7 @@ mod bloom;
 mod links;
 mod segment;
 mod subjects;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -20,9 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) use bloom::Bloom;
 use links::Far;
-use segment::{SPAN, Segment, Slot};
+use segment::{Segment, Slot};
 use subjects::NO_SUBJECT;
 pub(super) use subjects::Subjects;
+use summary::{Entry, Summary};
+
+pub use segment::SPAN;
+pub use summary::BadSummary;
+pub(super) use summary::{put, take};
 
 use super::filter::Resolved;
 use super::{Filter, SubjectRef};
@@ -132,7 +138,7 @@ impl Index {
         let segment = &self.segments[place.segment];
         Some(Row {
             subject: self.subjects.get(segment.subject(place.slot)).text.clone(),
-            accounted_bytes: u64::from(segment.at(place.slot).accounted_bytes),
+            accounted_bytes: u64::from(segment.at(place.slot).accounted_bytes()),
             time: segment.time(place.slot),
         })
     }
@@ -148,7 +154,7 @@ impl Index {
     }
 
     pub fn accounted_bytes_of(&self, seq: u64) -> Option<u64> {
-        Some(u64::from(self.slot(seq)?.accounted_bytes))
+        Some(u64::from(self.slot(seq)?.accounted_bytes()))
     }
 
     /// The first live sequence from `from` on that the filter matches.
@@ -307,10 +313,15 @@ impl Index {
 
     /// Appends a message; `seq` is above the last one. A time before the last one's counts as the last one's.
     pub(super) fn append(&mut self, seq: u64, subject: &[u8], accounted_bytes: u64, time: Timestamp) -> Appended {
+        let accounted_bytes = u32::try_from(accounted_bytes).expect("a message is smaller than two gigabytes");
+        let id = self.subjects.intern(subject);
+        self.append_of(seq, id, accounted_bytes, time)
+    }
+
+    /// As [`Index::append`], of a subject that has an id.
+    fn append_of(&mut self, seq: u64, id: u32, accounted_bytes: u32, time: Timestamp) -> Appended {
         assert!(seq > self.last_seq, "sequences ascend");
         let time = time.max(self.last_time);
-        let accounted_bytes = u32::try_from(accounted_bytes).expect("a message is smaller than four gigabytes");
-        let id = self.subjects.intern(subject);
         let record = self.subjects.get_mut(id);
         let before = (record.count > 0).then_some(record.last);
         if before.is_none() {
@@ -319,7 +330,7 @@ impl Index {
         record.last = seq;
         record.count += 1;
         let appended = Appended { count: record.count, first: record.first };
-        let mut row = Slot { accounted_bytes, ..Slot::default() };
+        let mut row = Slot::new(accounted_bytes);
         if let Some(before) = before {
             self.set_next(before, Some(seq));
             row.prev = self.far.link_prev(seq, links::NONE, Some(before));
@@ -374,7 +385,7 @@ impl Index {
             record.text.clone()
         };
         self.messages -= 1;
-        self.bytes -= u64::from(row.accounted_bytes);
+        self.bytes -= u64::from(row.accounted_bytes());
         if seq == self.first_seq {
             self.first_seq = self.segments[place.segment]
                 .live_from(place.slot + 1)
@@ -383,7 +394,7 @@ impl Index {
                 .unwrap_or(self.last_seq + 1);
         }
         self.tidy(place.segment);
-        Some(Row { subject, accounted_bytes: u64::from(row.accounted_bytes), time })
+        Some(Row { subject, accounted_bytes: u64::from(row.accounted_bytes()), time })
     }
 
     /// Forgets every message; the sequences stay used.
@@ -403,6 +414,75 @@ impl Index {
         if self.messages == 0 {
             self.first_seq = self.last_seq + 1;
         }
+    }
+
+    /// Says that the headers of a live message matter after it is stored, so that recovery has to read its row.
+    pub(super) fn note(&mut self, seq: u64) {
+        if let Some(Place { segment, slot }) = self.place(seq) {
+            self.segments[segment].at_mut(slot).note();
+        }
+    }
+
+    /// The numbers of the segments that hold live messages, ascending. Those but the one of the last sequence are done:
+    /// messages only leave them.
+    pub fn segments(&self) -> impl Iterator<Item = u64> + '_ {
+        self.segments.iter().filter(|segment| segment.live() > 0).map(Segment::number)
+    }
+
+    /// All that [`Index::restore_segment`] needs to know of a segment; `None` when nothing lives in it, or when so many of
+    /// its rows would have to be read all the same that it does not pay.
+    pub(super) fn summarize(&self, number: u64) -> Option<Vec<u8>> {
+        let at = self.segments.binary_search_by_key(&number, Segment::number).ok()?;
+        let segment = &self.segments[at];
+        let notable = segment.live_slots().filter(|&slot| segment.at(slot).is_notable()).count() as u64;
+        if segment.live() == 0 || notable * 16 > segment.live() {
+            return None;
+        }
+        let mut writer = summary::Writer::new(segment.live());
+        let mut known: hashbrown::HashMap<u32, u32> = hashbrown::HashMap::new();
+        for (slot, time) in segment.live_times() {
+            let (id, row) = (segment.subject(slot), segment.at(slot));
+            let next = known.len() as u32 + 1;
+            let mut subject = 0;
+            known.entry(id).and_modify(|number| subject = *number).or_insert(next);
+            let entry = Entry {
+                offset: (segment.seq(slot) % SPAN) as u16,
+                subject,
+                accounted_bytes: row.accounted_bytes(),
+                notable: row.is_notable(),
+                time_ns: time.0,
+            };
+            writer.push(&entry, subject, &self.subjects.get(id).text);
+        }
+        Some(writer.finish())
+    }
+
+    /// Appends the messages of a segment from its summary, and returns those whose rows have to be read.
+    ///
+    /// # Errors
+    /// When the bytes are not a summary, or of messages that are not beyond all others; then nothing has changed.
+    pub(super) fn restore_segment(&mut self, number: u64, bytes: &[u8]) -> Result<Vec<u64>, BadSummary> {
+        let summary = Summary::parse(bytes)?;
+        let seq_of = |entry: &Entry| number.checked_mul(SPAN)?.checked_add(u64::from(entry.offset));
+        let first = summary.entries.first().and_then(seq_of).ok_or(BadSummary)?;
+        summary.entries.last().and_then(seq_of).ok_or(BadSummary)?;
+        if first <= self.last_seq || summary.entries.iter().any(|entry| entry.accounted_bytes > Slot::BYTES_MAX) {
+            return Err(BadSummary);
+        }
+        let mut notable = Vec::new();
+        let mut ids = Vec::with_capacity(summary.subjects.len());
+        for entry in &summary.entries {
+            // Each is interned right before its first message: an id without messages would be taken for a free one.
+            if entry.subject as usize == ids.len() {
+                ids.push(self.subjects.intern(summary.subjects[ids.len()]));
+            }
+            let seq = number * SPAN + u64::from(entry.offset);
+            self.append_of(seq, ids[entry.subject as usize], entry.accounted_bytes, Timestamp(entry.time_ns));
+            if entry.notable {
+                notable.push(seq);
+            }
+        }
+        Ok(notable)
     }
 
     /// The subjects with more than `most` messages, and their first one's sequence.

@@ -15,7 +15,29 @@ const PACK_MIN: usize = if cfg!(test) { 16 } else { 1024 };
 pub struct Slot {
     pub next: u32,
     pub prev: u32,
-    pub accounted_bytes: u32,
+    /// The accounted bytes, and in the highest bit whether the message's headers matter after it is stored.
+    size: u32,
+}
+
+impl Slot {
+    pub const BYTES_MAX: u32 = u32::MAX >> 1;
+
+    pub fn new(accounted_bytes: u32) -> Slot {
+        assert!(accounted_bytes <= Slot::BYTES_MAX, "a message is smaller than two gigabytes");
+        Slot { next: 0, prev: 0, size: accounted_bytes }
+    }
+
+    pub fn accounted_bytes(&self) -> u32 {
+        self.size & Slot::BYTES_MAX
+    }
+
+    pub fn note(&mut self) {
+        self.size |= !Slot::BYTES_MAX;
+    }
+
+    pub fn is_notable(&self) -> bool {
+        self.size > Slot::BYTES_MAX
+    }
 }
 
 /// Slots in order of sequence. *Dense*: every sequence from `start` on has a slot, so a slot is found by subtraction;
@@ -133,6 +155,15 @@ impl Segment {
     /// The first live slot from `slot` on.
     pub fn live_from(&self, slot: usize) -> Option<usize> {
         self.subjects[slot..].iter().position(|&id| id != NO_SUBJECT).map(|at| slot + at)
+    }
+
+    pub fn live_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.slots()).filter(|&slot| self.subjects[slot] != NO_SUBJECT)
+    }
+
+    /// The live slots with their times.
+    pub fn live_times(&self) -> impl Iterator<Item = (usize, Timestamp)> + '_ {
+        self.times.iter().enumerate().filter(|(slot, _)| self.subjects[*slot] != NO_SUBJECT)
     }
 
     /// The first live slot stored at `time` or later.

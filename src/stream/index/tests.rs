@@ -169,6 +169,16 @@ proptest! {
             }
         }
         compare(&index, &model, &mut filters);
+        // The same from summaries, where nothing is lost but what was skipped at the end.
+        let mut restored = Index::new();
+        for segment in index.segments() {
+            let bytes = index.summarize(segment).expect("something lives there");
+            prop_assert!(restored.restore_segment(segment, &bytes[..bytes.len() - 1]).is_err());
+            prop_assert_eq!(restored.restore_segment(segment, &bytes), Ok(Vec::new()));
+            prop_assert!(restored.restore_segment(segment, &bytes).is_err(), "it is there already");
+        }
+        restored.skip_to(index.last_seq(), index.last_time());
+        compare(&restored, &model, &mut FILTERS.map(Filter::new));
     }
 }
 

@@ -71,6 +71,20 @@ impl Times {
         Timestamp(time + self.deltas[start..=entry].iter().skip(1).map(|&delta| i64::from(delta)).sum::<i64>())
     }
 
+    /// All entries in order, each at a constant cost.
+    pub fn iter(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        let mut gaps = self.gaps.iter();
+        let mut time = 0;
+        self.deltas.iter().enumerate().map(move |(entry, &delta)| {
+            time = match delta {
+                _ if entry.is_multiple_of(BLOCK) => self.blocks[entry / BLOCK],
+                GAP => gaps.next().expect("each marked gap has its time").1,
+                delta => time + i64::from(delta),
+            };
+            Timestamp(time)
+        })
+    }
+
     /// The first entry at `time` or later; `len` when all are earlier.
     pub fn at_or_after(&self, time: Timestamp) -> usize {
         let block = self.blocks.partition_point(|&start| start < time.0);
@@ -116,6 +130,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(times.last(), Timestamp(now));
+            prop_assert!(times.iter().map(|time| time.0).eq(model));
         }
     }
 
