@@ -244,6 +244,9 @@ fn reopen() {
         if pause.is_zero() {
             fixture.submit([put(total + 1, &payload)]);
         }
+        while fixture.store.queued_bytes() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(pause);
         let copy = TempDir::new().unwrap();
         std::fs::copy(fixture.dir.path().join("natterjack.redb"), copy.path().join("natterjack.redb")).unwrap();

@@ -22,6 +22,9 @@ pub enum Load {
     Respond { address: String, subject: String },
     /// Publishes `count` messages to a stream with at most `window` PubAcks outstanding.
     Persist { address: String, subject: String, count: u64, window: u64 },
+    /// As `Persist`, over `keys` subjects: `{}` in the subject is a key's number, `{/}` and `{%}` are its thousands and the
+    /// rest. In order, or jumping about.
+    Spread { address: String, subject: String, keys: u64, shuffled: bool, count: u64, window: u64 },
     /// Pulls and acks from a durable consumer until it is killed.
     Pull { address: String, stream: String, consumer: String, batch: u64 },
     /// Submits `count` tasks to the coordinator with at most `window` unanswered.
@@ -47,8 +50,20 @@ pub fn run(load: &Load) -> io::Result<()> {
         Load::Subscribe { address, subject, count, connections } => subscribe(address, subject, *count, *connections),
         Load::Request { address, subject, count } => request(address, subject, *count),
         Load::Respond { address, subject } => respond(address, subject),
-        Load::Persist { address, subject, count, window } => persist(address, subject, b"\"seq\"", *count, *window),
-        Load::Submit { address, count, window } => persist(address, "$TASK.API.SUBMIT", b"\"phase\"", *count, *window),
+        Load::Persist { address, subject, count, window } => {
+            persist(address, |_, out| out.extend_from_slice(subject.as_bytes()), b"\"seq\"", *count, *window)
+        }
+        Load::Spread { address, subject, keys, shuffled, count, window } => {
+            let parts = Template::new(subject);
+            // An odd multiplier that shares no factor with the counts used here visits every key once a round.
+            let step = if *shuffled { 2_654_435_761 } else { 1 };
+            let name = |number: u64, out: &mut Vec<u8>| parts.fill(number.wrapping_mul(step) % keys, out);
+            persist(address, name, b"\"seq\"", *count, *window)
+        }
+        Load::Submit { address, count, window } => {
+            let name = |_, out: &mut Vec<u8>| out.extend_from_slice(b"$TASK.API.SUBMIT");
+            persist(address, name, b"\"phase\"", *count, *window)
+        }
         Load::Agent { address, name, slots } => agent(address, name, *slots),
         Load::Pull { address, stream, consumer, batch } => pull(address, stream, consumer, *batch),
         Load::Idle { address, count } => idle(address, *count),
@@ -155,8 +170,53 @@ fn respond(address: &str, subject: &str) -> io::Result<Measured> {
     }
 }
 
-/// Publishes with a window of answers, each of which has `wanted` in it.
-fn persist(address: &str, subject: &str, wanted: &[u8], count: u64, window: u64) -> io::Result<Measured> {
+/// A subject with places for a number.
+struct Template(Vec<Part>);
+
+enum Part {
+    Text(String),
+    Number,
+    Thousands,
+    Rest,
+}
+
+impl Template {
+    fn new(text: &str) -> Template {
+        let mut parts = Vec::new();
+        for piece in text.split_inclusive('}') {
+            let (before, part) = match piece.split_once('{') {
+                Some((before, "}")) => (before, Some(Part::Number)),
+                Some((before, "/}")) => (before, Some(Part::Thousands)),
+                Some((before, "%}")) => (before, Some(Part::Rest)),
+                _ => (piece, None),
+            };
+            parts.push(Part::Text(before.to_owned()));
+            parts.extend(part);
+        }
+        Template(parts)
+    }
+
+    fn fill(&self, number: u64, out: &mut Vec<u8>) {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Number => push_decimal(out, number),
+                Part::Thousands => push_decimal(out, number / 1000),
+                Part::Rest => push_decimal(out, number % 1000),
+            }
+        }
+    }
+}
+
+/// Publishes with a window of answers, each of which has `wanted` in it; `name` writes the subject of each message.
+fn persist(
+    address: &str,
+    name: impl Fn(u64, &mut Vec<u8>),
+    wanted: &[u8],
+    count: u64,
+    window: u64,
+) -> io::Result<Measured> {
+    let mut subject = Vec::new();
     let mut wire = Wire::connect(address, "stream publisher")?;
     wire.subscribe("_INBOX.puback.*", 1);
     wire.round_trip()?;
@@ -171,7 +231,9 @@ fn persist(address: &str, subject: &str, wanted: &[u8], count: u64, window: u64)
             inbox.clear();
             inbox.extend_from_slice(b"_INBOX.puback.");
             push_decimal(&mut inbox, sent);
-            wire.publish(subject.as_bytes(), &inbox, &payload);
+            subject.clear();
+            name(sent, &mut subject);
+            wire.publish(&subject, &inbox, &payload);
             sent += 1;
         }
         wire.flush()?;

@@ -5,6 +5,7 @@
 //! cargo bench --bench compare                                  every row, five rounds
 //! cargo bench --bench compare -- --only fanout,request --rounds 3 --quick
 //! cargo bench --bench compare -- --servers default,always      nats-server alone
+//! cargo bench --bench compare -- --scale --rounds 1            what grows: about four minutes a round
 //! ```
 //!
 //! natterjack runs with its defaults, so it syncs to disk before every PubAck. nats-server runs with its own defaults,
@@ -16,6 +17,7 @@ mod load;
 mod process;
 mod report;
 mod rows;
+mod scale;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod wire;
@@ -32,6 +34,9 @@ struct Args {
     /// Rows to run (default: all), by their keys.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The rows about what grows (a million subjects, five million messages) instead of the others.
+    #[arg(long)]
+    scale: bool,
     /// Measurements of every row on every server; the table shows medians.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -85,10 +90,11 @@ fn run_load(load: &str) -> ExitCode {
 /// Measures and prints; `false` when a measurement failed.
 fn compare(args: &Args) -> Result<bool, String> {
     if args.list {
-        ROWS.iter().for_each(|row| println!("{}", row.key));
+        ROWS.iter().chain(scale::ROWS).for_each(|row| println!("{}", row.key));
         return Ok(true);
     }
-    if let Some(unknown) = args.only.iter().find(|key| ROWS.iter().all(|row| row.key != key.as_str())) {
+    let known = ROWS.iter().chain(scale::ROWS).map(|row| row.key);
+    if let Some(unknown) = args.only.iter().find(|key| !known.clone().any(|known| known == key.as_str())) {
         return Err(format!("no row {unknown:?}; `-- --list` lists them"));
     }
     let sides: Vec<Side> = if args.servers.is_empty() { Side::value_variants().to_vec() } else { args.servers.clone() };
@@ -108,8 +114,11 @@ fn compare(args: &Args) -> Result<bool, String> {
         Side::Always => row.also_always,
     };
     let scale = Scale { quick: args.quick };
-    let rows: Vec<&Row> =
-        ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|key| key == row.key)).collect();
+    let rows: Vec<&Row> = match (&*args.only, args.scale) {
+        ([], false) => ROWS.iter().collect(),
+        ([], true) => scale::ROWS.iter().collect(),
+        (only, _) => ROWS.iter().chain(scale::ROWS).filter(|row| only.iter().any(|key| key == row.key)).collect(),
+    };
     let mut figures = Figures::default();
     let mut whole = true;
     for row in &rows {

@@ -89,7 +89,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    fn count(&self, full: u64) -> u64 {
+    pub fn count(&self, full: u64) -> u64 {
         if self.quick { full / 10 } else { full }
     }
 
@@ -406,17 +406,17 @@ fn per_second(count: u64, start_ns: u64, end_ns: u64) -> f64 {
 }
 
 /// The measuring process's own connection: it sets streams up and asks how far they are.
-struct Control {
-    wire: Wire,
+pub struct Control {
+    pub wire: Wire,
 }
 
 impl Control {
-    fn connect(server: &Server) -> Result<Control, String> {
+    pub fn connect(server: &Server) -> Result<Control, String> {
         let wire = Wire::connect(&server.address(), "control").map_err(|e| format!("{e}\n{}", server.log_tail()))?;
         Ok(Control { wire })
     }
 
-    fn call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
+    pub fn call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
         self.wire.api(&format!("$JS.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
     }
 
@@ -446,7 +446,7 @@ impl Control {
     }
 
     /// Asks every two milliseconds: rarely enough to cost the server nothing, often enough for a run of a second.
-    fn wait(&mut self, mut done: impl FnMut(&mut Control) -> Result<bool, String>) -> Result<(), String> {
+    pub fn wait(&mut self, mut done: impl FnMut(&mut Control) -> Result<bool, String>) -> Result<(), String> {
         let began = Instant::now();
         while !done(self)? {
             if began.elapsed() > DRAIN_DEADLINE {
