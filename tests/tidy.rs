@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api", "storage"]),
     ("client", &["types", "protocol"]),
     ("config", &["types", "auth"]),
-    ("monitor", &["types", "config", "broker"]),
+    ("monitor", &["types", "config", "api", "broker"]),
     ("coordinator", &["types", "client"]),
     (
         "server",

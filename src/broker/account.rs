@@ -119,6 +119,14 @@ impl Account {
         self.router.read().unwrap_or_else(PoisonError::into_inner).count()
     }
 
+    /// How often targets were added and removed.
+    pub fn change_counts(&self) -> (u64, u64) {
+        let count = self.subscription_count() as u64;
+        let changes = (self.generation() - 1).max(count);
+        let removes = (changes - count) / 2;
+        (removes + count, removes)
+    }
+
     /// A key no other target of this account has.
     pub(super) fn new_key(&self) -> u64 {
         self.next_key.fetch_add(1, Ordering::Relaxed)

@@ -1,12 +1,12 @@
 //! What the broker and its monitoring know of one connected client.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::outbox::Outbox;
+use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
 use crate::auth::{ConnectionType, Login};
 use crate::session::Traffic;
@@ -42,6 +42,8 @@ pub struct ClientState {
     last_activity: AtomicU64,
     round_trip_nanos: AtomicU64,
     hears_news: AtomicBool,
+    stalls: AtomicU64,
+    close_reason: OnceLock<&'static str>,
 }
 
 impl ClientState {
@@ -65,6 +67,8 @@ impl ClientState {
             last_activity: AtomicU64::new(started.nanos() as u64),
             round_trip_nanos: AtomicU64::new(0),
             hears_news: AtomicBool::new(false),
+            stalls: AtomicU64::new(0),
+            close_reason: OnceLock::new(),
         }
     }
 
@@ -130,5 +134,29 @@ impl ClientState {
     /// The last PING's round trip, zero before the first.
     pub fn round_trip(&self) -> Duration {
         Duration::from_nanos(self.round_trip_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Counts that it had to wait because a receiver of its messages was behind.
+    pub fn count_stall(&self) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// Notes why the connection ends, in nats-server's words (`ClosedState.String`). The first reason stays.
+    pub fn set_close_reason(&self, reason: &'static str) {
+        let _ = self.close_reason.set(reason);
+    }
+
+    pub fn close_reason(&self) -> Option<&'static str> {
+        self.close_reason.get().copied()
+    }
+
+    /// Ends the connection once what waits for it is written.
+    pub fn close(&self, reason: &'static str) {
+        self.set_close_reason(reason);
+        self.outbox.close(Closed::AfterFlush);
     }
 }

@@ -10,6 +10,7 @@ use tracing::debug;
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
 use super::client_state::{ClientState, Identity};
+use super::closed::ClosedClient;
 use super::courier::{Courier, Parcel};
 use super::guard::Guard;
 use super::message_trace::{self, Asked, Trace};
@@ -109,6 +110,10 @@ impl Link {
     /// The client has shown a certificate in its TLS handshake.
     pub fn set_certificate(&mut self, names: CertificateNames) {
         self.certificate = Some(Arc::new(names));
+    }
+
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
     }
 
     pub fn client(&self) -> &Arc<ClientState> {
@@ -370,7 +375,7 @@ impl Link {
         });
         if !self.present {
             self.present = true;
-            self.broker.tell_presence(&self.client, true);
+            self.broker.tell_presence(&self.client, None);
         }
         if self.session.verbose() {
             self.say(encode::ok);
@@ -431,6 +436,9 @@ impl Link {
         if *error != ProtocolError::ClientError {
             let text = error.text();
             self.say(|out| encode::err(out, &text));
+        }
+        if let Some(reason) = close_reason(error) {
+            self.client.set_close_reason(reason);
         }
         if error.closes() {
             self.client.outbox.close(Closed::AfterFlush);
@@ -494,12 +502,37 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        let last = Arc::new(ClosedClient::of(&self.client, Timestamp::now()));
         self.drop_subscriptions();
         self.leave();
         self.client.outbox.close(Closed::AfterFlush);
-        self.broker.dismiss(&self.client);
-        if self.present {
-            self.broker.tell_presence(&self.client, false);
+        self.broker.dismiss(&self.client, last.clone());
+        if self.present || last.reason.starts_with("Authentication") {
+            self.broker.tell_presence(&self.client, Some(last));
         }
     }
+}
+
+/// Why a connection ends with this error, in the words that monitoring uses; `None` when it does not.
+fn close_reason(error: &ProtocolError) -> Option<&'static str> {
+    Some(match error {
+        ProtocolError::UnknownOperation
+        | ProtocolError::ArgumentCount
+        | ProtocolError::BadSize
+        | ProtocolError::BadHeaderSize
+        | ProtocolError::HeaderSizeOverTotal
+        | ProtocolError::BadJson
+        | ProtocolError::ClientError => "Parse Error",
+        ProtocolError::MaxControlLine => "Maximum Control Line Exceeded",
+        ProtocolError::MaxPayload => "Maximum Message Payload Exceeded",
+        ProtocolError::HeadersNotSupported => "Message Header Violation",
+        ProtocolError::BadClientProtocol => "Bad Client Protocol Version",
+        ProtocolError::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+        ProtocolError::AuthorizationViolation => "Authentication Failure",
+        ProtocolError::AuthenticationTimeout => "Authentication Timeout",
+        ProtocolError::StaleConnection => "Stale Connection",
+        ProtocolError::MaxConnections => "Maximum Connections Exceeded",
+        ProtocolError::ServerShutdown => "Server Shutdown",
+        _ => return None,
+    })
 }

@@ -4,6 +4,7 @@
 mod account;
 mod arrival;
 mod client_state;
+mod closed;
 mod courier;
 mod gate;
 mod guard;
@@ -18,6 +19,7 @@ mod trace;
 pub use account::{Account, AccountRole};
 pub use arrival::{Arrival, Cookies, TlsTerms};
 pub use client_state::{ClientState, Identity};
+pub use closed::{ClosedClient, ClosedSubscription, Traffic};
 pub use courier::{Courier, Parcel};
 pub use gate::Gate;
 pub use link::{Fed, Link};

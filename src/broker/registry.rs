@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::account::{Account, AccountRole};
 use super::arrival::Arrival;
 use super::client_state::{ClientState, Identity};
+use super::closed::{ClosedClient, ClosedClients, Traffic};
 use super::courier::Courier;
 use super::gate::Gate;
 use super::outbox::Appended;
@@ -32,12 +33,16 @@ pub struct Options {
 }
 
 /// A client that came or went, for those who track agents by their connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Presence {
     pub client_id: u64,
     /// What CONNECT told.
     pub identity: Identity,
     pub connected: bool,
+    /// The client; None of its counts change any more once it is not connected.
+    pub client: Arc<ClientState>,
+    /// What is remembered of one that has gone.
+    pub closed: Option<Arc<ClosedClient>>,
 }
 
 /// Counters over the broker's life, closed connections included.
@@ -46,6 +51,8 @@ pub struct Totals {
     pub connections: u64,
     pub slow_consumers: u64,
     pub stale_connections: u64,
+    /// How often a publisher had to wait for its receivers.
+    pub stalls: u64,
     pub in_msgs: u64,
     pub in_bytes: u64,
     pub out_msgs: u64,
@@ -67,6 +74,7 @@ pub struct Broker {
     accounts: HashMap<String, Arc<Account>>,
     system_account: Arc<Account>,
     pub gate: Gate,
+    closed_clients: Mutex<ClosedClients>,
     pub started: Timestamp,
     /// What INFO says; `client_id` and `client_ip` are filled in for each client.
     info: RwLock<Info>,
@@ -103,6 +111,7 @@ impl Broker {
             system_account: accounts[book.system_account()].clone(),
             accounts,
             gate: Gate::new(book),
+            closed_clients: Mutex::new(ClosedClients::default()),
             started: now,
             info: RwLock::new(info),
             clients: Mutex::new(HashMap::new()),
@@ -122,6 +131,45 @@ impl Broker {
 
     fn closed_lock(&self) -> MutexGuard<'_, Totals> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed_clients_lock(&self) -> MutexGuard<'_, ClosedClients> {
+        self.closed_clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last connections that ended, oldest first.
+    pub fn closed_clients(&self) -> Vec<Arc<ClosedClient>> {
+        self.closed_clients_lock().list()
+    }
+
+    /// What the account's clients did, those that have gone included.
+    pub fn traffic(&self, account: &str) -> Traffic {
+        let mut traffic = self.closed_clients_lock().traffic(account);
+        self.clients()
+            .iter()
+            .filter(|client| client.identity().account == account)
+            .for_each(|client| traffic.add(client));
+        traffic
+    }
+
+    /// The connected client of that id.
+    pub fn client(&self, id: u64) -> Option<Arc<ClientState>> {
+        self.clients_lock().get(&id).cloned()
+    }
+
+    /// Tells a client to connect elsewhere, because the server is about to go.
+    pub fn tell_lame_duck(&self, client: &ClientState) {
+        let mut info = self.info();
+        info.lame_duck = true;
+        info.client_id = client.id;
+        if client.outbox.append(|out| encode::info(out, &info)) == Appended::First {
+            client.outbox.wake();
+        }
+    }
+
+    /// Counts that a publisher had to wait for its receivers.
+    pub fn count_stall(&self) {
+        self.closed_lock().stalls += 1;
     }
 
     /// A courier for messages of the broker's own in the default account.
@@ -178,8 +226,14 @@ impl Broker {
         self.presence_watchers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(watcher));
     }
 
-    pub(super) fn tell_presence(&self, client: &ClientState, connected: bool) {
-        let presence = Presence { client_id: client.id, identity: client.identity(), connected };
+    pub(super) fn tell_presence(&self, client: &Arc<ClientState>, closed: Option<Arc<ClosedClient>>) {
+        let presence = Presence {
+            client_id: client.id,
+            identity: client.identity(),
+            connected: closed.is_none(),
+            client: client.clone(),
+            closed,
+        };
         for watcher in self.presence_watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             watcher(&presence);
         }
@@ -199,8 +253,11 @@ impl Broker {
         Some(client)
     }
 
-    pub(super) fn dismiss(&self, client: &ClientState) {
+    /// Takes the client off the list, as `last` describes it.
+    pub(super) fn dismiss(&self, client: &ClientState, last: Arc<ClosedClient>) {
         self.clients_lock().remove(&client.id);
+        let slow = last.reason.starts_with("Slow Consumer");
+        self.closed_clients_lock().remember(last, slow, client);
         let (in_msgs, in_bytes) = client.counts_in();
         let (out_msgs, out_bytes) = client.outbox.counts();
         let mut closed = self.closed_lock();

@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::query::{BadQuery, Query};
 use super::source::{Connection, Source, Subscription};
 use super::text;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, subject};
 
 /// nats-server's `DefaultConnListSize`.
 const LIMIT_DEFAULT: usize = 1024;
@@ -33,6 +33,10 @@ struct ConnInfo {
     start: Timestamp,
     last_activity: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<Timestamp>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rtt: Option<String>,
     uptime: String,
     idle: String,
@@ -51,6 +55,10 @@ struct ConnInfo {
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
     #[serde(skip_serializing_if = "String::is_empty")]
+    authorized_user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    account: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     name_tag: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscriptions_list: Vec<String>,
@@ -61,8 +69,10 @@ struct ConnInfo {
 /// One subscription, as `/connz?subs=detail` and `/subsz?subs=1` show it.
 #[derive(Serialize)]
 pub struct SubDetail {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub account: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub account: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub account_tag: String,
     pub subject: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub qgroup: String,
@@ -74,9 +84,11 @@ pub struct SubDetail {
 }
 
 impl SubDetail {
-    pub fn new(account: &'static str, cid: u64, from: Subscription) -> SubDetail {
+    /// `account` is empty where it goes without saying.
+    pub fn new(account: &str, cid: u64, from: Subscription) -> SubDetail {
         SubDetail {
-            account,
+            account: account.to_owned(),
+            account_tag: account.to_owned(),
             subject: from.subject,
             qgroup: from.queue,
             sid: from.sid,
@@ -98,49 +110,125 @@ enum SubsWanted {
     Detail,
 }
 
-pub fn report(server_id: &str, source: &dyn Source, query: &Query, now: Timestamp) -> Result<Connz, BadQuery> {
-    let sort = Sort::parse(query.text("sort"))?;
-    let auth = query.flag("auth")?;
-    let subs = if query.text("subs").eq_ignore_ascii_case("detail") {
-        SubsWanted::Detail
-    } else if query.flag("subs")? {
-        SubsWanted::Subjects
-    } else {
-        SubsWanted::No
-    };
-    let offset = query.count("offset")?;
-    let cid = query.id("cid")?;
-    let limit = match query.count("limit")? {
-        _ if cid > 0 => 1,
-        0 => LIMIT_DEFAULT,
-        limit => limit,
-    };
-    let state = query.text("state").to_ascii_lowercase();
-    let open_wanted = match state.as_str() {
-        "" | "open" | "any" | "all" => true,
-        // Closed connections are not kept.
-        "closed" => false,
-        other => return Err(BadQuery(format!("Error decoding state for {other}"))),
-    };
-    if matches!(sort, Sort::Stop | Sort::Reason) && state != "closed" {
-        let word = query.text("sort");
-        return Err(BadQuery(format!("sort by {word} only valid on closed connections")));
-    }
-    // There is one account, and nobody has a user name.
-    let (account, user) = (query.text("acc"), query.text("user"));
-    let known = (account.is_empty() || account == super::jsz::ACCOUNT) && user.is_empty();
+/// What is asked of `/connz` and `CONNZ` (nats-server `ConnzOptions`).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConnzOptions {
+    sort: String,
+    auth: bool,
+    subscriptions: bool,
+    subscriptions_detail: bool,
+    offset: i64,
+    limit: i64,
+    cid: u64,
+    mqtt_client: String,
+    state: State,
+    user: String,
+    pub acc: String,
+    filter_subject: String,
+}
 
-    let mut connections = if open_wanted && known { source.connections(subs != SubsWanted::No) } else { Vec::new() };
+/// Which connections are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u8")]
+enum State {
+    #[default]
+    Open,
+    Closed,
+    All,
+}
+
+impl TryFrom<u8> for State {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<State, String> {
+        match number {
+            0 => Ok(State::Open),
+            1 => Ok(State::Closed),
+            2 => Ok(State::All),
+            other => Err(format!("unknown connection state {other}")),
+        }
+    }
+}
+
+impl ConnzOptions {
+    /// # Errors
+    /// When a parameter cannot be read.
+    pub fn from_query(query: &Query) -> Result<ConnzOptions, BadQuery> {
+        let detail = query.text("subs").eq_ignore_ascii_case("detail");
+        let state = match query.text("state").to_ascii_lowercase().as_str() {
+            "" | "open" => State::Open,
+            "closed" => State::Closed,
+            "any" | "all" => State::All,
+            other => return Err(BadQuery(format!("Error decoding state for {other}"))),
+        };
+        Ok(ConnzOptions {
+            sort: query.text("sort").to_owned(),
+            auth: query.flag("auth")?,
+            subscriptions: !detail && query.flag("subs")?,
+            subscriptions_detail: detail,
+            offset: query.count("offset")? as i64,
+            limit: query.count("limit")? as i64,
+            cid: query.id("cid")?,
+            mqtt_client: query.text("mqtt_client").to_owned(),
+            state,
+            user: query.text("user").to_owned(),
+            acc: query.text("acc").to_owned(),
+            filter_subject: query.text("filter_subject").to_owned(),
+        })
+    }
+}
+
+/// # Errors
+/// When the options contradict each other.
+pub fn report(server_id: &str, source: &dyn Source, options: &ConnzOptions, now: Timestamp) -> Result<Connz, BadQuery> {
+    let sort = Sort::parse(&options.sort)?;
+    let subs = match (options.subscriptions_detail, options.subscriptions) {
+        (true, _) => SubsWanted::Detail,
+        (false, true) => SubsWanted::Subjects,
+        (false, false) => SubsWanted::No,
+    };
+    if matches!(sort, Sort::Stop | Sort::Reason) && options.state != State::Closed {
+        return Err(BadQuery(format!("sort by {} only valid on closed connections", options.sort)));
+    }
+    if !options.filter_subject.is_empty() && options.acc.is_empty() {
+        return Err(BadQuery("filter by subject only valid with account filtering".to_owned()));
+    }
+    if !options.user.is_empty() && !options.auth {
+        return Err(BadQuery("filter by user only valid with auth option".to_owned()));
+    }
+    let offset = usize::try_from(options.offset).unwrap_or(0);
+    let limit = match usize::try_from(options.limit) {
+        _ if options.cid > 0 => 1,
+        Err(_) | Ok(0) => LIMIT_DEFAULT,
+        Ok(limit) => limit,
+    };
+    let wants_subs = subs != SubsWanted::No || !options.filter_subject.is_empty();
+    let mut connections = Vec::new();
+    if options.state != State::Closed {
+        connections.append(&mut source.connections(wants_subs));
+    }
+    if options.state != State::Open {
+        connections.append(&mut source.closed_connections());
+    }
+    let filter = options.filter_subject.as_bytes();
+    connections.retain(|connection| {
+        (options.acc.is_empty() || connection.account == options.acc)
+            && (options.user.is_empty() || connection.user == options.user)
+            && options.mqtt_client.is_empty()
+            && (filter.is_empty()
+                || connection.subscriptions.iter().any(|sub| subject::overlaps(filter, sub.subject.as_bytes())))
+    });
     let total = connections.len();
-    if cid > 0 {
-        connections.retain(|connection| connection.id == cid);
+    if options.cid > 0 {
+        connections.retain(|connection| connection.id == options.cid);
     }
     sort.apply(&mut connections);
     let connections: Vec<ConnInfo> = connections
         .into_iter()
         .skip(offset)
         .take(limit)
-        .map(|connection| conn_info(connection, subs, auth, now))
+        .map(|connection| conn_info(connection, subs, options.auth, now))
         .collect();
     Ok(Connz {
         server_id: server_id.to_owned(),
@@ -163,17 +251,21 @@ fn conn_info(connection: Connection, subs: SubsWanted, auth: bool, now: Timestam
             details = connection.subscriptions.into_iter().map(|sub| SubDetail::new("", cid, sub)).collect();
         }
     }
+    let at = connection.ended.map_or(now, |(stopped, _)| stopped);
+    let (account, user) = if auth { (connection.account, connection.user) } else { Default::default() };
     ConnInfo {
         cid: connection.id,
         kind: "Client",
-        r#type: "nats",
+        r#type: connection.kind,
         ip: connection.remote.map_or_else(String::new, |remote| remote.ip().to_string()),
         port: connection.remote.map_or(0, |remote| remote.port()),
         start: connection.start,
         last_activity: connection.last_activity,
+        stop: connection.ended.map(|(stopped, _)| stopped),
+        reason: connection.ended.map_or("", |(_, reason)| reason),
         rtt: connection.round_trip.map(text::go_duration),
-        uptime: text::uptime(now.since(connection.start)),
-        idle: text::uptime(now.since(connection.last_activity)),
+        uptime: text::uptime(at.since(connection.start)),
+        idle: text::uptime(at.since(connection.last_activity)),
         pending_bytes: connection.pending_bytes,
         in_msgs: connection.in_msgs,
         out_msgs: connection.out_msgs,
@@ -184,7 +276,9 @@ fn conn_info(connection: Connection, subs: SubsWanted, auth: bool, now: Timestam
         name: connection.name,
         lang: connection.lang,
         version: connection.version,
-        name_tag: if auth { super::jsz::ACCOUNT.to_owned() } else { String::new() },
+        name_tag: account.clone(),
+        authorized_user: user,
+        account,
         subscriptions_list: subjects,
         subscriptions_list_detail: details,
     }
@@ -232,7 +326,9 @@ impl Sort {
         // Ids break ties, so that pages do not overlap.
         connections.sort_unstable_by_key(|connection| connection.id);
         match self {
-            Sort::Cid | Sort::Stop | Sort::Reason => {}
+            Sort::Cid => {}
+            Sort::Stop => connections.sort_by_key(|connection| connection.ended.map(|(stopped, _)| stopped)),
+            Sort::Reason => connections.sort_by_key(|connection| connection.ended.map(|(_, reason)| reason)),
             Sort::Subs => connections.sort_by_key(|connection| Reverse(connection.num_subscriptions)),
             Sort::Pending => connections.sort_by_key(|connection| Reverse(connection.pending_bytes)),
             Sort::MsgsTo => connections.sort_by_key(|connection| Reverse(connection.out_msgs)),

@@ -1,9 +1,7 @@
 //! The HTTP side: accept, bounds, and which path is answered by what.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,10 +19,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::accountz::{AccountStatzOptions, AccountzOptions};
+use super::connz::ConnzOptions;
+use super::healthz::HealthzOptions;
+use super::index;
+use super::jsz::JszOptions;
 use super::query::{BadQuery, Query};
-use super::source::{Identity, Source};
-use super::{connz, healthz, index, jsz, subsz, varz};
-use crate::config::Limits;
+use super::reports::Reports;
+use super::subsz::SubszOptions;
 use crate::types::Timestamp;
 
 /// Further connections wait in the listener's backlog: probes and dashboards need a handful.
@@ -42,17 +44,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The monitoring endpoints of one server.
 pub struct Monitor {
-    identity: Identity,
-    limits: Limits,
-    source: Arc<dyn Source>,
-    requests: [AtomicU64; ENDPOINTS.len()],
+    reports: Arc<Reports>,
 }
 
-const ENDPOINTS: [&str; 6] = ["/", "/healthz", "/varz", "/connz", "/jsz", "/subsz"];
-
 impl Monitor {
-    pub fn new(identity: Identity, limits: Limits, source: Arc<dyn Source>) -> Monitor {
-        Monitor { identity, limits, source, requests: Default::default() }
+    pub fn new(reports: Arc<Reports>) -> Monitor {
+        Monitor { reports }
     }
 
     /// Answers on `listener`, over TLS when there is a `tls`, until `stop` is cancelled; connections are then closed after
@@ -110,11 +107,6 @@ impl Monitor {
         connections.wait().await;
     }
 
-    /// The address the endpoints are reached at.
-    pub fn address(&self) -> SocketAddr {
-        self.identity.monitor
-    }
-
     async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
@@ -122,9 +114,7 @@ impl Monitor {
             return refused;
         }
         let path = request.uri().path();
-        if let Some(endpoint) = ENDPOINTS.iter().position(|known| *known == path) {
-            self.requests[endpoint].fetch_add(1, Ordering::Relaxed);
-        }
+        self.reports.count(path);
         let query = Query::parse(request.uri().query());
         let now = Timestamp::now();
         match self.answer(path, &query, now).await {
@@ -134,38 +124,28 @@ impl Monitor {
     }
 
     async fn answer(&self, path: &str, query: &Query, now: Timestamp) -> Result<Response<Full<Bytes>>, BadQuery> {
-        let (identity, source) = (&self.identity, self.source.as_ref());
+        let reports = &self.reports;
         Ok(match path {
-            "/" => body(StatusCode::OK, "text/html; charset=utf-8", index::page(identity).into_bytes()),
+            "/" => body(StatusCode::OK, "text/html; charset=utf-8", index::page(&reports.identity).into_bytes()),
             "/healthz" => {
-                let (status, report) = healthz::answer(source, query).await?;
-                body(status, "application/json", report.to_string().into_bytes())
+                let mut health = reports.healthz(&HealthzOptions::from_query(query)?).await;
+                let status = StatusCode::from_u16(health.take_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                body(status, "application/json", serde_json::to_vec(&health).expect("reports are JSON"))
             }
-            "/varz" => {
-                let jetstream = source.jetstream(false, false).await;
-                json(&varz::report(
-                    identity,
-                    &self.limits,
-                    &source.totals(),
-                    jetstream.as_ref(),
-                    self.request_counts(),
-                    now,
-                ))
-            }
-            "/connz" => json(&connz::report(&identity.server_id, source, query, now)?),
-            "/jsz" => json(&jsz::report(&identity.server_id, &identity.server_name, source, query, now).await?),
-            "/subsz" | "/subscriptionsz" => json(&subsz::report(&identity.server_id, source, query, now)?),
+            "/varz" => json(&reports.varz(now).await),
+            "/connz" => json(&reports.connz(&ConnzOptions::from_query(query)?, now)?),
+            "/jsz" => json(&reports.jsz(&JszOptions::from_query(query)?, now).await),
+            "/subsz" | "/subscriptionsz" => json(&reports.subsz(&SubszOptions::from_query(query)?, now)?),
+            "/accountz" => json(&reports.accountz(&AccountzOptions::from_query(query), now)?),
+            "/accstatz" => json(&reports.account_statz(&AccountStatzOptions::from_query(query)?, now)),
+            "/routez" => json(&reports.routez(now)),
+            "/gatewayz" => json(&reports.gatewayz(now)),
+            "/leafz" => json(&reports.leafz(now)),
+            "/ipqueuesz" => json(&serde_json::json!({})),
+            "/expvarz" => json(&reports.expvarz()),
+            "/raftz" => text(StatusCode::NOT_FOUND, "No Raft nodes registered".to_owned()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
         })
-    }
-
-    fn request_counts(&self) -> serde_json::Map<String, serde_json::Value> {
-        let counts = ENDPOINTS.iter().zip(&self.requests);
-        counts
-            .map(|(path, count)| ((*path).to_owned(), count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-            .map(|(path, count)| (path, count.into()))
-            .collect()
     }
 }
 

@@ -13,6 +13,8 @@ pub fn page(identity: &Identity) -> String {
         ("connz?subs=detail", "Connections with their subscriptions"),
         ("jsz?streams=1&amp;consumers=1&amp;config=1", "Streams and consumers"),
         ("subsz?subs=1", "Subscriptions"),
+        ("accountz", "Accounts"),
+        ("accstatz", "Accounts' figures"),
     ]
     .iter()
     .map(|(path, title)| format!("<li><a href=\"./{path}\">{title}</a> <code>/{path}</code></li>\n"))

@@ -1,21 +1,30 @@
-//! L5: HTTP monitoring: `/healthz /varz /connz /jsz /subsz` with nats-server's field names (`server/monitor.go`), and an
-//! index page. Owns the endpoints and their bounds; reads the broker only through [`Source`], as plain values.
+//! L5: what people and tools see of the server: [`Reports`] with nats-server's field names (`server/monitor.go`), served
+//! over HTTP by [`Monitor`] and to the system account by [`System`] (`$SYS.REQ.>`), and [`Events`] on `$SYS.ACCOUNT.>` and
+//! `$SYS.SERVER.>` (`server/events.go`). Owns the endpoints and their bounds; reports read the broker only through
+//! [`Source`], as plain values.
 //!
 //! Fields of what this broker does not have (clusters, gateways, leaf nodes, MQTT) are left out, but for the counters
 //! that dashboards add up, which are 0. Two deliberate differences: only GET and HEAD are answered, and no
 //! `Access-Control-Allow-Origin` is sent, so that a web page elsewhere cannot read who is connected to this machine.
 
+mod accountz;
 mod connz;
+mod events;
 mod healthz;
 mod http;
 mod index;
 mod jsz;
 mod process;
 mod query;
+mod reports;
 mod source;
 mod subsz;
+mod system;
 mod text;
 mod varz;
 
+pub use events::Events;
 pub use http::Monitor;
-pub use source::{Boxed, Connection, Identity, JetStream, Routes, Source, Stream, Subscription, Totals};
+pub use reports::Reports;
+pub use source::{Account, Boxed, Connection, Identity, JetStream, Routes, Source, Stream, Subscription, Totals};
+pub use system::System;

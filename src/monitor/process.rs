@@ -9,6 +9,11 @@ pub fn memory_bytes() -> u64 {
     status.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * 4096)
 }
 
+/// Processors this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Average processor use since the start, in percent of one core.
 pub fn cpu_percent(uptime: Duration) -> f64 {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0.0 };

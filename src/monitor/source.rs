@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::types::Timestamp;
 
 /// A future behind a trait object.
@@ -17,12 +19,40 @@ pub trait Source: Send + Sync + 'static {
     fn totals(&self) -> Totals;
     /// Every open client connection, in any order; with their subscriptions if asked for.
     fn connections(&self, with_subscriptions: bool) -> Vec<Connection>;
+    /// The last connections that ended, oldest first.
+    fn closed_connections(&self) -> Vec<Connection>;
+    /// Every account.
+    fn accounts(&self) -> Vec<Account>;
     /// The subscription trie's counters.
     fn routes(&self) -> Routes;
-    /// JetStream's figures, `None` when it is off. Streams' states may be asked of their tasks, hence a future.
-    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Option<JetStream>>;
+    /// JetStream's figures, one for each account that has it; none when it is off. Streams' states may be asked of their
+    /// tasks, hence a future.
+    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>>;
     /// `Err` says in one sentence why the broker cannot serve right now: `/healthz` answers 503 with it.
     fn health(&self) -> Result<(), String>;
+    /// Ends a client's connection; false when there is no such client.
+    fn kick(&self, client_id: u64) -> bool;
+    /// Tells a client to connect elsewhere; false when there is no such client.
+    fn lame_duck(&self, client_id: u64) -> bool;
+}
+
+/// One account.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    pub name: String,
+    pub is_system: bool,
+    pub jetstream: bool,
+    /// Clients in it now.
+    pub connections: u64,
+    pub subscriptions: u64,
+    pub routes: Routes,
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+    pub slow_consumers: u64,
+    /// When its configuration was read.
+    pub updated: Timestamp,
 }
 
 /// What does not change while a server runs.
@@ -34,7 +64,14 @@ pub struct Identity {
     pub version: String,
     /// The addresses in use, with their real ports; `None` without a listener.
     pub listen: Option<SocketAddr>,
-    pub monitor: SocketAddr,
+    /// As configured, for those who ask what is listened on.
+    pub host: String,
+    pub monitor: Option<SocketAddr>,
+    pub system_account: String,
+    /// Empty for none.
+    pub domain: String,
+    pub jetstream: bool,
+    pub auth_required: bool,
     pub start: Timestamp,
 }
 
@@ -62,6 +99,8 @@ pub struct Totals {
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub id: u64,
+    /// `nats` or `websocket`.
+    pub kind: &'static str,
     pub remote: Option<SocketAddr>,
     pub start: Timestamp,
     pub last_activity: Timestamp,
@@ -78,6 +117,10 @@ pub struct Connection {
     pub name: String,
     pub lang: String,
     pub version: String,
+    pub user: String,
+    pub account: String,
+    /// When and why it ended.
+    pub ended: Option<(Timestamp, &'static str)>,
     /// Filled only when asked for.
     pub subscriptions: Vec<Subscription>,
 }
@@ -94,7 +137,7 @@ pub struct Subscription {
 }
 
 /// The subscription trie's counters, as nats-server's `SublistStats`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Routes {
     pub num_subscriptions: u64,
     pub num_cache: u64,
@@ -119,8 +162,12 @@ pub struct JetStream {
     pub api_level: u32,
     pub api_total: u64,
     pub api_errors: u64,
-    pub max_memory_bytes: i64,
-    pub max_storage_bytes: i64,
+    pub max_memory_bytes: u64,
+    pub max_storage_bytes: u64,
+    /// Empty for none.
+    pub domain: String,
+    /// Whose streams they are.
+    pub account: String,
     pub store_dir: String,
     pub num_streams: u64,
     pub num_consumers: u64,

@@ -1,9 +1,8 @@
 //! `/subsz`: the subscription trie.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::connz::SubDetail;
-use super::jsz::ACCOUNT;
 use super::query::{BadQuery, Query};
 use super::source::Source;
 use crate::types::{Timestamp, subject};
@@ -30,32 +29,65 @@ pub struct Subsz {
     subscriptions_list: Vec<SubDetail>,
 }
 
-/// `subs=1` lists the subscriptions, `test=<subject>` only those that would get a message on it.
-pub fn report(server_id: &str, source: &dyn Source, query: &Query, now: Timestamp) -> Result<Subsz, BadQuery> {
-    let subs_wanted = query.flag("subs")?;
-    let offset = query.count("offset")?;
-    let limit = match query.count("limit")? {
-        0 => LIMIT_DEFAULT,
-        limit => limit,
+/// What is asked of `/subsz` and `SUBSZ` (nats-server `SubszOptions`).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SubszOptions {
+    offset: i64,
+    limit: i64,
+    /// Lists the subscriptions.
+    pub subscriptions: bool,
+    pub account: String,
+    /// Only subscriptions that would get a message on this subject.
+    test: String,
+}
+
+impl SubszOptions {
+    /// # Errors
+    /// When a parameter cannot be read.
+    pub fn from_query(query: &Query) -> Result<SubszOptions, BadQuery> {
+        Ok(SubszOptions {
+            offset: query.count("offset")? as i64,
+            limit: query.count("limit")? as i64,
+            subscriptions: query.flag("subs")?,
+            account: query.text("acc").to_owned(),
+            test: query.text("test").to_owned(),
+        })
+    }
+}
+
+/// # Errors
+/// When `test` is no literal subject.
+pub fn report(server_id: &str, source: &dyn Source, options: &SubszOptions, now: Timestamp) -> Result<Subsz, BadQuery> {
+    let offset = usize::try_from(options.offset).unwrap_or(0);
+    let limit = match usize::try_from(options.limit) {
+        Err(_) | Ok(0) => LIMIT_DEFAULT,
+        Ok(limit) => limit,
     };
-    let test = query.text("test");
-    if !test.is_empty() && !subject::is_valid_literal(test.as_bytes()) {
+    let test = options.test.as_bytes();
+    if !test.is_empty() && !subject::is_valid_literal(test) {
         return Err(BadQuery("invalid test subject, must be valid publish subject".to_owned()));
     }
-    let account = query.text("acc");
     let mut list = Vec::new();
-    if subs_wanted && (account.is_empty() || account == ACCOUNT) {
+    if options.subscriptions {
         let mut connections = source.connections(true);
+        connections.retain(|connection| options.account.is_empty() || connection.account == options.account);
         connections.sort_unstable_by_key(|connection| connection.id);
         for connection in connections {
             let matching = connection
                 .subscriptions
                 .into_iter()
-                .filter(|sub| test.is_empty() || subject::matches(sub.subject.as_bytes(), test.as_bytes()));
-            list.extend(matching.map(|sub| SubDetail::new(ACCOUNT, connection.id, sub)));
+                .filter(|sub| test.is_empty() || subject::matches(sub.subject.as_bytes(), test));
+            list.extend(matching.map(|sub| SubDetail::new(&connection.account, connection.id, sub)));
         }
     }
-    let routes = source.routes();
+    let routes = match options.account.as_str() {
+        "" => source.routes(),
+        wanted => {
+            let account = source.accounts().into_iter().find(|account| account.name == wanted);
+            account.map(|account| account.routes).unwrap_or_default()
+        }
+    };
     Ok(Subsz {
         server_id: server_id.to_owned(),
         now,

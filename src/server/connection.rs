@@ -210,6 +210,7 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
                 }
                 Ok(bytes) => room = next_room(bytes, room),
                 Err(error) => {
+                    client.set_close_reason("Read Error");
                     debug!("{} - cid:{} - Client connection closed: Read Error: {error}", client.address, client.id);
                     return;
                 }
@@ -222,7 +223,10 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
                 continue;
             }
             () = client.outbox.until_closed() => return,
-            () = &mut stopped => return,
+            () = &mut stopped => {
+                client.set_close_reason("Server Shutdown");
+                return;
+            }
         }
         let fed = loop {
             let fed = link.feed(&buffer, Timestamp::now());
@@ -251,6 +255,8 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
             room = room.max(fed.needed);
         }
         if link.has_laggards() {
+            client.count_stall();
+            link.broker().count_stall();
             // A publisher far ahead of its readers pauses; it is still cut off or stopped meanwhile.
             tokio::select! {
                 () = link.wait_for_laggards() => {}
@@ -296,9 +302,11 @@ async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<Clien
         }
         if !write_whole(&mut writer, &buffer, &client.outbox, broker.options.write_deadline).await {
             if client.outbox.closed().is_none_or(|reason| reason == Closed::SlowConsumer) {
+                client.set_close_reason("Slow Consumer (Write Deadline)");
                 let deadline = broker.options.write_deadline;
                 cut_slow_consumer(&broker, &client, &format!("WriteDeadline of {deadline:?} exceeded"));
             }
+            client.set_close_reason("Write Error");
             client.outbox.close(Closed::Gone);
             return;
         }

@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::tls::Handshake;
-use crate::auth::Book;
+use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::JetStream;
 use crate::broker::{self, Broker, Options};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::coordinator::{self, Coordinator};
-use crate::monitor::{Identity, Monitor};
+use crate::monitor::{Events, Identity, Monitor, Reports, System};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::storage::{self, OpenError, ReadError, Store};
@@ -111,6 +111,12 @@ struct Running {
     store: Store,
 }
 
+impl Running {
+    fn all(&self) -> Vec<Arc<JetStream>> {
+        std::iter::once(&self.jetstream).chain(&self.others).cloned().collect()
+    }
+}
+
 impl Server {
     /// Starts a broker: opens the store, recovers its streams, then listens.
     ///
@@ -141,17 +147,18 @@ impl Server {
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
         let files = files::RunFiles::write(&config, client_address, monitor_address, websocket_address)?;
+        let streams = jetstream.as_ref().map(Running::all).unwrap_or_default();
+        let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
+        let identity = identity(&broker, client_address, monitor_address);
+        let reports = Arc::new(Reports::new(identity, config.limits.clone(), source));
         let in_the_clear = monitor_listener.map(|listener| (listener, None));
         let acceptor = || handshake.as_ref().map(|handshake| handshake.acceptor.clone());
         let over_tls = monitor_tls_listener.map(|listener| (listener, acceptor()));
         for (listener, tls) in in_the_clear.into_iter().chain(over_tls) {
-            let Ok(address) = listener.local_addr() else { continue };
-            let identity = identity(&broker, client_address, address);
-            let streams = jetstream.as_ref().map(|running| running.jetstream.clone());
-            let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
-            let monitor = Monitor::new(identity, config.limits.clone(), source);
-            tasks.spawn(monitor.serve(listener, tls, stop_accepting.clone()));
+            tasks.spawn(Monitor::new(reports.clone()).serve(listener, tls, stop_accepting.clone()));
         }
+        let system = System::start(&broker, reports, stop_connections.clone());
+        tasks.spawn(Events::start(&broker, &system, stop_accepting.clone()));
         let mut server = Server {
             config,
             broker,
@@ -339,9 +346,14 @@ async fn listen(on: Option<&Listen>, flag: &'static str) -> Result<Option<TcpLis
     bound.map(Some).map_err(|source| StartError::Listen { address: on.to_string(), source, flag })
 }
 
-fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: SocketAddr) -> Identity {
+fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketAddr>) -> Identity {
     let info = broker.info();
     Identity {
+        host: info.host,
+        system_account: broker.system_account().name.clone(),
+        domain: info.domain,
+        jetstream: info.jetstream,
+        auth_required: broker.gate.book().is_announced(ConnectionType::Standard),
         server_id: info.server_id,
         server_name: info.server_name,
         version: info.version,

@@ -2,48 +2,66 @@
 
 use std::sync::Arc;
 
+use crate::auth::ConnectionType;
 use crate::broker::jetstream::{self, StreamReport};
-use crate::broker::{Broker, ClientState};
+use crate::broker::{Broker, ClientState, ClosedClient};
 use crate::config::Config;
-use crate::monitor::{Boxed, Connection, JetStream, Routes, Source, Stream, Subscription, Totals};
+use crate::monitor::{Account, Boxed, Connection, JetStream, Routes, Source, Stream, Subscription, Totals};
 
 /// Reads counters and lists off a running broker.
 pub struct BrokerSource {
     broker: Arc<Broker>,
-    jetstream: Option<Arc<jetstream::JetStream>>,
+    /// The default account's first, then those of other accounts.
+    jetstream: Vec<Arc<jetstream::JetStream>>,
     store_dir: String,
 }
 
 impl BrokerSource {
-    pub fn new(broker: Arc<Broker>, jetstream: Option<Arc<jetstream::JetStream>>, config: &Config) -> BrokerSource {
+    pub fn new(broker: Arc<Broker>, jetstream: Vec<Arc<jetstream::JetStream>>, config: &Config) -> BrokerSource {
         BrokerSource { broker, jetstream, store_dir: config.store_dir.display().to_string() }
     }
 
-    async fn jetstream_figures(&self, with_streams: bool, with_consumers: bool) -> Option<JetStream> {
-        let jetstream = self.jetstream.as_ref()?;
-        let account = jetstream.account_info();
-        let (messages, bytes) = jetstream.totals();
-        let mut streams = Vec::new();
-        if with_streams || with_consumers {
-            streams.extend(jetstream.reports(with_consumers).await.iter().map(stream));
+    /// Accounts' JetStreams. Where other accounts have one, the default account's is told of only when it is used.
+    fn shown(&self) -> impl Iterator<Item = &Arc<jetstream::JetStream>> {
+        let several = self.jetstream.len() > 1;
+        self.jetstream
+            .iter()
+            .enumerate()
+            .filter(move |(place, jetstream)| *place > 0 || !several || jetstream.account_info().tier.streams > 0)
+            .map(|(_, jetstream)| jetstream)
+    }
+
+    async fn jetstream_figures(&self, with_streams: bool, with_consumers: bool) -> Vec<JetStream> {
+        let Some(server) = self.jetstream.first() else { return Vec::new() };
+        let mut figures = Vec::new();
+        for jetstream in self.shown() {
+            let account = jetstream.account_info();
+            let (messages, bytes) = jetstream.totals();
+            let mut streams = Vec::new();
+            if with_streams || with_consumers {
+                streams.extend(jetstream.reports(with_consumers).await.iter().map(stream));
+            }
+            figures.push(JetStream {
+                account: jetstream.account().name.clone(),
+                memory_bytes: account.tier.memory,
+                storage_bytes: account.tier.storage,
+                reserved_memory_bytes: account.tier.reserved_memory,
+                reserved_storage_bytes: account.tier.reserved_storage,
+                api_level: account.api.level,
+                api_total: account.api.total,
+                api_errors: account.api.errors,
+                max_memory_bytes: server.options().memory_bytes_max,
+                max_storage_bytes: server.options().storage_bytes_max,
+                domain: server.options().domain.clone(),
+                store_dir: self.store_dir.clone(),
+                num_streams: account.tier.streams as u64,
+                num_consumers: account.tier.consumers as u64,
+                messages,
+                bytes,
+                streams,
+            });
         }
-        Some(JetStream {
-            memory_bytes: account.tier.memory,
-            storage_bytes: account.tier.storage,
-            reserved_memory_bytes: account.tier.reserved_memory,
-            reserved_storage_bytes: account.tier.reserved_storage,
-            api_level: account.api.level,
-            api_total: account.api.total,
-            api_errors: account.api.errors,
-            max_memory_bytes: account.tier.limits.max_memory,
-            max_storage_bytes: account.tier.limits.max_storage,
-            store_dir: self.store_dir.clone(),
-            num_streams: account.tier.streams as u64,
-            num_consumers: account.tier.consumers as u64,
-            messages,
-            bytes,
-            streams,
-        })
+        figures
     }
 }
 
@@ -73,8 +91,8 @@ impl Source for BrokerSource {
             out_bytes: totals.out_bytes,
             slow_consumers: totals.slow_consumers,
             stale_connections: totals.stale_connections,
-            stalled_clients: 0,
-            subscriptions: self.broker.account.subscription_count() as u64,
+            stalled_clients: totals.stalls,
+            subscriptions: self.routes().num_subscriptions,
         }
     }
 
@@ -82,17 +100,69 @@ impl Source for BrokerSource {
         self.broker.clients().iter().map(|client| connection(client, with_subscriptions)).collect()
     }
 
-    fn routes(&self) -> Routes {
-        Routes { num_subscriptions: self.broker.account.subscription_count() as u64, ..Routes::default() }
+    fn closed_connections(&self) -> Vec<Connection> {
+        self.broker.closed_clients().iter().map(|client| closed_connection(client)).collect()
     }
 
-    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Option<JetStream>> {
+    fn accounts(&self) -> Vec<Account> {
+        let broker = &self.broker;
+        let describe = |account: Arc<crate::broker::Account>| {
+            let traffic = broker.traffic(&account.name);
+            Account {
+                is_system: account.is_system(),
+                jetstream: self.shown().any(|jetstream| jetstream.account().name == account.name),
+                connections: account.connection_count() as u64,
+                subscriptions: account.subscription_count() as u64,
+                routes: routes(&account),
+                in_msgs: traffic.in_msgs,
+                in_bytes: traffic.in_bytes,
+                out_msgs: traffic.out_msgs,
+                out_bytes: traffic.out_bytes,
+                slow_consumers: traffic.slow_consumers,
+                updated: broker.started,
+                name: account.name.clone(),
+            }
+        };
+        broker.accounts().into_iter().map(describe).collect()
+    }
+
+    fn routes(&self) -> Routes {
+        let mut sum = Routes::default();
+        for account in self.broker.accounts() {
+            let routes = routes(&account);
+            sum.num_subscriptions += routes.num_subscriptions;
+            sum.num_inserts += routes.num_inserts;
+            sum.num_removes += routes.num_removes;
+        }
+        sum
+    }
+
+    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>> {
         Box::pin(self.jetstream_figures(with_streams, with_consumers))
     }
 
     fn health(&self) -> Result<(), String> {
         Ok(())
     }
+
+    fn kick(&self, client_id: u64) -> bool {
+        let client = self.broker.client(client_id);
+        client.as_ref().inspect(|client| client.close("Kicked")).is_some()
+    }
+
+    fn lame_duck(&self, client_id: u64) -> bool {
+        self.broker.client(client_id).as_ref().inspect(|client| self.broker.tell_lame_duck(client)).is_some()
+    }
+}
+
+fn routes(account: &crate::broker::Account) -> Routes {
+    let (num_inserts, num_removes) = account.change_counts();
+    let num_subscriptions = account.subscription_count() as u64;
+    Routes { num_subscriptions, num_inserts, num_removes, ..Routes::default() }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
@@ -100,7 +170,6 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
     let (in_msgs, in_bytes) = client.counts_in();
     let (out_msgs, out_bytes) = client.outbox.counts();
     let round_trip = client.round_trip();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut subscriptions = Vec::new();
     if with_subscriptions {
         subscriptions.extend(client.subscription_list().iter().map(|subscription| Subscription {
@@ -114,6 +183,10 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
     }
     Connection {
         id: client.id,
+        kind: match client.connection_type {
+            ConnectionType::WebSocket => "websocket",
+            _ => "nats",
+        },
         remote: client.address.parse().ok(),
         start: client.started,
         last_activity: client.last_activity(),
@@ -123,11 +196,50 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
         out_msgs,
         in_bytes,
         out_bytes,
-        stalls: 0,
+        stalls: client.stalls(),
         num_subscriptions: client.subscription_count() as u32,
         name: identity.name,
         lang: identity.lang,
         version: identity.version,
+        user: identity.user,
+        account: identity.account,
+        ended: None,
         subscriptions,
+    }
+}
+
+fn closed_connection(client: &ClosedClient) -> Connection {
+    let identity = client.identity.clone();
+    Connection {
+        id: client.id,
+        kind: "nats",
+        remote: client.address.parse().ok(),
+        start: client.started,
+        last_activity: client.last_activity,
+        round_trip: (!client.round_trip.is_zero()).then_some(client.round_trip),
+        pending_bytes: 0,
+        in_msgs: client.in_msgs,
+        out_msgs: client.out_msgs,
+        in_bytes: client.in_bytes,
+        out_bytes: client.out_bytes,
+        stalls: client.stalls,
+        num_subscriptions: client.subscription_count as u32,
+        name: identity.name,
+        lang: identity.lang,
+        version: identity.version,
+        user: identity.user,
+        account: identity.account,
+        ended: Some((client.stopped, client.reason)),
+        subscriptions: client
+            .subscriptions
+            .iter()
+            .map(|subscription| Subscription {
+                subject: text(&subscription.subject),
+                queue: subscription.queue.as_deref().map(text).unwrap_or_default(),
+                sid: text(&subscription.sid),
+                msgs: subscription.delivered,
+                max: subscription.deliveries_max,
+            })
+            .collect(),
     }
 }

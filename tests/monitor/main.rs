@@ -1,13 +1,15 @@
 //! The monitoring endpoints over real sockets, on a broker that is a table of values, beside what nats-server 2.15.1
 //! answered (`nats-server-2.15.1.json`, recorded with one client, one stream and one consumer).
 
+mod system;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use natterjack::config::Limits;
 use natterjack::monitor::{
-    Boxed, Connection, Identity, JetStream, Monitor, Routes, Source, Stream, Subscription, Totals,
+    Account, Boxed, Connection, Identity, JetStream, Monitor, Reports, Routes, Source, Stream, Subscription, Totals,
 };
 use natterjack::types::Timestamp;
 use serde_json::{Value, json};
@@ -30,23 +32,20 @@ const ABSENT: &[&str] = &[
     "varz.leaf",
     "varz.mqtt",
     "varz.websocket",
-    "varz.system_account",
     "varz.tls_timeout",
-    // What goes to and comes from clients is all there is.
-    "varz.in_client_msgs",
-    "varz.in_client_bytes",
-    "varz.out_client_msgs",
-    "varz.out_client_bytes",
-    // An operator's tag on accounts.
-    "subsz.subscriptions_list.account_tag",
-    // Every commit is synced: there is no interval, and no server-wide default limit.
+    // Every commit is synced: there is no interval.
     "varz.jetstream.config.sync_interval",
-    "varz.jetstream.limits",
     "jsz.config.sync_interval",
-    "jsz.limits",
 ];
 /// Keys that nats-server has under circumstances the recording did not have.
-const CONDITIONAL: &[&str] = &["varz.jetstream.config.sync_always", "jsz.config.sync_always"];
+const CONDITIONAL: &[&str] = &[
+    "varz.jetstream.config.sync_always",
+    "varz.jetstream.config.compress_ok",
+    "jsz.config.compress_ok",
+    "jsz.config.sync_always",
+    "connz.connections.account",
+    "connz.connections.authorized_user",
+];
 
 struct Table {
     connections: Vec<Connection>,
@@ -67,11 +66,27 @@ impl Source for Table {
         connections
     }
 
+    fn closed_connections(&self) -> Vec<Connection> {
+        vec![Connection { ended: Some((Timestamp(9), "Client Closed")), ..connection(7, 0) }]
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        vec![Account { name: "$G".into(), ..Account::default() }]
+    }
+
+    fn kick(&self, _: u64) -> bool {
+        false
+    }
+
+    fn lame_duck(&self, _: u64) -> bool {
+        false
+    }
+
     fn routes(&self) -> Routes {
         Routes { num_subscriptions: 3, ..Routes::default() }
     }
 
-    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Option<JetStream>> {
+    fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>> {
         let recorded = recorded("jsz");
         let detail = &recorded["account_details"][0]["stream_detail"][0];
         let stream = Stream {
@@ -82,9 +97,14 @@ impl Source for Table {
             consumers: if with_consumers { vec![detail["consumer_detail"][0].clone()] } else { Vec::new() },
         };
         let streams = if with_streams { vec![stream] } else { Vec::new() };
-        let figures =
-            JetStream { num_streams: 1, store_dir: "/data/jetstream".into(), streams, ..JetStream::default() };
-        Box::pin(std::future::ready(self.jetstream.then_some(figures)))
+        let figures = JetStream {
+            account: "$G".into(),
+            num_streams: 1,
+            store_dir: "/data/jetstream".into(),
+            streams,
+            ..JetStream::default()
+        };
+        Box::pin(std::future::ready(if self.jetstream { vec![figures] } else { Vec::new() }))
     }
 
     fn health(&self) -> Result<(), String> {
@@ -95,6 +115,7 @@ impl Source for Table {
 fn connection(id: u64, out_bytes: u64) -> Connection {
     Connection {
         id,
+        kind: "nats",
         remote: Some("127.0.0.1:5000".parse().unwrap()),
         start: Timestamp(id as i64),
         last_activity: Timestamp(100 - id as i64),
@@ -109,6 +130,9 @@ fn connection(id: u64, out_bytes: u64) -> Connection {
         name: format!("client {id}"),
         lang: "rust".into(),
         version: "1".into(),
+        user: String::new(),
+        account: "$G".into(),
+        ended: None,
         subscriptions: vec![Subscription {
             subject: format!("foo.{id}"),
             queue: "workers".into(),
@@ -146,11 +170,16 @@ async fn serve(table: Table) -> Endpoints {
         server_name: "box".into(),
         version: "2.14.0".into(),
         listen: Some("127.0.0.1:4222".parse().unwrap()),
-        monitor: address,
+        host: "127.0.0.1".into(),
+        monitor: Some(address),
+        system_account: "$SYS".into(),
+        domain: String::new(),
+        jetstream: true,
+        auth_required: false,
         start: Timestamp(1),
     };
     let stop = CancellationToken::new();
-    let monitor = Monitor::new(identity, Limits::default(), Arc::new(table));
+    let monitor = Monitor::new(Arc::new(Reports::new(identity, Limits::default(), Arc::new(table))));
     Endpoints { address, stop: stop.clone(), serving: tokio::spawn(monitor.serve(listener, None, stop)) }
 }
 
@@ -249,7 +278,10 @@ async fn connections_are_sorted_paged_and_picked() {
         ("?offset=9", json!([])),
         ("?cid=2", json!([2])),
         ("?cid=9", json!([])),
-        ("?state=closed", json!([])),
+        ("?state=closed", json!([7])),
+        ("?state=any", json!([1, 2, 3, 7])),
+        ("?state=closed&sort=stop", json!([7])),
+        ("?acc=%24G&filter_subject=foo.2", json!([2])),
         ("?acc=nope", json!([])),
         ("?acc=%24G", json!([1, 2, 3])),
     ] {

@@ -131,6 +131,16 @@ impl JetStream {
         self.registry.begin_stop();
     }
 
+    /// Whose streams they are.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.registry.context.account
+    }
+
+    /// What it was started with.
+    pub fn options(&self) -> &Options {
+        &self.registry.context.options
+    }
+
     /// What `$JS.API.INFO` says.
     pub fn account_info(&self) -> AccountInfo {
         self.registry.account_info()

@@ -1,0 +1,137 @@
+//! Connections that have ended: the last of them one by one, and all of them in sums by account.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::client_state::{ClientState, Identity};
+use super::outbox::Closed;
+use crate::types::Timestamp;
+
+/// Ended connections that are remembered (nats-server `DEFAULT_MAX_CLOSED_CLIENTS`).
+const REMEMBERED_MAX: usize = 10_000;
+/// Subscriptions remembered of each.
+const SUBSCRIPTIONS_MAX: usize = 32;
+
+/// A connection that has ended.
+#[derive(Clone, Debug)]
+pub struct ClosedClient {
+    pub id: u64,
+    pub address: String,
+    pub identity: Identity,
+    pub started: Timestamp,
+    pub stopped: Timestamp,
+    pub last_activity: Timestamp,
+    /// Why, in nats-server's words (`ClosedState.String`).
+    pub reason: &'static str,
+    pub round_trip: Duration,
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+    pub stalls: u64,
+    pub subscription_count: usize,
+    /// The first of its subscriptions.
+    pub subscriptions: Vec<ClosedSubscription>,
+}
+
+/// A subscription of a connection that has ended.
+#[derive(Clone, Debug)]
+pub struct ClosedSubscription {
+    pub sid: Box<[u8]>,
+    pub subject: Box<[u8]>,
+    pub queue: Option<Box<[u8]>>,
+    pub delivered: u64,
+    pub deliveries_max: u64,
+}
+
+/// What an account's clients did, as seen by the server: `in` is what they published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+    pub slow_consumers: u64,
+}
+
+impl Traffic {
+    pub(super) fn add(&mut self, client: &ClientState) {
+        let (in_msgs, in_bytes) = client.counts_in();
+        let (out_msgs, out_bytes) = client.outbox.counts();
+        self.in_msgs += in_msgs;
+        self.in_bytes += in_bytes;
+        self.out_msgs += out_msgs;
+        self.out_bytes += out_bytes;
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct ClosedClients {
+    last: VecDeque<Arc<ClosedClient>>,
+    by_account: HashMap<String, Traffic>,
+}
+
+impl ClosedClients {
+    pub(super) fn remember(&mut self, client: Arc<ClosedClient>, slow: bool, state: &ClientState) {
+        let traffic = self.by_account.entry(client.identity.account.clone()).or_default();
+        traffic.add(state);
+        traffic.slow_consumers += u64::from(slow);
+        if self.last.len() >= REMEMBERED_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(client);
+    }
+
+    /// The last ones, oldest first.
+    pub(super) fn list(&self) -> Vec<Arc<ClosedClient>> {
+        self.last.iter().cloned().collect()
+    }
+
+    pub(super) fn traffic(&self, account: &str) -> Traffic {
+        self.by_account.get(account).copied().unwrap_or_default()
+    }
+}
+
+impl ClosedClient {
+    /// What is to be remembered of a client that goes now. Its subscriptions must still be there.
+    pub(super) fn of(client: &ClientState, now: Timestamp) -> ClosedClient {
+        let (in_msgs, in_bytes) = client.counts_in();
+        let (out_msgs, out_bytes) = client.outbox.counts();
+        let subscriptions = client.subscription_list();
+        let reason = match client.outbox.closed() {
+            Some(Closed::SlowConsumer) if client.close_reason().is_none() => "Slow Consumer (Pending Bytes)",
+            _ => client.close_reason().unwrap_or("Client Closed"),
+        };
+        ClosedClient {
+            id: client.id,
+            address: client.address.clone(),
+            identity: client.identity(),
+            started: client.started,
+            stopped: now,
+            last_activity: client.last_activity(),
+            reason,
+            round_trip: client.round_trip(),
+            in_msgs,
+            in_bytes,
+            out_msgs,
+            out_bytes,
+            stalls: client.stalls(),
+            subscription_count: subscriptions.len(),
+            subscriptions: subscriptions
+                .iter()
+                .take(SUBSCRIPTIONS_MAX)
+                .map(|subscription| ClosedSubscription {
+                    sid: subscription.sid.clone(),
+                    subject: subscription.subject.clone(),
+                    queue: subscription.queue.clone(),
+                    delivered: subscription.delivered(),
+                    deliveries_max: subscription.deliveries_max(),
+                })
+                .collect(),
+        }
+    }
+}

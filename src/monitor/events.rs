@@ -1,0 +1,195 @@
+//! What the server tells the system account of its own accord: who comes and goes, how it does, and that it ends
+//! (nats-server `server/events.go`). Nothing is written when nobody listens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::accountz::AccountStat;
+use super::source::Account;
+use super::system::{Letterhead, System};
+use crate::broker::{Broker, Courier, Presence};
+use crate::types::{Timestamp, id};
+
+/// Comings and goings that wait to be told; further ones are dropped with a warning.
+const WAITING_MAX: usize = 65_536;
+/// nats-server's `statsHBInterval`.
+const STATSZ_INTERVAL: Duration = Duration::from_secs(10);
+/// nats-server's `eventsHBInterval`.
+const CONNS_INTERVAL: Duration = Duration::from_secs(30);
+/// nats-server never tells how many connections its default account has.
+const DEFAULT_ACCOUNT: &str = "$G";
+
+/// See the module.
+pub struct Events {
+    broker: Arc<Broker>,
+    letterhead: Arc<Letterhead>,
+    courier: Courier,
+}
+
+impl Events {
+    /// Tells what happens from now on until `stop` is cancelled, and then that the server ends. Returns the task's future.
+    pub fn start(broker: &Arc<Broker>, system: &System, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        broker.watch_presence(move |presence| {
+            if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(presence.clone()) {
+                warn!(cid = presence.client_id, "events are too far behind to tell of this connection");
+            }
+        });
+        let courier = broker.courier_in(broker.system_account());
+        let events = Events { broker: broker.clone(), letterhead: system.letterhead().clone(), courier };
+        events.run(receiver, stop)
+    }
+
+    async fn run(mut self, mut presences: mpsc::Receiver<Presence>, stop: CancellationToken) {
+        let mut statsz = tokio::time::interval(STATSZ_INTERVAL);
+        let mut conns = tokio::time::interval(CONNS_INTERVAL);
+        for timer in [&mut statsz, &mut conns] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                presence = presences.recv() => match presence {
+                    Some(presence) => self.presence(&presence),
+                    None => break,
+                },
+                _ = statsz.tick() => self.statsz().await,
+                _ = conns.tick() => self.all_connections(),
+            }
+            self.courier.flush();
+        }
+        let subject = format!("$SYS.SERVER.{}.SHUTDOWN", self.server_id());
+        let letterhead = self.letterhead.clone();
+        self.tell(&subject, |now| letterhead.server(now));
+        self.courier.flush();
+    }
+
+    fn server_id(&self) -> String {
+        self.letterhead.reports().identity.server_id.clone()
+    }
+
+    /// Publishes an event if anyone listens.
+    fn tell(&mut self, subject: &str, body: impl FnOnce(Timestamp) -> Value) {
+        if self.broker.system_account().has_interest(subject.as_bytes()) {
+            let body = body(Timestamp::now()).to_string();
+            self.courier.publish(subject.as_bytes(), b"", b"", body.as_bytes());
+        }
+    }
+
+    async fn statsz(&mut self) {
+        let subject = format!("$SYS.SERVER.{}.STATSZ", self.server_id());
+        if !self.broker.system_account().has_interest(subject.as_bytes()) {
+            return;
+        }
+        let stats = self.letterhead.reports().statsz(Timestamp::now()).await;
+        let letterhead = self.letterhead.clone();
+        self.tell(&subject, |now| json!({"server": letterhead.server(now), "statsz": stats}));
+    }
+
+    fn presence(&mut self, presence: &Presence) {
+        let account = match presence.identity.account.as_str() {
+            "" => DEFAULT_ACCOUNT,
+            account => account,
+        };
+        let letterhead = self.letterhead.clone();
+        match &presence.closed {
+            None => self.tell(&format!("$SYS.ACCOUNT.{account}.CONNECT"), |now| {
+                let mut event = event("client_connect", &letterhead, now);
+                event["client"] = client(presence, account);
+                event
+            }),
+            Some(closed) => {
+                let body = |now: Timestamp| {
+                    let mut event = event("client_disconnect", &letterhead, now);
+                    let mut client = client(presence, account);
+                    client["stop"] = json!(closed.stopped);
+                    if !closed.round_trip.is_zero() {
+                        client["rtt"] = json!(closed.round_trip.as_nanos() as u64);
+                    }
+                    event["client"] = client;
+                    event["sent"] = json!({"msgs": closed.out_msgs, "bytes": closed.out_bytes});
+                    event["received"] = json!({"msgs": closed.in_msgs, "bytes": closed.in_bytes});
+                    event["reason"] = json!(closed.reason);
+                    event
+                };
+                if closed.reason.starts_with("Authentication") {
+                    let subject = format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", self.server_id());
+                    self.tell(&subject, body);
+                }
+                self.tell(&format!("$SYS.ACCOUNT.{account}.DISCONNECT"), body);
+            }
+        }
+        self.connections(account);
+    }
+
+    fn all_connections(&mut self) {
+        for account in self.broker.accounts() {
+            if account.has_interest(b"$SYS.>") || self.broker.client_count() > 0 {
+                self.connections(&account.name);
+            }
+        }
+    }
+
+    /// Tells how many connections an account has.
+    fn connections(&mut self, account: &str) {
+        if account == DEFAULT_ACCOUNT {
+            return;
+        }
+        let subjects = [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")];
+        if !subjects.iter().any(|subject| self.broker.system_account().has_interest(subject.as_bytes())) {
+            return;
+        }
+        let accounts = self.letterhead.reports().source.accounts();
+        let Some(account) = accounts.into_iter().find(|known| known.name == account) else { return };
+        let letterhead = self.letterhead.clone();
+        for subject in &subjects {
+            self.tell(subject, |now| account_connections(&letterhead, &account, now));
+        }
+    }
+}
+
+/// The envelope of an event.
+fn event(kind: &str, letterhead: &Letterhead, now: Timestamp) -> Value {
+    json!({
+        "type": format!("io.nats.server.advisory.v1.{kind}"),
+        "id": id::unique(),
+        "timestamp": now,
+        "server": letterhead.server(now),
+    })
+}
+
+/// How many connections an account has, and what went over them (nats-server `AccountNumConns`).
+pub(super) fn account_connections(letterhead: &Letterhead, account: &Account, now: Timestamp) -> Value {
+    let mut event = event("account_connections", letterhead, now);
+    let stat = serde_json::to_value(AccountStat::new(account)).expect("figures are JSON");
+    if let (Some(event), Value::Object(stat)) = (event.as_object_mut(), stat) {
+        event.extend(stat);
+    }
+    event
+}
+
+/// Who it is (nats-server `ClientInfo`).
+fn client(presence: &Presence, account: &str) -> Value {
+    let (client, identity) = (&presence.client, &presence.identity);
+    let mut shown = json!({
+        "start": client.started,
+        "host": client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host),
+        "id": client.id,
+        "acc": account,
+        "name_tag": account,
+        "kind": "Client",
+        "client_type": "nats",
+    });
+    let said =
+        [("user", &identity.user), ("name", &identity.name), ("lang", &identity.lang), ("ver", &identity.version)];
+    for (key, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
+        shown[key] = json!(text);
+    }
+    shown
+}

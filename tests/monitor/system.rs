@@ -1,0 +1,208 @@
+//! The system account's services and events through the official Rust client, on a server with accounts, beside what
+//! nats-server 2.15.1 answered (`nats-server-2.15.1-system.json`: one server with the accounts APP and $SYS, a domain, a
+//! stream and a consumer).
+
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use futures_util::StreamExt;
+use natterjack::auth::{AccountSpec, Credential, JetStreamLimits, Plan, Secret, User};
+use natterjack::config::{Config, JetStreamOptions};
+use natterjack::server::Server;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::paths;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys of nats-server's answers that are deliberately absent here.
+const ABSENT: &[&str] = &[
+    // No feature flags, no tags.
+    ".feature_flags",
+    // The Go program it is, and what is not built in.
+    "data.git_commit",
+    "data.go",
+    "data.gomaxprocs",
+    "data.config_digest",
+    "data.disk_io_wait_stats",
+    "data.cluster",
+    "data.gateway",
+    "data.leaf",
+    "data.mqtt",
+    "data.websocket",
+    "data.tls_timeout",
+    "statsz.gomaxprocs",
+    // Every commit is synced.
+    ".sync_interval",
+    // Queues between parts of a Go program.
+    "data.System recvQ",
+    "data.http_req_stats",
+    // Measured with the server's first PING, which comes later here.
+    "connections.rtt",
+];
+/// Keys that are ours, or that nats-server has under circumstances the recording did not have.
+const OURS: &[&str] = &[
+    ".sync_always",
+    "data.http_req_stats",
+    // Which server it is, in the metadata of lists as well.
+    ".metadata._nats.level",
+    ".metadata._nats.ver",
+];
+
+struct Bench {
+    server: Server,
+    _folder: TempDir,
+}
+
+async fn start() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let user = |name: &str, account: &str| User {
+        credential: Credential::Password { user: name.to_owned(), password: Secret::new("pw") },
+        account: Some(account.to_owned()),
+        permissions: None,
+        connection_types: Vec::new(),
+    };
+    let account = |name: &str, jetstream| AccountSpec { name: name.to_owned(), jetstream, ..AccountSpec::default() };
+    let auth = Plan {
+        users: vec![user("sys", "$SYS"), user("app", "APP")],
+        accounts: vec![account("$SYS", None), account("APP", Some(JetStreamLimits::default()))],
+        ..Plan::default()
+    };
+    let jetstream_options = JetStreamOptions { domain: Some("HUB".into()), ..JetStreamOptions::default() };
+    let config = Config {
+        coordinator: false,
+        server_name: Some("S1".into()),
+        auth,
+        jetstream_options,
+        ..Config::on_free_ports(folder.path())
+    };
+    Bench { server: Server::start(config).await.unwrap(), _folder: folder }
+}
+
+impl Bench {
+    async fn connect(&self, user: &str) -> async_nats::Client {
+        let options = ConnectOptions::with_user_and_password(user.into(), "pw".into()).name("a client");
+        options.connect(self.server.client_url()).await.unwrap()
+    }
+}
+
+async fn soon<T>(what: impl IntoFuture<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what.into_future()).await.expect("it happens within the test's patience")
+}
+
+async fn ask(client: &async_nats::Client, subject: &str, body: &str) -> Result<Value, String> {
+    let request = async_nats::Request::new().payload(body.to_owned().into()).timeout(Some(PATIENCE));
+    match client.send_request(subject.to_owned(), request).await {
+        Ok(message) => Ok(serde_json::from_slice(&message.payload).unwrap()),
+        Err(error) => Err(error.kind().to_string()),
+    }
+}
+
+/// Where fields or their kinds differ, but for what is listed as ours or theirs.
+fn differences(name: &str, ours: &Value, theirs: &Value) -> Vec<String> {
+    let (mut our_paths, mut their_paths) = (Vec::new(), Vec::new());
+    paths("", ours, &mut our_paths);
+    paths("", theirs, &mut their_paths);
+    let listed = |list: &[&str], path: &str| list.iter().any(|known| path.contains(known));
+    let ours_alone = our_paths.iter().filter(|path| !listed(OURS, &path.0) && !their_paths.contains(path));
+    let theirs_alone = their_paths.iter().filter(|path| !listed(ABSENT, &path.0) && !our_paths.contains(path));
+    ours_alone
+        .map(|path| format!("{name}: {path:?} is not in nats-server's answer"))
+        .chain(theirs_alone.map(|path| format!("{name}: {path:?} of nats-server's answer is missing")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_have_nats_servers_fields() {
+    let bench = start().await;
+    let (app, system) = (bench.connect("app").await, bench.connect("sys").await);
+    let config = r#"{"name":"ORDERS","subjects":["orders.>"]}"#;
+    assert_eq!(ask(&app, "$JS.API.STREAM.CREATE.ORDERS", config).await.unwrap()["did_create"], true);
+    let config = r#"{"stream_name":"ORDERS","config":{"durable_name":"work","name":"work","ack_policy":"explicit"}}"#;
+    assert_eq!(ask(&app, "$JS.API.CONSUMER.CREATE.ORDERS.work", config).await.unwrap()["name"], "work");
+    assert_eq!(ask(&app, "orders.1", "x").await.unwrap()["seq"], 1);
+    let _sub = soon(app.subscribe("orders.>")).await.unwrap();
+    let mut jobs = soon(app.queue_subscribe("jobs", "workers".into())).await.unwrap();
+    soon(jobs.unsubscribe_after(5)).await.unwrap();
+    soon(app.flush()).await.unwrap();
+    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let (mut compared, mut different) = (0, Vec::new());
+    for (name, theirs) in recorded.as_object().unwrap() {
+        let (client, request) = match name.split_once(' ').unwrap() {
+            ("sys", request) => (&system, request),
+            ("app", request) => (&app, request),
+            _ => continue,
+        };
+        let (subject, body) = request.split_once(' ').unwrap_or((request, ""));
+        let known = ["ACCOUNT.PING.CONNZ", "RELOAD", "VARZ {bad"];
+        if known.iter().any(|skipped| request.ends_with(skipped)) {
+            continue;
+        }
+        let id = &bench.server.broker().info().server_id;
+        let ours =
+            ask(client, &subject.replace("<id>", id), body).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        different.extend(differences(name, &ours, theirs));
+        assert_eq!(ours["error"]["description"], theirs["error"]["description"], "{name}");
+        compared += 1;
+    }
+    assert!(different.is_empty(), "{different:#?}");
+    assert!(compared > 25, "only {compared} requests were compared");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_sees_itself_and_no_other() {
+    let bench = start().await;
+    let (app, system) = (bench.connect("app").await, bench.connect("sys").await);
+    let user = ask(&app, "$SYS.REQ.USER.INFO", "").await.unwrap();
+    assert_eq!(user["data"], json!({"user": "app", "account": "APP", "account_name": "APP"}));
+    for subject in ["$SYS.REQ.SERVER.PING.CONNZ", "$SYS.REQ.ACCOUNT.PING.CONNZ"] {
+        let seen = ask(&app, subject, r#"{"auth":true}"#).await.unwrap();
+        let users: Vec<&Value> =
+            seen["data"]["connections"].as_array().unwrap().iter().map(|known| &known["authorized_user"]).collect();
+        assert_eq!(users, ["app"], "{subject}: {seen}");
+    }
+    for subject in ["SERVER.PING", "SERVER.PING.VARZ", "ACCOUNT.APP.CONNZ", "ACCOUNT.$SYS.INFO", "ACCOUNT.APP.JSZ"] {
+        let answer = ask(&app, &format!("$SYS.REQ.{subject}"), "").await;
+        assert_eq!(answer.unwrap_err(), "no responders", "{subject}");
+    }
+    let seen = ask(&system, "$SYS.REQ.SERVER.PING.CONNZ", r#"{"auth":true,"sort":"cid"}"#).await.unwrap();
+    assert_eq!(seen["data"]["num_connections"], 2, "{seen}");
+    let other = ask(&system, "$SYS.REQ.SERVER.PING.VARZ", r#"{"server_name":"S1"}"#).await.unwrap();
+    assert_eq!(other["data"]["server_name"], "S1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn comings_goings_and_kicks_are_told() {
+    let bench = start().await;
+    let system = bench.connect("sys").await;
+    let mut events = soon(system.subscribe("$SYS.ACCOUNT.APP.*")).await.unwrap();
+    soon(system.flush()).await.unwrap();
+    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let app = bench.connect("app").await;
+    let connect: Value = serde_json::from_slice(&soon(events.next()).await.unwrap().payload).unwrap();
+    let different = differences("CONNECT", &connect, &recorded["event $SYS.ACCOUNT.APP.CONNECT"]);
+    assert!(different.is_empty(), "{different:#?}");
+    assert_eq!((&connect["client"]["user"], &connect["client"]["name"]), (&json!("app"), &json!("a client")));
+
+    let cid = connect["client"]["id"].as_u64().unwrap();
+    let kick = format!("$SYS.REQ.SERVER.{}.KICK", bench.server.broker().info().server_id);
+    let done = ask(&system, &kick, &json!({"cid": cid}).to_string()).await.unwrap();
+    assert!(done["error"].is_null(), "{done}");
+    let gone = soon(events.next()).await.unwrap();
+    let gone_json: Value = serde_json::from_slice(&gone.payload).unwrap();
+    assert_eq!(gone.subject.as_str(), "$SYS.ACCOUNT.APP.DISCONNECT");
+    assert_eq!((&gone_json["reason"], &gone_json["client"]["id"]), (&json!("Kicked"), &json!(cid)));
+    let closed = ask(&system, "$SYS.REQ.SERVER.PING.CONNZ", r#"{"state":1,"auth":true}"#).await.unwrap();
+    let last = &closed["data"]["connections"][0];
+    assert_eq!((&last["cid"], &last["reason"], &last["account"]), (&json!(cid), &json!("Kicked"), &json!("APP")));
+    drop(app);
+
+    let mut errors = soon(system.subscribe("$SYS.SERVER.*.CLIENT.AUTH.ERR")).await.unwrap();
+    soon(system.flush()).await.unwrap();
+    let refused =
+        ConnectOptions::with_user_and_password("app".into(), "wrong".into()).connect(bench.server.client_url());
+    assert!(soon(refused).await.is_err());
+    let event: Value = serde_json::from_slice(&soon(errors.next()).await.unwrap().payload).unwrap();
+    assert_eq!(event["reason"], "Authentication Failure", "{event}");
+}
