@@ -44,9 +44,9 @@ Flags are nats-server's where it has them, with one dash or two.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve clients (what happens without a command).
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
     Demo(DemoCommand),
-    Task(TaskCommand),
+    Task(Box<TaskCommand>),
     Agent(AgentCommand),
 }
 
@@ -374,7 +374,7 @@ mod tests {
         let normal = super::super::argv::normalise(words, SUBCOMMANDS);
         let parsed = CommandLine::try_parse_from(normal).map_err(|error| error.to_string())?;
         let flags = match parsed.command {
-            Some(Command::Serve(flags)) => flags,
+            Some(Command::Serve(flags)) => *flags,
             None => parsed.serve,
             Some(_) => unreachable!("only serving lines are checked"),
         };

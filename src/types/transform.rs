@@ -271,7 +271,7 @@ impl Cut {
             Cut::SplitFromLeft => (size, token.len()),
             Cut::SplitFromRight => (token.len() - size, token.len()),
             Cut::SliceFromLeft => (size, size),
-            Cut::SliceFromRight if token.len() % size == 0 => (size, size),
+            Cut::SliceFromRight if token.len().is_multiple_of(size) => (size, size),
             Cut::SliceFromRight => (token.len() % size, size),
         };
         out.extend_from_slice(&token[..first]);

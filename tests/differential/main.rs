@@ -37,6 +37,8 @@
 //! told with its seed and the few lines that are enough for it, as a corpus file would have them.
 //! `NATTERJACK_SEEDS=1000..1200` chooses the seeds (without it none runs), `NATTERJACK_STEPS=60` the lines of each.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

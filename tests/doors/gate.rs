@@ -136,7 +136,7 @@ async fn a_user_whose_time_is_over_is_cut() {
         token(&operator, &account, "account", 0),
     );
     let world = World::start(&text).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = u64::try_from(natterjack::types::Timestamp::now().0 / 1_000_000_000).unwrap();
     let jwt = token(&account, &user, "user", now + 3);
     let seed = std::sync::Arc::new(user);
     let options = async_nats::ConnectOptions::with_jwt(jwt, move |nonce| {
