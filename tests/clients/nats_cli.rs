@@ -6,28 +6,63 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+mod benchmarks;
+mod checks;
+mod consumers;
+mod stores;
+mod streams;
+mod system;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The command and a server of its own.
 struct Cli {
     program: PathBuf,
-    server: Server,
+    server: Rc<Server>,
     /// Where the command looks for contexts, so that nobody's own are used; and a place for files.
-    home: tempfile::TempDir,
+    home: Rc<tempfile::TempDir>,
+    /// Who types; the password is the same word.
+    user: Option<&'static str>,
 }
+
+/// An account to work in, and the system account.
+const ACCOUNTS: &str = "accounts {
+  $SYS { users: [ {user: sys, password: sys} ] }
+  APP { jetstream: enabled, users: [ {user: app, password: app} ] }
+}";
 
 impl Cli {
     fn new(test: &str) -> Option<Cli> {
         let program = or_skip(&format!("the nats command: {test}"), nats_cli())?;
-        let server = Server::start(Program::under_test()).expect("a server for the nats command");
-        Some(Cli { program, server, home: tempfile::tempdir().expect("a folder for the nats command") })
+        let server = Rc::new(Server::start(Program::under_test()).expect("a server for the nats command"));
+        let home = Rc::new(tempfile::tempdir().expect("a folder for the nats command"));
+        Some(Cli { program, server, home, user: None })
+    }
+
+    /// With a server of two accounts: the command is run by `app`, and by `sys` of the system account.
+    fn with_accounts(test: &str) -> Option<(Cli, Cli)> {
+        let program = or_skip(&format!("the nats command: {test}"), nats_cli())?;
+        let home = Rc::new(tempfile::tempdir().expect("a folder for the nats command"));
+        let config = home.path().join("server.conf");
+        let store = home.path().join("store");
+        let text = format!("server_name: pond\njetstream {{ store_dir: {store:?} }}\n{ACCOUNTS}\n");
+        std::fs::write(&config, text).expect("a config file");
+        let served = Program::under_test().arg("-c").arg(config.display().to_string());
+        let server = Rc::new(Server::start(served).expect("a server with accounts"));
+        let cli = |user| Cli { program: program.clone(), server: server.clone(), home: home.clone(), user: Some(user) };
+        Some((cli("app"), cli("sys")))
     }
 
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--server", &self.server.url(), "--timeout", "10s"]).args(words(line));
+        command.args(["--server", &self.server.url(), "--timeout", "10s"]);
+        if let Some(user) = self.user {
+            command.args(["--user", user, "--password", user]);
+        }
+        command.args(words(line));
         command.env("HOME", self.home.path()).env("XDG_CONFIG_HOME", self.home.path()).env("NO_COLOR", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command

@@ -1,0 +1,53 @@
+//! `nats stream`: what an operator looks up in streams and does to them, beyond the everyday script.
+
+use super::Cli;
+
+#[test]
+fn streams_are_searched_copied_purged_in_part_and_sealed() {
+    let Some(cli) = Cli::new("streams in detail") else { return };
+    cli.check("stream add TASKS --subjects 'tasks.>' --defaults --tag pond --metadata team=toads", &["pond", "toads"]);
+    cli.run("stream add EMPTY --subjects empty --defaults");
+    cli.run("pub tasks.a 'task {{Count}}' --count 5");
+    cli.check("pub tasks.b six -J", &["Stored in Stream: TASKS Sequence: 6"]);
+
+    cli.check("stream state TASKS", &["Messages: 6", "Last Sequence: 6", "Number of Subjects: 2"]);
+    assert_eq!(cli.run("stream find --empty --names").trim(), "EMPTY");
+    cli.check("stream report", &["TASKS", "EMPTY", "6"]);
+    cli.refused("stream get TASKS 99", "no message found (10037)");
+    cli.refused("stream cluster peer-remove TASKS other -f", "clustering support required (10010)");
+    cli.refused("stream add R3 --subjects r3 --replicas 3 --defaults", "(10074)");
+    cli.refused("stream add OVER --subjects tasks.a --defaults", "(10065)");
+
+    cli.run("stream rmm TASKS 3 -f");
+    cli.check("stream gaps TASKS -f", &["1 gap found"]);
+    cli.check("stream purge TASKS --subject tasks.b -f", &["Messages: 4"]);
+    cli.check("stream purge TASKS --seq 3 -f", &["Messages: 2", "First Sequence: 4"]);
+    cli.check("stream purge TASKS --keep 1 -f", &["Messages: 1", "First Sequence: 5"]);
+
+    cli.check("stream copy TASKS COPY --subjects 'copy.>'", &["copy.>", "pond"]);
+    cli.check("stream seal COPY -f", &["Sealed: true"]);
+    cli.refused("pub copy.x late -J", "sealed stream (10109)");
+}
+
+#[test]
+fn counters_count() {
+    let Some(cli) = Cli::new("counters") else { return };
+    cli.check("stream add COUNTS --subjects 'count.>' --allow-counter --allow-direct --defaults", &["Counters: true"]);
+    cli.run("pub count.a '' -H Nats-Incr:+5 -J");
+    cli.run("pub count.a '' -H Nats-Incr:-2 -J");
+    cli.check("stream get COUNTS -S count.a", &[r#"{"val":"3"}"#]);
+}
+
+#[test]
+fn streams_are_subscribed_to_from_where_one_likes() {
+    let Some(cli) = Cli::new("subscriptions to streams") else { return };
+    cli.run("stream add TASKS --subjects 'tasks.>' --defaults");
+    cli.run("pub tasks.a 'task {{Count}}' --count 9");
+    cli.run("consumer add TASKS worker --pull --defaults");
+    // The command may print more than it counts, on any server: all that it was sent before it stops.
+    cli.check("sub --stream TASKS --all --count 3 --raw", &["task 1\n", "task 3"]);
+    cli.check("sub --stream TASKS --durable worker --count 2", &["seq 1 /", "seq 2 /"]);
+    cli.check("sub tasks.a --last --count 1 --raw", &["task 9"]);
+    cli.check("sub tasks.a --last-per-subject --count 1 --raw", &["task 9"]);
+    cli.check("sub tasks.a --start-sequence 8 --count 2", &["task 8", "task 9"]);
+}
