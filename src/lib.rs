@@ -26,6 +26,7 @@
 //! | [`stream`] | pure | a log's rules: sequences, limits, dedup, expectations, batches, the subject index |
 //! | [`consumer`] | pure | a delivery cursor's rules: pulls, pushes, acks, redelivery |
 //! | [`api`] | pure | `$JS.API` requests and responses as values |
+//! | [`backup`] | pure | the format of stream backups: bytes in, entries out, and back |
 //! | [`storage`] | | the redb file: rows, the committer, recovery |
 //! | [`broker`] | | composition: links, outboxes, couriers, one task per stream |
 //! | [`client`] | | a small NATS client over any byte stream |
@@ -71,6 +72,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod backup;
 pub mod broker;
 pub mod cli;
 pub mod client;

@@ -15,7 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("session", &["types", "protocol", "auth"]),
     ("api", &["types", "stream", "consumer"]),
     ("storage", &["types", "stream", "consumer"]),
-    ("broker", &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api", "storage"]),
+    ("backup", &["types", "stream", "consumer"]),
+    ("broker", &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api", "backup", "storage"]),
     ("client", &["types", "protocol"]),
     ("config", &["types", "auth"]),
     ("monitor", &["types", "config", "api", "broker"]),
@@ -28,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without socket, file, clock, randomness, task or lock.
-const PURE: &[&str] = &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api"];
+const PURE: &[&str] = &["types", "protocol", "session", "router", "auth", "stream", "consumer", "api", "backup"];
 const IMPURE: &[&str] = &[
     "tokio::",
     "std::fs",

@@ -23,10 +23,11 @@ pub use json::{Strictness, decode, is_empty, is_object_or_array};
 pub use page::{LIST_LIMIT, NAMES_LIMIT, Page, SUBJECT_DETAILS_LIMIT};
 pub use pub_ack::PubAckWriter;
 pub use request::{
-    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, Reset, StreamFilter, StreamInfoQuery,
-    StreamListFilter, Unpin, stream_config,
+    CreateAction, CreateConsumer, MsgDelete, MsgGet, Offset, Pause, Purge, Reset, Restore, Snapshot, StreamFilter,
+    StreamInfoQuery, StreamListFilter, Unpin, stream_config,
 };
 pub use response::{
     AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Limits, Names, PagedStreamInfo, Paused,
-    SourceInfo, StoredMsg, StreamInfo, StreamList, Success, Tier, error_response, response,
+    RestoreAccepted, SnapshotAccepted, SourceInfo, StoredMsg, StreamInfo, StreamList, Success, Tier, error_response,
+    response,
 };

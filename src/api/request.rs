@@ -6,7 +6,7 @@ use super::json::{Strictness, decode};
 use super::stream_request::StreamConfigRequest;
 use crate::consumer::ConsumerConfig;
 use crate::consumer::config_check::is_valid_group_name;
-use crate::stream::StreamConfig;
+use crate::stream::{StreamConfig, StreamState};
 use crate::types::{ApiError, Timestamp};
 
 /// Where a paged list starts: CONSUMER.NAMES, CONSUMER.LIST.
@@ -102,6 +102,40 @@ impl MsgGet {
             || (last && next);
         if contradicts { Err(ApiError::BAD_REQUEST) } else { Ok(()) }
     }
+}
+
+/// STREAM.SNAPSHOT.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename = "JSApiStreamSnapshotRequest", default)]
+pub struct Snapshot {
+    /// Where the chunks go.
+    pub deliver_subject: String,
+    pub no_consumers: bool,
+    /// Bytes of a chunk; 0 for the default.
+    pub chunk_size: i64,
+    /// Bytes on the way without an ack; 0 for the default.
+    pub window_size: i64,
+    /// Checks messages first. Every read checks what it reads, so it asks for nothing.
+    pub jsck: bool,
+}
+
+impl Snapshot {
+    /// Bytes of a chunk, and how many chunks may be on the way (nats-server `streamSnapshot`).
+    pub fn flow(&self) -> (usize, usize) {
+        let or = |wanted: i64, default: i64| if wanted == 0 { default } else { wanted };
+        let chunk = or(self.chunk_size, 128 << 10).clamp(1 << 10, 1 << 20);
+        let window = or(self.window_size, 8 << 20).clamp(1 << 10, 32 << 20).max(chunk);
+        (chunk as usize, (window / chunk) as usize)
+    }
+}
+
+/// STREAM.RESTORE.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename = "JSApiStreamRestoreRequest", default)]
+pub struct Restore {
+    pub config: StreamConfig,
+    /// What the backup held; the backup itself says it again.
+    pub state: StreamState,
 }
 
 /// STREAM.CREATE, STREAM.UPDATE: a configuration, and whether values that would be replaced by defaults are errors.
@@ -211,6 +245,17 @@ mod tests {
         check(r#"{"action":"update"}"#, Ok(CreateAction::Update));
         check(r#"{"action":"zork"}"#, Err(r#"invalid JSON: unknown consumer action: "zork""#));
         check(r#"{"config":{"bogus":1}}"#, Err(r#"invalid JSON: json: unknown field "bogus""#));
+    }
+
+    #[test]
+    fn snapshots_flow_within_bounds() {
+        let check = |chunk_size, window_size, expected| {
+            assert_eq!(Snapshot { chunk_size, window_size, ..Snapshot::default() }.flow(), expected);
+        };
+        check(0, 0, (128 << 10, 64));
+        check(1, 1, (1 << 10, 1));
+        check(-5, i64::MAX, (1 << 10, 32 << 10));
+        check(i64::MAX, 1, (1 << 20, 1));
     }
 
     #[test]

@@ -142,6 +142,20 @@ impl Names {
     }
 }
 
+/// A snapshot begins.
+#[derive(Clone, Debug, Serialize)]
+pub struct SnapshotAccepted<'a> {
+    pub config: &'a StreamConfig,
+    pub state: &'a StreamState,
+}
+
+/// A restore begins.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreAccepted<'a> {
+    /// Where the chunks go.
+    pub deliver_subject: &'a str,
+}
+
 /// `cluster` of one server alone: it leads.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {

@@ -114,6 +114,11 @@ impl Account {
         self.router.read().unwrap_or_else(PoisonError::into_inner).has_interest(subject)
     }
 
+    /// Whether there is a subscription on exactly this subject.
+    pub fn has_filter(&self, subject: &[u8]) -> bool {
+        self.router.read().unwrap_or_else(PoisonError::into_inner).has_filter(subject)
+    }
+
     /// Subscriptions and targets in the router.
     pub fn subscription_count(&self) -> usize {
         self.router.read().unwrap_or_else(PoisonError::into_inner).count()

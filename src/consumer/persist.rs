@@ -118,7 +118,13 @@ impl Consumer {
 }
 
 /// What the filter matches in `floor + 1 ..= delivered`, as far as it can have been delivered.
-fn delivered_since(floor: u64, delivered: u64, skip_until: u64, filter: &mut Filter, index: &Index) -> Vec<u64> {
+pub(super) fn delivered_since(
+    floor: u64,
+    delivered: u64,
+    skip_until: u64,
+    filter: &mut Filter,
+    index: &Index,
+) -> Vec<u64> {
     let mut seqs = Vec::new();
     let mut from = floor + 1;
     if from <= skip_until {

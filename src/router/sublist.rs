@@ -252,6 +252,11 @@ impl<T: Clone + Keyed> Sublist<T> {
         found
     }
 
+    /// Whether there is a subscription on exactly this filter.
+    pub fn has_filter(&self, filter: &[u8]) -> bool {
+        self.node_of(filter).is_some_and(|node| !self.nodes[node as usize].subscriptions.is_empty())
+    }
+
     /// Calls `found` with the subscriptions of every node that matches until it returns false.
     fn visit(
         &self,

@@ -9,6 +9,7 @@ use crate::types::Timestamp;
 /// The `state` object of a stream's info. `subjects`, `deleted` and `consumer_count` are filled in by whoever was asked
 /// for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StreamState {
     pub messages: u64,
     /// By nats-server's accounting, see [`StoredMessage::accounted_bytes`](crate::types::StoredMessage::accounted_bytes).
@@ -20,16 +21,15 @@ pub struct StreamState {
     pub last_seq: u64,
     #[serde(rename = "last_ts")]
     pub last_time: Timestamp,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub num_subjects: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subjects: Option<BTreeMap<String, u64>>,
     /// Sequences between the first and the last that are gone.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub num_deleted: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Vec<u64>>,
-    #[serde(default)]
     pub consumer_count: u64,
 }
 

@@ -1,6 +1,7 @@
 //! JetStream through the official Rust client, against an embedded broker on a real store.
 
 mod account;
+mod backup;
 mod consumer_acks;
 mod consumer_calls;
 mod consumers;

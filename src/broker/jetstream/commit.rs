@@ -139,7 +139,8 @@ pub(super) fn consumer_ops(id: StreamId, consumers: &mut Consumers, stopping: bo
     }
 }
 
-fn rows(stream: StreamId, name: &Arc<str>, changes: ConsumerChanges, batch: &mut Batch) {
+/// The rows that a consumer wants written.
+pub(super) fn rows(stream: StreamId, name: &Arc<str>, changes: ConsumerChanges, batch: &mut Batch) {
     let consumer = || name.clone();
     if let Some(state) = changes.state {
         batch.push(Op::PutConsumerState { stream, consumer: consumer(), state });

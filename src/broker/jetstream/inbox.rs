@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::call::Call;
 use super::followers::Follow;
+use super::snapshot::Backup;
 use super::sourcing::{Standing, Taken};
 use super::stream_task::Report;
 use crate::broker::Inbound;
@@ -52,6 +53,8 @@ pub(super) enum Command {
     Standing { source: Arc<str>, reply: oneshot::Sender<Standing> },
     /// Messages of a stream this one takes from.
     Taken(Box<Taken>),
+    /// Says what a backup begins with, once that is durable.
+    Backup { consumers: bool, done: oneshot::Sender<Result<Box<Backup>, ApiError>> },
     /// The stream ends and its rows go.
     Delete { done: oneshot::Sender<Result<(), ApiError>> },
     /// The server stops: finish what is under way.

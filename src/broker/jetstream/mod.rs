@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`stream_task`] (a stream's turn), `inbox` and `doors` (the way in), `publish`, `commit` (the way to the
 //! disk and what waits for it), `delivery` (the way out), `call` and `consumer_calls` (the API on a stream), `direct_get`;
-//! `followers`, `follower` and `sourcing` (mirrors and sources);
+//! `followers`, `follower` and `sourcing` (mirrors and sources); `snapshot` and `restore` (backups);
 //! then `registry` and `service` (the API on the account) and `recovery`.
 
 mod call;
@@ -23,8 +23,10 @@ mod publish;
 mod read_ahead;
 mod recovery;
 mod registry;
+mod restore;
 mod service;
 mod shared;
+mod snapshot;
 mod sourcing;
 mod stream_task;
 mod summaries;

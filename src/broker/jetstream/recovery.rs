@@ -39,6 +39,23 @@ pub(super) fn put_stream(id: StreamId, account: &str, config: &StreamConfig, cre
     Op::PutStream { stream: id, config_json, created }
 }
 
+/// Says of a stored configuration that its stream is being restored: it is no stream yet.
+const RESTORING_FIELD: &str = "$restoring";
+
+/// The row of a stream that is being restored. [`put_stream`] replaces it once all is there.
+pub(super) fn put_restoring(id: StreamId, account: &str, config: &StreamConfig, created: Timestamp) -> Op {
+    let mut json = serde_json::to_value(config).expect("a configuration is always JSON");
+    json[ACCOUNT_FIELD] = account.into();
+    json[RESTORING_FIELD] = true.into();
+    Op::PutStream { stream: id, config_json: Bytes::from(json.to_string()), created }
+}
+
+/// Whether the restore of a stored stream was cut short.
+pub(super) fn is_restoring(recovered: &RecoveredStream) -> bool {
+    let json = serde_json::from_slice::<serde_json::Value>(&recovered.config_json);
+    json.is_ok_and(|json| json[RESTORING_FIELD] == true)
+}
+
 /// The name of the account that a stored stream is in.
 pub(super) fn account_of(recovered: &RecoveredStream) -> String {
     #[derive(serde::Deserialize)]
@@ -86,7 +103,7 @@ pub(super) fn rebuild(shared: &Shared) -> Result<Option<Rebuilt>, ReadError> {
     }
 }
 
-fn restore(stream: &mut Stream, stored: &StoredMessage) {
+pub(super) fn restore(stream: &mut Stream, stored: &StoredMessage) {
     let message = &stored.message;
     let accounted = stream.accounted_bytes(message);
     stream.restore(stored.seq, stored.time, message.subject(), message.headers(), accounted);

@@ -14,11 +14,12 @@ use super::follower::Follower;
 use super::inbox::Command;
 use super::log::{Log, MemoryLog};
 use super::recovery::{self, Rebuilt};
+use super::restore::{self, Restored};
 use super::shared::{Home, Shared};
 use super::stream_task::{Ending, Report, StreamTask};
 use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Strictness, Success};
 use crate::broker::{Courier, Inbound};
-use crate::storage::{Batch, CommitError, ReadError, RecoveredStream, Store};
+use crate::storage::{Batch, CommitError, Op, ReadError, RecoveredStream, Store};
 use crate::stream::config::{PersistMode, Storage};
 use crate::stream::{Stream, StreamConfig};
 use crate::types::{ApiError, StreamId, Timestamp, subject};
@@ -26,10 +27,19 @@ use crate::types::{ApiError, StreamId, Timestamp, subject};
 /// Pause before another try to read a stream back after its task panicked.
 const REBUILD_RETRY: std::time::Duration = std::time::Duration::from_millis(250);
 
+/// Something that adds, changes or removes streams.
+pub(super) enum Change {
+    Request(Inbound),
+    /// A STREAM.RESTORE, and where what it leads to is sent.
+    Restore(Inbound, mpsc::Sender<Change>),
+    /// A restored stream, complete but for its name.
+    Adopt(Box<Restored>),
+}
+
 /// All streams of the account.
 pub(super) struct Registry {
     pub(super) context: Arc<Context>,
-    store: Store,
+    pub(super) store: Store,
     streams: RwLock<HashMap<String, Arc<Shared>>>,
     pub(super) tasks: TaskTracker,
     /// Streams have come into being: those who take from others look again.
@@ -88,6 +98,11 @@ impl Registry {
     /// When its messages cannot be read.
     pub(super) fn recover(self: &Arc<Self>, recovered: &RecoveredStream) -> Result<(), ReadError> {
         if recovery::account_of(recovered) != self.context.account.name {
+            return Ok(());
+        }
+        if recovery::is_restoring(recovered) {
+            warn!(stream = %recovered.id, "the restore of a stream was cut short; what there is of it goes");
+            self.store.submit(Batch::from_iter([Op::DropStream { stream: recovered.id }]), |_| {});
             return Ok(());
         }
         let config: StreamConfig = match serde_json::from_slice(&recovered.config_json) {
@@ -180,7 +195,7 @@ impl Registry {
         let _ = self.commit(Batch::new()).await;
     }
 
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+    pub(super) async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
         let (done, committed) = oneshot::channel();
         self.store.renewed().submit(batch, move |result| {
             let _ = done.send(result);
@@ -200,9 +215,18 @@ impl Registry {
     }
 
     /// Works through requests that add, change or remove streams, until all senders are gone.
-    pub(super) async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<Inbound>) {
+    pub(super) async fn serve(self: Arc<Self>, mut changes: mpsc::Receiver<Change>) {
         let mut courier = self.context.courier();
-        while let Some(request) = requests.recv().await {
+        while let Some(change) = changes.recv().await {
+            let (request, changes) = match change {
+                Change::Request(request) => (request, None),
+                Change::Restore(request, changes) => (request, Some(changes)),
+                Change::Adopt(restored) => {
+                    self.adopt(*restored, &mut courier).await;
+                    courier.flush();
+                    continue;
+                }
+            };
             let subject = request.message.subject().to_vec();
             let Some(endpoint) = Endpoint::parse(&subject) else { continue };
             let body = request.message.payload_bytes();
@@ -210,6 +234,11 @@ impl Registry {
                 Endpoint::StreamCreate(name) => self.create(name, &body, &mut courier).await,
                 Endpoint::StreamUpdate(name) => self.update(name, &body, &mut courier).await,
                 Endpoint::StreamDelete(name) => self.delete(name, &body, &mut courier).await,
+                Endpoint::StreamRestore(name) => match (self.check_restore(name, &body), changes) {
+                    (Ok(config), Some(changes)) => Ok(restore::begin(&self, changes, &request, config, &mut courier)),
+                    (Err(error), _) => Err(error),
+                    (Ok(_), None) => Err(ApiError::BAD_REQUEST),
+                },
                 _ => Err(ApiError::BAD_REQUEST),
             };
             self.context.api.end();
@@ -310,6 +339,59 @@ impl Registry {
         deleted.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
         self.advise(courier, name, Action::Delete);
         Ok(api::response(Kind::StreamDelete, Success::DONE))
+    }
+
+    /// What a restore is to make, checked as nats-server's `jsStreamRestoreRequest` does.
+    fn check_restore(&self, name: &str, body: &[u8]) -> Result<StreamConfig, ApiError> {
+        if api::is_empty(body) {
+            return Err(ApiError::BAD_REQUEST);
+        }
+        let mut config = api::decode::<api::Restore>(body, Strictness::Strict)?.config;
+        if config.name.is_empty() {
+            name.clone_into(&mut config.name);
+        }
+        if config.name != name {
+            return Err(ApiError::STREAM_MISMATCH);
+        }
+        if name.contains(['\\', '/']) {
+            return Err(ApiError::STREAM_NAME_CONTAINS_PATH_SEPARATORS);
+        }
+        let level = required_level(&config);
+        api::metadata::set_static(&mut config.metadata, level);
+        let config = config.check_create(false)?.check_origins(&|name| self.config_of(name), false)?;
+        self.check_room(&config)?;
+        Ok(config)
+    }
+
+    /// Whether a restored stream may come into being.
+    fn check_room(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        self.check_account_limits(config)?;
+        self.check_reservation(config, config.max_bytes)?;
+        if self.find(&config.name).is_some() {
+            return Err(ApiError::STREAM_NAME_EXIST_RESTORE_FAILED);
+        }
+        self.check_overlap(config)
+    }
+
+    /// Takes in a restored stream: it is seen from here on.
+    async fn adopt(self: &Arc<Self>, restored: Restored, courier: &mut Courier) {
+        let Restored { shared, rebuilt, done } = restored;
+        let config = shared.config();
+        let adopted = async {
+            self.check_room(&config)?;
+            if let Home::Disk { id, .. } = &shared.home {
+                let row = recovery::put_stream(*id, &self.context.account.name, &config, shared.created);
+                let committed = self.commit(Batch::from_iter([row])).await;
+                committed.map_err(|error| ApiError::STREAM_RESTORE.with(error))?;
+            }
+            self.launch(shared.clone(), rebuilt);
+            self.advise(courier, &config.name, Action::Create);
+            let info = self.describe(&shared).await.ok();
+            self.start_followers(&shared);
+            Ok(info)
+        };
+        let adopted = adopted.await;
+        let _ = done.send(adopted);
     }
 
     fn advise(&self, courier: &mut Courier, stream: &str, action: Action) {

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use super::call::{self, Call};
 use super::context::{Context, REQUESTS_MAX};
 use super::inbox::Command;
-use super::registry::Registry;
+use super::registry::{Change, Registry};
+use super::snapshot;
 use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, StreamListFilter, Strictness};
 use crate::broker::{Courier, Inbound, Service};
 use crate::types::{ApiError, Headers};
@@ -48,7 +49,7 @@ impl Service for ApiService {
 }
 
 /// The service, and the task that works for it; the task ends with the service.
-pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Inbound>) -> Arc<ApiService> {
+pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Change>) -> Arc<ApiService> {
     // Requests under way and those to be refused.
     let (requests, mut asked) = mpsc::channel::<Asked>(2 * REQUESTS_MAX);
     let context = registry.context.clone();
@@ -69,7 +70,7 @@ pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Inbound>) -> 
 struct Desk {
     registry: Arc<Registry>,
     /// Requests that add, change or remove streams.
-    changes: mpsc::Sender<Inbound>,
+    changes: mpsc::Sender<Change>,
     courier: Courier,
 }
 
@@ -105,9 +106,17 @@ impl Desk {
                     courier.flush();
                 });
             }
-            Endpoint::StreamCreate(_) | Endpoint::StreamUpdate(_) | Endpoint::StreamDelete(_) => {
-                if let Err(refused) = self.changes.try_send(request) {
-                    let request = refused.into_inner();
+            Endpoint::StreamCreate(_)
+            | Endpoint::StreamUpdate(_)
+            | Endpoint::StreamDelete(_)
+            | Endpoint::StreamRestore(_) => {
+                let change = match endpoint {
+                    Endpoint::StreamRestore(_) => Change::Restore(request, self.changes.clone()),
+                    _ => Change::Request(request),
+                };
+                if let Err(refused) = self.changes.try_send(change)
+                    && let Change::Request(request) | Change::Restore(request, _) = refused.into_inner()
+                {
                     self.finish(&request, kind, Err(ApiError::INSUFFICIENT_RESOURCES));
                 }
             }
@@ -136,11 +145,19 @@ impl Desk {
             Endpoint::StreamLeaderStepDown(_)
             | Endpoint::ConsumerLeaderStepDown(..)
             | Endpoint::StreamPeerRemove(_) => self.finish(&request, kind, Err(cluster_required())),
-            Endpoint::StreamSnapshot(_)
-            | Endpoint::StreamRestore(_)
-            | Endpoint::MsgNext(..)
-            | Endpoint::DirectGet(_)
-            | Endpoint::DirectGetLast(..) => self.finish(&request, kind, Err(ApiError::BAD_REQUEST)),
+            Endpoint::StreamSnapshot(name) => {
+                let found = self.registry.find(name);
+                match (snapshot::read_request(request.message.payload(), found.is_some()), found) {
+                    (Ok(wanted), Some(shared)) => {
+                        tokio::spawn(snapshot::serve(self.registry.clone(), shared, request, wanted));
+                    }
+                    (Err(error), _) => self.finish(&request, kind, Err(error)),
+                    (Ok(_), None) => self.finish(&request, kind, Err(ApiError::STREAM_NOT_FOUND)),
+                }
+            }
+            Endpoint::MsgNext(..) | Endpoint::DirectGet(_) | Endpoint::DirectGetLast(..) => {
+                self.finish(&request, kind, Err(ApiError::BAD_REQUEST))
+            }
         }
     }
 

@@ -104,7 +104,8 @@ impl StreamTask {
             context,
         };
         for consumer in rebuilt.consumers {
-            task.admit(consumer, true);
+            let stored = !consumer.config().memory_storage;
+            task.admit(consumer, stored);
         }
         task.update_gauges();
         task
@@ -225,6 +226,7 @@ impl StreamTask {
             Command::Unfollow { id } => self.unfollow(id),
             Command::Standing { source, reply } => self.standing(source, reply),
             Command::Taken(taken) => self.take_from_origin(*taken, now),
+            Command::Backup { consumers, done } => self.begin_backup(consumers, done),
             Command::Delete { done } => self.delete(done),
             Command::Stop => self.stop(),
             Command::Committed { .. } => unreachable!("handled above"),
