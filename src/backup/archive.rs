@@ -112,7 +112,7 @@ impl Reader {
     ///
     /// # Errors
     /// When this is no archive, or a damaged one.
-    pub fn next(&mut self) -> Result<Option<Entry>, BackupError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, BackupError> {
         if !self.begun {
             if self.buffer.len() < MAGIC.len() {
                 return Ok(None);

@@ -75,12 +75,12 @@ impl BackupReader {
     ///
     /// # Errors
     /// When this is no backup, or a damaged one.
-    pub fn next(&mut self) -> Result<Option<archive::Entry>, BackupError> {
+    pub fn next_entry(&mut self) -> Result<Option<archive::Entry>, BackupError> {
         loop {
-            if let Some(entry) = self.entries.next()? {
+            if let Some(entry) = self.entries.next_entry()? {
                 return Ok(Some(entry));
             }
-            let Some(block) = self.frames.next()? else { return Ok(None) };
+            let Some(block) = self.frames.next_frame()? else { return Ok(None) };
             self.entries.push(&block);
         }
     }

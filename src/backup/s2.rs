@@ -95,7 +95,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When this is no such stream, or a damaged one.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
         loop {
             let now = self.skip.min(self.buffer.len());
             self.buffer.advance(now);
@@ -248,7 +248,7 @@ mod tests {
             let (mut decoder, mut got) = (Decoder::default(), Vec::new());
             for part in packed.chunks(size.min(packed.len())) {
                 decoder.push(part);
-                while let Some(block) = decoder.next().unwrap() {
+                while let Some(block) = decoder.next_frame().unwrap() {
                     got.extend_from_slice(&block);
                 }
             }
@@ -265,7 +265,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
             decoder.push(bytes);
-            decoder.next()
+            decoder.next_frame()
         };
         for at in 0..packed.len() {
             let mut damaged = packed.clone();

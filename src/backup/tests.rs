@@ -38,7 +38,7 @@ fn read(packed: &[u8], size: usize) -> Result<Vec<archive::Entry>, BackupError> 
     let mut entries = Vec::new();
     for chunk in packed.chunks(size) {
         reader.push(chunk);
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = reader.next_entry()? {
             entries.push(entry);
         }
     }
@@ -71,7 +71,7 @@ fn messages_have_a_size_and_archives_a_mark() {
     let refused = |plain: &[u8]| {
         let mut reader = archive::Reader::new(10);
         reader.push(plain);
-        reader.next().err()
+        reader.next_entry().err()
     };
     assert_eq!(refused(b"some tar with files in it"), Some(BackupError::UnknownFormat));
     assert_eq!(refused(b"NATSARC1\x00\x00\x05\x08\x03"), Some(BackupError::MessageTooLarge(5)));
@@ -90,13 +90,13 @@ proptest! {
         let mut entries = archive::Reader::new(1000);
         entries.push(b"NATSARC1");
         entries.push(&noise);
-        while let Ok(Some(entry)) = entries.next() {
+        while let Ok(Some(entry)) = entries.next_entry() {
             let _ = (read_state(&entry), consumer::decode(&entry, 9), entry.is_end());
             let _ = entry.into_message();
         }
         let mut frames = s2::Decoder::default();
         frames.push(b"\xff\x06\0\0S2sTwO");
         frames.push(&noise);
-        while let Ok(Some(_)) = frames.next() {}
+        while let Ok(Some(_)) = frames.next_frame() {}
     }
 }

@@ -215,7 +215,7 @@ impl Import {
         }
         self.reader.push(bytes);
         while !self.complete
-            && let Some(entry) = self.reader.next().map_err(failed)?
+            && let Some(entry) = self.reader.next_entry().map_err(failed)?
         {
             self.take_entry(entry)?;
             if self.batch.weight_bytes() >= COMMIT_BYTES {
