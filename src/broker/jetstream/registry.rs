@@ -249,8 +249,8 @@ impl Registry {
         }
     }
 
-    async fn create(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
-        let (mut config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+    /// The configuration of a stream to be made under `name`, checked and completed. Room for it is a question of its own.
+    fn check_new(&self, name: &str, mut config: StreamConfig, pedantic: bool) -> Result<StreamConfig, ApiError> {
         if config.name != name {
             return Err(ApiError::STREAM_MISMATCH);
         }
@@ -259,7 +259,12 @@ impl Registry {
         }
         let level = required_level(&config);
         api::metadata::set_static(&mut config.metadata, level);
-        let config = config.check_create(pedantic)?.check_origins(&|name| self.config_of(name), pedantic)?;
+        config.check_create(pedantic)?.check_origins(&|name| self.config_of(name), pedantic)
+    }
+
+    async fn create(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
+        let (config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let config = self.check_new(name, config, pedantic)?;
         if let Some(existing) = self.find(name) {
             if *existing.config() != config {
                 return Err(ApiError::STREAM_NAME_EXIST);
@@ -350,15 +355,7 @@ impl Registry {
         if config.name.is_empty() {
             name.clone_into(&mut config.name);
         }
-        if config.name != name {
-            return Err(ApiError::STREAM_MISMATCH);
-        }
-        if name.contains(['\\', '/']) {
-            return Err(ApiError::STREAM_NAME_CONTAINS_PATH_SEPARATORS);
-        }
-        let level = required_level(&config);
-        api::metadata::set_static(&mut config.metadata, level);
-        let config = config.check_create(false)?.check_origins(&|name| self.config_of(name), false)?;
+        let config = self.check_new(name, config, false)?;
         self.check_room(&config)?;
         Ok(config)
     }
