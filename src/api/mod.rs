@@ -27,7 +27,7 @@ pub use request::{
     StreamInfoQuery, StreamListFilter, Unpin, stream_config,
 };
 pub use response::{
-    AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Limits, Names, PagedStreamInfo, Paused,
+    AccountInfo, ApiStats, Cluster, ConsumerList, ConsumerReset, Found, Kind, Names, PagedStreamInfo, Paused,
     RestoreAccepted, SnapshotAccepted, SourceInfo, StoredMsg, StreamInfo, StreamList, Success, Tier, error_response,
     response,
 };

@@ -9,7 +9,7 @@ use super::page::Page;
 use crate::consumer::ConsumerInfo;
 use crate::stream::config::{ExternalStream, SubjectTransform};
 use crate::stream::{StreamConfig, StreamState};
-use crate::types::{ApiError, StoredMessage, Timestamp};
+use crate::types::{ApiError, JetStreamLimits, StoredMessage, Timestamp};
 
 /// The response types, one for each endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,35 +298,7 @@ pub struct Tier {
     pub reserved_storage: u64,
     pub streams: usize,
     pub consumers: usize,
-    pub limits: Limits,
-}
-
-/// What an account may use; -1 for no limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Limits {
-    pub max_memory: i64,
-    pub max_storage: i64,
-    pub max_streams: i64,
-    pub max_consumers: i64,
-    pub max_ack_pending: i64,
-    pub memory_max_stream_bytes: i64,
-    pub storage_max_stream_bytes: i64,
-    pub max_bytes_required: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_memory: -1,
-            max_storage: -1,
-            max_streams: -1,
-            max_consumers: -1,
-            max_ack_pending: -1,
-            memory_max_stream_bytes: -1,
-            storage_max_stream_bytes: -1,
-            max_bytes_required: false,
-        }
-    }
+    pub limits: JetStreamLimits,
 }
 
 /// How often the API was used since the start.

@@ -17,7 +17,7 @@ use super::permit::Permit;
 use super::secret::Secret;
 use super::{DEFAULT_ACCOUNT, SYSTEM_ACCOUNT};
 use crate::protocol::Connect;
-use crate::types::Timestamp;
+use crate::types::{JetStreamLimits, Timestamp};
 
 /// What the configuration says about users and accounts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,34 +80,6 @@ pub struct AccountSpec {
     pub connections_max: Option<usize>,
     pub subscriptions_max: Option<usize>,
     pub payload_bytes_max: Option<usize>,
-}
-
-/// JetStream's limits in one account; -1 for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JetStreamLimits {
-    pub max_memory: i64,
-    pub max_storage: i64,
-    pub max_streams: i64,
-    pub max_consumers: i64,
-    pub max_ack_pending: i64,
-    pub memory_max_stream_bytes: i64,
-    pub storage_max_stream_bytes: i64,
-    pub max_bytes_required: bool,
-}
-
-impl Default for JetStreamLimits {
-    fn default() -> JetStreamLimits {
-        JetStreamLimits {
-            max_memory: -1,
-            max_storage: -1,
-            max_streams: -1,
-            max_consumers: -1,
-            max_ack_pending: -1,
-            memory_max_stream_bytes: -1,
-            storage_max_stream_bytes: -1,
-            max_bytes_required: false,
-        }
-    }
 }
 
 /// A plan that contradicts itself.

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::book::{AccountSpec, BookError, Grant, JetStreamLimits, Login, Presented, Refusal, UserLimits, Verdict};
+use super::book::{AccountSpec, BookError, Grant, Login, Presented, Refusal, UserLimits, Verdict};
 use super::claims::{AccountClaims, Claims, JwtPermissions, JwtSubjects, OperatorClaims, SigningKey, UserClaims};
 use super::connection_type::ConnectionType;
 use super::nkey::{KeyKind, PublicKey};
 use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 use super::permit::Permit;
-use crate::types::Timestamp;
+use crate::types::{JetStreamLimits, Timestamp};
 
 /// The operators that are trusted and the accounts they have signed.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::auth::JetStreamLimits;
 use crate::broker::jetstream;
 use crate::config::JetStreamOptions;
+use crate::types::JetStreamLimits;
 
 /// nats-server's `JetStreamMaxMemDefault` and `JetStreamMaxStoreDefault`, for machines that do not tell.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
@@ -21,7 +21,7 @@ pub(super) fn jetstream(options: &JetStreamOptions, folder: &Path) -> jetstream:
         storage_bytes_max: options
             .storage_bytes_max
             .unwrap_or_else(|| free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3)),
-        account_limits: jetstream::AccountLimits::default(),
+        account_limits: JetStreamLimits::default(),
     }
 }
 
@@ -32,16 +32,7 @@ pub(super) fn of_account(server: &jetstream::Options, limits: &JetStreamLimits) 
         domain: server.domain.clone(),
         memory_bytes_max: least(server.memory_bytes_max, limits.max_memory),
         storage_bytes_max: least(server.storage_bytes_max, limits.max_storage),
-        account_limits: jetstream::AccountLimits {
-            max_memory: limits.max_memory,
-            max_storage: limits.max_storage,
-            max_streams: limits.max_streams,
-            max_consumers: limits.max_consumers,
-            max_ack_pending: limits.max_ack_pending,
-            memory_max_stream_bytes: limits.memory_max_stream_bytes,
-            storage_max_stream_bytes: limits.storage_max_stream_bytes,
-            max_bytes_required: limits.max_bytes_required,
-        },
+        account_limits: *limits,
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use futures_util::StreamExt;
-use natterjack::auth::{AccountSpec, Credential, JetStreamLimits, Plan, Secret, User};
+use natterjack::auth::{AccountSpec, Credential, Plan, Secret, User};
 use natterjack::config::{Config, JetStreamOptions};
 use natterjack::server::Server;
+use natterjack::types::JetStreamLimits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::inbox::{Command, Inbox};
-use crate::api::{Advisory, ApiStats, Audit, ClientInfo, Limits};
+use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
-use crate::types::{Timestamp, id, subject};
+use crate::types::{JetStreamLimits, Timestamp, id, subject};
 
 /// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
 pub use crate::stream::batch::API_LEVEL;
@@ -58,7 +58,7 @@ pub struct Options {
     pub memory_bytes_max: u64,
     pub storage_bytes_max: u64,
     /// What the account may use.
-    pub account_limits: Limits,
+    pub account_limits: JetStreamLimits,
 }
 
 impl Default for Options {
@@ -67,7 +67,7 @@ impl Default for Options {
             domain: String::new(),
             memory_bytes_max: i64::MAX as u64,
             storage_bytes_max: i64::MAX as u64,
-            account_limits: Limits::default(),
+            account_limits: JetStreamLimits::default(),
         }
     }
 }

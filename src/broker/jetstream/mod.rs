@@ -43,7 +43,6 @@ use self::context::{ApiCounters, Context, PushSubjects, Usage};
 use self::registry::Registry;
 use self::service::FILTERS;
 use super::{Account, Broker};
-pub use crate::api::Limits as AccountLimits;
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
 use crate::storage::{ReadError, Recovered, Store};

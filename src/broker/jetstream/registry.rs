@@ -470,7 +470,7 @@ impl Registry {
     pub(super) fn account_info(&self) -> api::AccountInfo {
         use std::sync::atomic::Ordering::Relaxed;
         let streams = self.list("");
-        let limits = self.context.options.account_limits.clone();
+        let limits = self.context.options.account_limits;
         let mut tier = api::Tier { streams: streams.len(), limits, ..api::Tier::default() };
         for shared in &streams {
             let bytes = shared.gauges.bytes.load(Relaxed);

@@ -5,8 +5,9 @@ use super::permissions;
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Value};
-use crate::auth::{AccountSpec, ConnectionType, Credential, JetStreamLimits, Permissions, Secret, SimpleLogin, User};
+use crate::auth::{AccountSpec, ConnectionType, Credential, Permissions, Secret, SimpleLogin, User};
 use crate::config::Config;
+use crate::types::JetStreamLimits;
 
 const AUTHORIZATION: &[&str] = &["default_permissions", "password", "timeout", "token", "user", "users"];
 const USER: &[&str] = &["allowed_connection_types", "nkey", "password", "permissions", "user"];
