@@ -83,7 +83,9 @@ impl Consumer {
         }
         self.due = due;
         if self.waiting.due().is_some_and(|due| due < now) {
-            self.sweep(false, view, now);
+            // When no more may be out, who does not want to wait goes home at the first alarm of anyone in waiting
+            // (nats-server `loopAndGatherMsgs`).
+            self.sweep(self.pending.in_line() == 0 && self.is_at_ack_limit(), view, now);
         }
         if self.pinning.current.as_ref().is_some_and(|pin| pin.until <= now)
             && let Some(pin) = self.pinning.current.take()
@@ -181,6 +183,12 @@ impl Consumer {
         }
     }
 
+    /// Whether as many messages are out as may be.
+    fn is_at_ack_limit(&self) -> bool {
+        let max_out = self.setup.config.max_ack_pending;
+        max_out > 0 && self.pending.len() as u64 >= max_out as u64
+    }
+
     fn choose(&mut self, view: &View, now: Timestamp) -> Result<Candidate, Nothing> {
         while let Some(entry) = self.pending.next_in_line() {
             let seq = entry.stream_seq;
@@ -192,8 +200,7 @@ impl Consumer {
             }
             return Ok(Candidate { seq, count: entry.count + 1, again: Some(entry) });
         }
-        let max_out = self.setup.config.max_ack_pending;
-        if max_out > 0 && self.pending.len() as u64 >= max_out as u64 {
+        if self.is_at_ack_limit() {
             return Err(Nothing::TooManyOut);
         }
         if self.held_until > now {

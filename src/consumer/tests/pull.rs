@@ -233,6 +233,32 @@ fn max_ack_pending_holds_new_messages_back_but_not_redeliveries() {
 }
 
 #[test]
+fn at_the_ack_limit_an_alarm_sends_home_who_has_got_something_and_does_not_wait() {
+    let limited = ConsumerConfig { max_ack_pending: 2, ..explicit() };
+    let mut world = World::new(limited.clone(), &["a", "b", "c"]);
+    let pull = r#"{"batch":9,"no_wait":true,"expires":10000000000,"idle_heartbeat":1000000000}"#;
+    world.pull("r", pull).expect(&["r <- 1/1 x1 +2", "r <- 2/2 x1 +1"]);
+    world.pass(999).expect(&[]).pass(2).expect(&["r <- 404 No Messages"]);
+    // Who got nothing yet goes on waiting, and hears that all is well.
+    world.pull("r", r#"{"batch":1,"no_wait":true,"expires":10000000000,"idle_heartbeat":1000000000}"#).expect(&[]);
+    world.pass(1_001).expect(&["r <- 100 Idle Heartbeat Nats-Last-Consumer=2 Nats-Last-Stream=2"]);
+    world.ack((1, 1, 1), "").expect(&["r <- 3/3 x1 +0"]);
+
+    // A message in line for redelivery is still to come.
+    let mut world = World::new(limited, &["a", "b"]);
+    world.pull("r", "2").expect(&["r <- 1/1 x1 +1", "r <- 2/2 x1 +0"]);
+    world.pull("s", pull).expect(&[]);
+    world.ack((1, 1, 1), "-NAK").ack((2, 2, 1), "-NAK").pass(1_001);
+    world.expect(&[
+        "advisory nak 1 x1",
+        "advisory nak 2 x1",
+        "s <- 100 Idle Heartbeat Nats-Last-Consumer=2 Nats-Last-Stream=2",
+        "s <- 1/3 x2 +0 after commit",
+        "s <- 2/4 x2 +0 after commit",
+    ]);
+}
+
+#[test]
 fn overflow_requests_help_out_only_when_there_is_enough() {
     let config =
         ConsumerConfig { priority_policy: PriorityPolicy::Overflow, priority_groups: vec!["g".into()], ..explicit() };
