@@ -46,7 +46,7 @@ impl Consumer {
                         self.touched.insert(seq);
                     }
                     let deadline = self.deadline(entry.count, now);
-                    self.pending.set_deadline(seq, deadline);
+                    self.pending.progress(seq, now, deadline);
                 }
             }
             AckKind::Term { reason } => match self.acknowledge(&ack, false, view, now) {

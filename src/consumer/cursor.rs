@@ -20,7 +20,8 @@ pub(super) struct Cursor {
     pending: u64,
     /// What `last_per_subject` still has to deliver before going on in order.
     skip: Option<SkipList>,
-    /// Acked before they were delivered: their delivery was forgotten in a crash, their ack was not.
+    /// Acked before they were delivered: their delivery was forgotten in a crash, their ack was not. The filter may
+    /// have stopped matching some.
     ahead: BTreeSet<u64>,
 }
 
@@ -218,7 +219,6 @@ impl Cursor {
     pub(super) fn set_filter(&mut self, config: &ConsumerConfig, index: &Index, visible: u64) {
         self.filter = Filter::new(config.filters());
         self.visible = self.visible.max(visible);
-        self.ahead.retain(|&seq| index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject)));
         if let Some(skip) = &mut self.skip {
             skip.seqs.retain(|&seq| index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject)));
         }
@@ -240,7 +240,8 @@ impl Cursor {
         if from <= self.visible {
             count += index.count_from(from, &mut self.filter) - index.count_from(self.visible + 1, &mut self.filter);
         }
-        let next = self.next;
-        count.saturating_sub(self.ahead.range(next..).count() as u64)
+        // What an earlier filter matched may be among them.
+        let matched = |seq| index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject));
+        count.saturating_sub(self.ahead.range(self.next..).filter(|&&seq| matched(seq)).count() as u64)
     }
 }

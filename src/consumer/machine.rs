@@ -358,6 +358,7 @@ impl Consumer {
         if !old.filters().eq(config.filters()) {
             self.cursor.set_filter(&config, index, visible);
             self.mark_passed(index);
+            self.mark_unfiltered(index);
         }
     }
 
@@ -407,6 +408,16 @@ impl Consumer {
     pub fn handle_unpin(&mut self, group: &str) {
         self.pinning.current = None;
         self.outbox.push_back(Output::Advisory(Advisory::Unpinned { group: group.to_owned(), reason: "admin" }));
+    }
+
+    /// Has what is out stay out over a restart whose filter does not match it.
+    fn mark_unfiltered(&mut self, index: &Index) {
+        let matched = |seq| index.subject_of(seq).is_some_and(|subject| self.cursor.matches(subject));
+        let changed = self.pending.iter().filter(|entry| entry.unfiltered == matched(entry.stream_seq));
+        for (seq, unfiltered) in changed.map(|entry| (entry.stream_seq, !entry.unfiltered)).collect::<Vec<_>>() {
+            self.pending.set_unfiltered(seq, unfiltered);
+            self.touched.insert(seq);
+        }
     }
 
     /// Marks as done what the filter matches between floor and cursor and is not out: an earlier filter did not deliver

@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub(super) consumer_seq: u64,
     /// Deliveries so far.
     pub(super) count: u64,
-    /// When it was last delivered.
+    /// When it was last delivered, or worked on.
     pub(super) sent: Timestamp,
     /// When its wait ends; `NEVER` while it is in line for redelivery or without a limit.
     deadline: Timestamp,
@@ -27,6 +27,8 @@ pub(super) struct Entry {
     ticket: u32,
     /// The client said when it wants it again, which a restart must not forget.
     pub(super) delayed: bool,
+    /// The filter does not match it any more, so that a restart hears of it from its row only.
+    pub(super) unfiltered: bool,
 }
 
 const NEVER: Timestamp = Timestamp(i64::MAX);
@@ -42,7 +44,7 @@ impl Entry {
 
     /// Whether more is known of it than that it is out.
     pub(super) fn has_row(&self) -> bool {
-        self.count > 1 || self.delayed
+        self.count > 1 || self.delayed || self.unfiltered
     }
 
     /// When its wait ends, while it is waiting.
@@ -116,7 +118,16 @@ impl Pending {
         );
         assert!(consumer_seq > 0, "consumer sequences start at 1");
         let deadline = deadline.unwrap_or(NEVER);
-        self.ring.push_back(Entry { stream_seq, consumer_seq, count, sent: now, deadline, ticket: 0, delayed: false });
+        self.ring.push_back(Entry {
+            stream_seq,
+            consumer_seq,
+            count,
+            sent: now,
+            deadline,
+            ticket: 0,
+            delayed: false,
+            unfiltered: false,
+        });
         self.live += 1;
         self.redelivered += usize::from(count > 1);
         if deadline == NEVER {
@@ -169,6 +180,21 @@ impl Pending {
                 self.irregular.push(Reverse((deadline, stream_seq)));
                 self.sweep_deadlines();
             }
+        }
+    }
+
+    /// The client is at work on a message: its wait begins anew.
+    pub(super) fn progress(&mut self, stream_seq: u64, now: Timestamp, deadline: Option<Timestamp>) {
+        self.set_deadline(stream_seq, deadline);
+        if let Some(at) = self.position(stream_seq) {
+            self.ring[at].sent = now;
+        }
+    }
+
+    /// Says whether the filter has stopped matching a message.
+    pub(super) fn set_unfiltered(&mut self, stream_seq: u64, unfiltered: bool) {
+        if let Some(at) = self.position(stream_seq) {
+            self.ring[at].unfiltered = unfiltered;
         }
     }
 

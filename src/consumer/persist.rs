@@ -30,13 +30,21 @@ impl Consumer {
         let ahead = rows.acked.iter().flat_map(AckBlock::seqs).filter(|&seq| seq > delivered.stream);
         let mut cursor = Cursor::resume(&setup.config, index, visible, delivered.stream, ahead, skip_until);
 
+        let acked = Acked::restore(rows.acked, floor.stream);
         let mut out = Vec::new();
         if setup.config.ack_policy != AckPolicy::None {
             out = delivered_since(floor.stream, delivered.stream, skip_until, cursor.filter_mut(), index);
+            // A filter that has been changed may not match all that is out; of that the rows tell.
+            let unfiltered = rows.redeliveries.iter().map(|row| row.seq).filter(|&seq| {
+                let matched = index.subject_of(seq).is_none_or(|subject| cursor.matches(subject));
+                !matched && (floor.stream + 1..=delivered.stream).contains(&seq) && !acked.contains(seq)
+            });
+            out.extend(unfiltered);
+            out.sort_unstable();
         }
         let mut consumer = Consumer::at(setup, cursor, delivered, floor, index, now);
         consumer.recovered_until = visible;
-        consumer.acked = Acked::restore(rows.acked, floor.stream);
+        consumer.acked = acked;
         consumer.restore_pending(out, rows.redeliveries.iter().map(|row| (row.seq, *row)).collect(), index, now);
         consumer
     }
@@ -99,11 +107,18 @@ impl Consumer {
             if self.acked.contains(seq) {
                 continue;
             }
-            let Redelivery { count, due, .. } = rows.remove(&seq).unwrap_or(Redelivery { seq, count: 1, due: None });
+            let row = rows.remove(&seq);
+            let Redelivery { count, due, .. } = row.unwrap_or(Redelivery { seq, count: 1, due: None });
             let deadline = self.deadline(count, now);
             self.pending.push(seq, consumer_seq, count, now, deadline);
             if let Some(due) = due {
                 self.pending.delay(seq, due);
+            }
+            let matched = index.subject_of(seq).is_some_and(|subject| self.cursor.matches(subject));
+            self.pending.set_unfiltered(seq, !matched);
+            if row.is_some() && self.pending.get(seq).is_some_and(|entry| !entry.has_row()) {
+                // Of an earlier filter.
+                self.touched.insert(seq);
             }
         }
         for (seq, Redelivery { count, .. }) in rows {

@@ -1,6 +1,8 @@
 //! How far a consumer has come, as a backup carries it from server to server (nats-server `ConsumerState`): unlike the
 //! rows, it names what is out, not what is done.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashSet;
 
 use super::config::AckPolicy;
@@ -51,11 +53,11 @@ impl Progress {
     /// message's wait begins anew.
     pub fn into_rows(self, setup: &Setup, index: &Index) -> ConsumerRows {
         let mut acked: Vec<AckBlock> = Vec::new();
+        let mut filter = Filter::new(setup.config.filters());
+        let out: HashSet<u64> = self.out.iter().map(|out| out.stream_seq).collect();
         if matches!(setup.config.ack_policy, AckPolicy::Explicit) {
-            let out: HashSet<u64> = self.out.iter().map(|out| out.stream_seq).collect();
             let (floor, delivered) = (self.state.ack_floor_stream_seq, self.state.delivered_stream_seq);
             let until = replayed_subjects_until(setup, index);
-            let mut filter = Filter::new(setup.config.filters());
             for seq in delivered_since(floor, delivered, until, &mut filter, index) {
                 if out.contains(&seq) {
                     continue;
@@ -67,8 +69,14 @@ impl Progress {
                 acked.last_mut().expect("just pushed").set(seq);
             }
         }
-        let counts = self.counts.into_iter().filter(|&(seq, count)| count > 1 && index.exists(seq));
-        let redeliveries = counts.map(|(seq, count)| Redelivery { seq, count, due: None }).collect();
+        let mut counts: BTreeMap<u64, u64> = self.counts.into_iter().filter(|&(_, count)| count > 1).collect();
+        // Of messages that the filter does not match, those that are out are told by rows, and no others.
+        let unmatched = |seq| !index.subject_of(seq).is_some_and(|subject| filter.matches(subject));
+        counts.retain(|seq, _| index.exists(*seq) && (out.contains(seq) || !unmatched(*seq)));
+        for &seq in out.iter().filter(|&&seq| index.exists(seq) && unmatched(seq)) {
+            counts.entry(seq).or_insert(1);
+        }
+        let redeliveries = counts.into_iter().map(|(seq, count)| Redelivery { seq, count, due: None }).collect();
         ConsumerRows { state: Some(self.state), acked, redeliveries }
     }
 }

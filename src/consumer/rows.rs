@@ -2,9 +2,9 @@
 //! [`restore`](super::Consumer::restore) takes back.
 //!
 //! A first delivery needs no row. An ack in order moves the floor in the one state row; an ack above a gap is a bit in a
-//! block row, which goes once the floor has passed it. A redelivery writes its count before it is sent; a `-NAK` with a delay writes
-//! when the message is due. What lies above
-//! the floor and is not marked is delivered again after a restart.
+//! block row, which goes once the floor has passed it. A redelivery writes its count before it is sent; a `-NAK` with a
+//! delay writes when the message is due; a new filter writes what is out and does not match it. What matches, lies above
+//! the floor and is not marked is delivered again after a restart, and so is what has a row there.
 
 use crate::types::Timestamp;
 

@@ -6,10 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ACK_WAIT: i64 = 30;
-const MAX_OUT: usize = 6;
-const MAX_DELIVER: u64 = 3;
-
 /// Times are seconds.
 #[derive(Clone, Debug)]
 enum Event {
@@ -25,8 +21,43 @@ enum Event {
     Delete(u64),
     Purge,
     Pass(i64),
+    /// The limits of a new configuration.
+    Limit(Limits),
+    Filter(Kinds),
+    /// Nothing is delivered for so many seconds; 0 goes on at once.
+    Pause(i64),
+    Reset(u64),
     Commit,
     Crash,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Limits {
+    out: usize,
+    deliveries: u64,
+    wait: i64,
+}
+
+/// Which messages a filter matches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kinds {
+    Wanted,
+    Other,
+    Both,
+}
+
+impl Kinds {
+    fn matches(self, wanted: bool) -> bool {
+        match self {
+            Kinds::Wanted => wanted,
+            Kinds::Other => !wanted,
+            Kinds::Both => true,
+        }
+    }
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (2usize..8, 2u64..5, 20i64..40).prop_map(|(out, deliveries, wait)| Limits { out, deliveries, wait })
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -41,6 +72,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1u64..60).prop_map(Event::Delete),
         1 => prop::bool::weighted(0.1).prop_map(|purge| if purge { Event::Purge } else { Event::Pass(1) }),
         2 => (1i64..40).prop_map(Event::Pass),
+        1 => limits().prop_map(Event::Limit),
+        1 => prop_oneof![Just(Kinds::Wanted), Just(Kinds::Other), Just(Kinds::Both)].prop_map(Event::Filter),
+        1 => (0i64..20).prop_map(Event::Pause),
+        1 => prop::bool::weighted(0.5).prop_flat_map(|_| prop_oneof![Just(0), 1u64..60]).prop_map(Event::Reset),
         3 => Just(Event::Commit),
         1 => Just(Event::Crash),
     ]
@@ -49,6 +84,10 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Clone, Debug, PartialEq)]
 struct Out {
     count: u64,
+    /// When it was last delivered or worked on.
+    sent: i64,
+    /// The filter does not match it any more.
+    unfiltered: bool,
     /// `None` while in line.
     deadline: Option<i64>,
     /// When the client wants it again, if it has said so.
@@ -63,10 +102,16 @@ struct Stored {
     done: BTreeSet<u64>,
     counts: BTreeMap<u64, u64>,
     wanted_at: BTreeMap<u64, i64>,
+    unfiltered: BTreeSet<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Model {
+    limits: Limits,
+    filter: Kinds,
+    paused_until: i64,
+    /// All live messages, and whether they are of the wanted kind.
+    live: BTreeMap<u64, bool>,
     /// Live messages that match.
     wanted: BTreeSet<u64>,
     last_seq: u64,
@@ -82,6 +127,78 @@ struct Model {
 }
 
 impl Model {
+    fn new(limits: Limits) -> Model {
+        Model {
+            limits,
+            filter: Kinds::Wanted,
+            paused_until: 0,
+            live: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            last_seq: 0,
+            out: BTreeMap::new(),
+            line: Vec::new(),
+            next: 1,
+            delivered: 0,
+            floor: 0,
+            done: BTreeSet::new(),
+            exceeded: BTreeMap::new(),
+            recovered_until: 0,
+            now: 1,
+        }
+    }
+
+    fn config(&self) -> ConsumerConfig {
+        let filter = match self.filter {
+            Kinds::Wanted => "wanted",
+            Kinds::Other => "other",
+            Kinds::Both => ">",
+        };
+        ConsumerConfig {
+            filter_subject: filter.into(),
+            max_ack_pending: self.limits.out as i64,
+            max_deliver: self.limits.deliveries as i64,
+            ack_wait: GoDuration::from_secs(self.limits.wait),
+            pause_until: (self.paused_until > 0).then_some(Timestamp(self.paused_until * SECOND)),
+            ..explicit()
+        }
+    }
+
+    fn limit(&mut self, limits: Limits) {
+        if limits.wait != self.limits.wait {
+            for out in self.out.values_mut().filter(|out| out.deadline.is_some() && out.wanted_at.is_none()) {
+                out.deadline = Some(out.sent + limits.wait);
+            }
+        }
+        self.limits = limits;
+    }
+
+    fn refilter(&mut self, filter: Kinds) {
+        if filter == self.filter {
+            return;
+        }
+        self.filter = filter;
+        self.wanted = self.live.iter().filter(|&(_, &kind)| filter.matches(kind)).map(|(&seq, _)| seq).collect();
+        for (seq, out) in &mut self.out {
+            out.unfiltered = !self.wanted.contains(seq);
+        }
+        // What an earlier filter passed over stays passed over.
+        let passed = self.delivered.min(self.next - 1);
+        if passed > self.floor {
+            let skipped = self.wanted.range(self.floor + 1..=passed).filter(|seq| !self.out.contains_key(seq));
+            self.done.extend(skipped);
+        }
+    }
+
+    fn reset(&mut self, seq: u64) {
+        let seq = if seq == 0 { self.floor + 1 } else { seq };
+        self.out.clear();
+        self.line.clear();
+        self.exceeded.clear();
+        self.done.clear();
+        self.recovered_until = 0;
+        (self.next, self.delivered, self.floor) = (seq, seq - 1, seq - 1);
+    }
+
     fn pending(&self) -> u64 {
         self.wanted.range(self.next..).filter(|seq| !self.done.contains(seq)).count() as u64
     }
@@ -107,7 +224,7 @@ impl Model {
     /// The wait of a message is over.
     fn due(&mut self, seq: u64) {
         let count = self.out[&seq].count;
-        if count >= MAX_DELIVER {
+        if count >= self.limits.deliveries {
             self.finish(seq);
             self.exceeded.insert(seq, count);
         } else if !self.line.contains(&seq) {
@@ -125,25 +242,33 @@ impl Model {
 
     /// The next delivery: sequence and count.
     fn deliver(&mut self) -> Option<(u64, u64)> {
-        let deadline = Some(self.now + ACK_WAIT);
-        if !self.line.is_empty() {
+        if self.now < self.paused_until {
+            return None;
+        }
+        let deadline = Some(self.now + self.limits.wait);
+        while !self.line.is_empty() {
             let seq = self.line.remove(0);
+            if self.out[&seq].count >= self.limits.deliveries {
+                self.due(seq);
+                continue;
+            }
             let out = self.out.get_mut(&seq).unwrap();
             out.count += 1;
-            (out.deadline, out.wanted_at) = (deadline, None);
+            (out.sent, out.deadline, out.wanted_at) = (self.now, deadline, None);
             return Some((seq, out.count));
         }
-        if self.out.len() >= MAX_OUT {
+        if self.out.len() >= self.limits.out {
             return None;
         }
         let next = self.wanted.range(self.next..).copied().find(|seq| !self.done.contains(seq));
         let Some(seq) = next else {
-            self.next = self.next.max(self.wanted.last().copied().unwrap_or(0) + 1);
+            self.next = self.next.max(self.last_seq + 1);
             return None;
         };
         self.next = seq + 1;
         self.delivered = seq;
-        self.out.insert(seq, Out { count: 1, deadline, wanted_at: None });
+        let out = Out { count: 1, sent: self.now, unfiltered: false, deadline, wanted_at: None };
+        self.out.insert(seq, out);
         Some((seq, 1))
     }
 
@@ -158,6 +283,7 @@ impl Model {
     }
 
     fn remove(&mut self, seq: u64) {
+        self.live.remove(&seq);
         self.wanted.remove(&seq);
         self.finish(seq);
         self.exceeded.remove(&seq);
@@ -167,7 +293,9 @@ impl Model {
         let mut counts = self.exceeded.clone();
         counts.extend(self.out.iter().filter(|(_, out)| out.count > 1).map(|(&seq, out)| (seq, out.count)));
         let wanted_at = self.out.iter().filter_map(|(&seq, out)| Some((seq, out.wanted_at?))).collect();
-        Stored { floor: self.floor, delivered: self.delivered, done: self.done.clone(), counts, wanted_at }
+        let unfiltered = self.out.iter().filter(|(_, out)| out.unfiltered).map(|(&seq, _)| seq).collect();
+        let (floor, delivered) = (self.floor, self.delivered);
+        Stored { floor, delivered, done: self.done.clone(), counts, wanted_at, unfiltered }
     }
 
     fn restart(&mut self, stored: &Stored) {
@@ -177,16 +305,21 @@ impl Model {
         self.out.clear();
         self.line.clear();
         self.exceeded.clear();
-        for &seq in self.wanted.range(stored.floor + 1..).filter(|&&seq| seq <= stored.delivered) {
-            if !self.done.contains(&seq) {
+        for &seq in self.live.keys().filter(|&&seq| seq > stored.floor && seq <= stored.delivered) {
+            let was_out = self.wanted.contains(&seq)
+                || stored.unfiltered.contains(&seq)
+                || stored.wanted_at.contains_key(&seq)
+                || stored.counts.contains_key(&seq);
+            if was_out && !self.done.contains(&seq) {
                 let count = stored.counts.get(&seq).copied().unwrap_or(1);
                 let wanted_at = stored.wanted_at.get(&seq).copied();
-                let deadline = wanted_at.unwrap_or(now + ACK_WAIT);
-                self.out.insert(seq, Out { count, deadline: Some(deadline), wanted_at });
+                let deadline = Some(wanted_at.unwrap_or(now + self.limits.wait));
+                let unfiltered = !self.wanted.contains(&seq);
+                self.out.insert(seq, Out { count, sent: now, unfiltered, deadline, wanted_at });
             }
         }
         for (&seq, &count) in &stored.counts {
-            if self.wanted.contains(&seq) && seq < self.next && !self.out.contains_key(&seq) {
+            if self.live.contains_key(&seq) && seq < self.next && !self.out.contains_key(&seq) {
                 self.exceeded.insert(seq, count);
             }
         }
@@ -195,15 +328,8 @@ impl Model {
 }
 
 fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
-    let config = ConsumerConfig {
-        filter_subject: "wanted".into(),
-        max_ack_pending: MAX_OUT as i64,
-        max_deliver: MAX_DELIVER as i64,
-        ack_wait: GoDuration::from_secs(ACK_WAIT),
-        ..explicit()
-    };
-    let mut world = World::new(config, &[]);
-    let mut model = Model { next: 1, now: 1, ..Model::default() };
+    let mut model = Model::new(Limits { out: 6, deliveries: 3, wait: 30 });
+    let mut world = World::new(model.config(), &[]);
     let mut rows = ConsumerRows::default();
     world.commit(&mut rows);
     let mut stored = model.stored();
@@ -216,7 +342,8 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
             Event::Publish(wanted) => {
                 world.publish(if wanted { "wanted" } else { "other" });
                 model.last_seq += 1;
-                if wanted {
+                model.live.insert(model.last_seq, wanted);
+                if model.filter.matches(wanted) {
                     model.wanted.insert(model.last_seq);
                 }
             }
@@ -240,7 +367,7 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                     if let Some((seq, count, _)) = &found {
                         let seq: u64 = seq.parse().unwrap();
                         prop_assert!(!durably_done.contains(&seq), "{} was durably acked", seq);
-                        prop_assert!(count != "x1" || model.out.len() <= MAX_OUT);
+                        prop_assert!(count != "x1" || model.out.len() <= model.limits.out);
                     }
                     world.now.0 += 10;
                     world.poll();
@@ -281,7 +408,7 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                     world.ack((seq, 0, 1), "+WPI");
                     model.line.retain(|other| *other != seq);
                     let out = model.out.get_mut(&seq).unwrap();
-                    (out.deadline, out.wanted_at) = (Some(model.now + ACK_WAIT), None);
+                    (out.sent, out.deadline, out.wanted_at) = (model.now, Some(model.now + model.limits.wait), None);
                 }
             }
             Event::Term(at) => {
@@ -299,7 +426,7 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
             Event::Purge => {
                 let any = !world.stream.index().is_empty();
                 world.purge();
-                for seq in model.wanted.clone() {
+                for seq in model.live.keys().copied().collect::<Vec<_>>() {
                     model.remove(seq);
                 }
                 if any && model.last_seq > model.floor {
@@ -312,6 +439,26 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                 world.pass(1_000 * seconds);
                 model.now += seconds;
             }
+            Event::Limit(limits) => {
+                model.limit(limits);
+                world.update(model.config());
+            }
+            Event::Filter(filter) => {
+                model.refilter(filter);
+                world.update(model.config());
+            }
+            Event::Pause(seconds) => {
+                model.paused_until = if seconds == 0 { 0 } else { model.now + seconds };
+                world.update(model.config());
+            }
+            Event::Reset(seq) => {
+                let visible = world.stream.index().last_seq();
+                let started = world.consumer.handle_reset(seq, world.stream.index(), visible);
+                model.reset(seq);
+                prop_assert_eq!(started, Ok(model.next));
+                durably_done.clear();
+                last_floor = SequenceInfo::default();
+            }
             Event::Commit => {
                 // A delivery alone does not write, so a crash forgets it.
                 if let Some(changes) = world.consumer.changes() {
@@ -323,6 +470,7 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
             Event::Crash => {
                 world.crash(&rows);
                 model.restart(&stored);
+                durably_done = stored.done.clone();
                 last_floor = SequenceInfo::default();
             }
         }
@@ -345,12 +493,14 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
             let wants = model.out.contains_key(&seq)
                 || model.exceeded.contains_key(&seq)
                 || (seq >= model.next && model.wanted.contains(&seq) && !model.done.contains(&seq));
+            let matched = model.wanted.contains(&seq);
             if let Some(subject) = subject {
-                prop_assert_eq!(world.consumer.still_needs(seq, &subject), wants, "seq {}", seq);
+                prop_assert_eq!(world.consumer.still_needs(seq, &subject), wants && matched, "seq {}", seq);
             }
         }
         let next = world.consumer.next_deadline().map(|at| at.0 / SECOND);
-        prop_assert_eq!(next, model.out.values().filter_map(|out| out.deadline).min());
+        let pause = (model.paused_until > model.now).then_some(model.paused_until);
+        prop_assert_eq!(next, model.out.values().filter_map(|out| out.deadline).chain(pause).min());
     }
     Ok(())
 }

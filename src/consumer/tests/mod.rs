@@ -144,6 +144,12 @@ impl World {
         self
     }
 
+    fn update(&mut self, config: ConsumerConfig) -> &mut World {
+        let (index, now) = (self.stream.index(), self.now);
+        self.consumer.handle_update(setup(config).config, index, index.last_seq(), now);
+        self
+    }
+
     /// Everything the consumer wants done now, one line each.
     fn poll(&mut self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -166,6 +166,15 @@ fn nak_with_delay_waits_and_progress_prolongs() {
 }
 
 #[test]
+fn progress_counts_when_the_wait_is_changed() {
+    let mut world = World::new(explicit(), &["a"]);
+    world.pull("r", "9").poll();
+    world.pass(20_000).ack((1, 1, 1), "+WPI").poll();
+    world.update(ConsumerConfig { ack_wait: GoDuration::from_secs(25), ..explicit() });
+    world.pass(24_999).expect(&[]).pass(1).expect(&["r <- 1/2 x2 +0 after commit"]);
+}
+
+#[test]
 fn backoff_goes_by_delivery_count() {
     let backoff = vec![GoDuration::from_secs(1), GoDuration::from_secs(3)];
     let mut world = World::new(ConsumerConfig { backoff, ..explicit() }, &["a"]);

@@ -116,6 +116,22 @@ fn new_filters_do_not_bring_back_what_the_old_ones_passed() {
 }
 
 #[test]
+fn what_is_out_stays_out_though_a_new_filter_does_not_match_it() {
+    let config = ConsumerConfig { filter_subject: "a".into(), ..explicit() };
+    let mut world = World::new(config.clone(), &["a", "b", "a", "b"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "9").poll();
+    world.ack((3, 2, 1), "").update(ConsumerConfig { filter_subject: "b".into(), ..config }).commit(&mut rows);
+    let progress = world.consumer.progress();
+    world.crash(&rows).expect_state("0/0", "2/3", [1, 0, 1, 0]);
+    assert_eq!(progress.into_rows(&world.consumer.setup, world.stream.index()).redeliveries, rows.redeliveries);
+    world.pull("r", "9").expect(&["r <- 4/3 x1 +0"]).pass(30_000);
+    world.expect(&["r <- 1/4 x2 +0 after commit", "r <- 4/5 x2 +0 after commit"]);
+    world.ack((1, 4, 2), "").ack((4, 5, 2), "").commit(&mut rows).expect_state("5/4", "5/4", [0, 0, 0, 1]);
+    assert_eq!(rows.redeliveries, []);
+}
+
+#[test]
 fn the_last_of_each_subject_goes_on_where_it_was() {
     let config =
         ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, filter_subject: "k.*".into(), ..explicit() };
