@@ -17,6 +17,8 @@ pub enum Endpoint<'a> {
     MsgDelete(&'a str),
     StreamLeaderStepDown(&'a str),
     StreamPeerRemove(&'a str),
+    StreamPeerEvacuate(&'a str),
+    StreamCancelMove(&'a str),
     ConsumerCreate {
         stream: &'a str,
         form: ConsumerForm<'a>,
@@ -101,6 +103,7 @@ fn stream(rest: &str) -> Option<Endpoint<'_>> {
         "PURGE" => Endpoint::StreamPurge,
         "SNAPSHOT" => Endpoint::StreamSnapshot,
         "RESTORE" => Endpoint::StreamRestore,
+        "CANCEL_MOVE" => Endpoint::StreamCancelMove,
         "MSG" => {
             return match split(rest) {
                 ("GET", rest) => one(rest).map(Endpoint::MsgGet),
@@ -117,6 +120,7 @@ fn stream(rest: &str) -> Option<Endpoint<'_>> {
         "PEER" => {
             return match split(rest) {
                 ("REMOVE", rest) => one(rest).map(Endpoint::StreamPeerRemove),
+                ("EVACUATE", rest) => one(rest).map(Endpoint::StreamPeerEvacuate),
                 _ => None,
             };
         }
@@ -193,6 +197,9 @@ mod tests {
         check("STREAM.MSG.GET.S", Some(Endpoint::MsgGet("S")));
         check("STREAM.MSG.DELETE.S", Some(Endpoint::MsgDelete("S")));
         check("STREAM.MSG.FOO.S", None);
+        check("STREAM.PEER.REMOVE.S", Some(Endpoint::StreamPeerRemove("S")));
+        check("STREAM.PEER.EVACUATE.S", Some(Endpoint::StreamPeerEvacuate("S")));
+        check("STREAM.CANCEL_MOVE.S", Some(Endpoint::StreamCancelMove("S")));
         check("STREAM..S", None);
         check("CONSUMER.CREATE.S", Some(Endpoint::ConsumerCreate { stream: "S", form: ConsumerForm::Legacy }));
         let named = |consumer, filter| {

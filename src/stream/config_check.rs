@@ -38,6 +38,7 @@ impl StreamConfig {
         if config.num_replicas > 1 {
             return Err(ApiError::STREAM_REPLICAS_NOT_SUPPORTED);
         }
+        config.check_filters()?;
         Ok(config)
     }
 

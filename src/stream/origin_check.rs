@@ -99,6 +99,23 @@ impl StreamConfig {
         Ok(())
     }
 
+    /// Looks at the filters of mirrors and sources, which nats-server does when a stream is created, not when updated.
+    pub(super) fn check_filters(&self) -> Result<(), ApiError> {
+        for (origin, of) in self
+            .mirror
+            .iter()
+            .map(|mirror| (mirror, "mirror"))
+            .chain(self.sources.iter().map(|source| (source, "source:")))
+        {
+            let filter = &origin.filter_subject;
+            if !filter.is_empty() && !subject::is_valid(filter.as_bytes()) {
+                return Err(ApiError::STREAM_CREATE
+                    .with(format_args!("subject filter '{filter}' for the {of} {}", TransformError::BadSubject)));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check_subject_transform(&self) -> Result<(), ApiError> {
         let Some(transform) = &self.subject_transform else { return Ok(()) };
         let words = Words {

@@ -53,11 +53,16 @@ mod wire;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use script::{Item, Mode, Script};
 use servers::{Ours, Theirs};
 use support::nats_server;
 use support::toolchain::{announce, or_skip};
+
+const FILES_AT_ONCE: usize = 4;
 
 fn corpus_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential/corpus")
@@ -83,28 +88,41 @@ fn corpus_is_answered_as_recorded() {
     let files = corpus_files();
     assert!(!files.is_empty(), "no file of the corpus has such a name");
     let pending = std::env::var("NATTERJACK_PENDING").ok();
-    let rewriting = recording || pending.is_some();
-    let (mut wrong, mut compared) = (Vec::new(), 0);
-    for path in files {
-        let text = fs::read_to_string(&path).expect("a corpus file");
-        let mut script = Script::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", name(&path)));
-        if recording {
-            record(&mut script).unwrap_or_else(|error| panic!("{}: {error}", name(&path)));
-        }
-        let result = play_ours(&mut script, recording, pending.as_deref());
-        if rewriting {
-            fs::write(&path, script.to_string()).expect("a corpus file can be written");
-        }
-        match result {
-            Ok((count, differences)) => {
-                compared += count;
-                wrong.extend(differences.into_iter().map(|difference| format!("{}:{difference}", name(&path))));
+    let (next, done) = (AtomicUsize::new(0), Mutex::new((Vec::new(), 0)));
+    let play_files = || {
+        while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let started = Instant::now();
+            let result = play_file(path, recording, pending.as_deref());
+            println!("{:5.1} s {}", started.elapsed().as_secs_f32(), name(path));
+            let (wrong, compared) = &mut *done.lock().expect("no file panics");
+            match result {
+                Ok((count, differences)) => {
+                    *compared += count;
+                    wrong.extend(differences.into_iter().map(|difference| format!("{}:{difference}", name(path))));
+                }
+                Err(error) => wrong.push(format!("{}: {error}", name(path))),
             }
-            Err(error) => wrong.push(format!("{}: {error}", name(&path))),
         }
-    }
+    };
+    // Most of the time goes into waiting for what should not come.
+    std::thread::scope(|scope| (0..FILES_AT_ONCE).for_each(|_| drop(scope.spawn(play_files))));
+    let (wrong, compared) = done.into_inner().expect("no file panics");
     println!("{compared} steps compared");
     assert!(wrong.is_empty(), "{} of {compared} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Plays a file and, when asked to, writes it anew. How many steps were compared, and what differs.
+fn play_file(path: &Path, recording: bool, pending: Option<&str>) -> Result<(usize, Vec<String>), String> {
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut script = Script::parse(&text)?;
+    if recording {
+        record(&mut script)?;
+    }
+    let result = play_ours(&mut script, recording, pending);
+    if recording || pending.is_some() {
+        fs::write(path, script.to_string()).map_err(|error| error.to_string())?;
+    }
+    result
 }
 
 /// Replaces the recorded answers by what the real server says now.

@@ -58,12 +58,29 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
                 fields.remove("deleted");
                 fields.remove("num_deleted");
             }
+            if key == "client" {
+                fields.insert("id".to_owned(), Value::String("<id>".to_owned()));
+                // Known once a PING of the server's has been answered.
+                fields.remove("rtt");
+            }
             // How often the API was used depends on what came before.
             if key == "api" {
                 fields.extend(["total", "errors"].map(|count| (count.to_owned(), Value::Null)));
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| settle(item, key, words)),
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| settle(item, key, words));
+            // nats-server reports on sources in any order.
+            if key == "sources" && items.iter().all(|item| item.get("lag").is_some()) {
+                items.sort_by_key(Value::to_string);
+            }
+        }
+        // What an audit tells of a request and its answer.
+        Value::String(string) if matches!(key, "request" | "response") && json(string.as_bytes()).is_some() => {
+            let mut body = json(string.as_bytes()).unwrap_or_default();
+            settle(&mut body, "", words);
+            *value = body;
+        }
         Value::String(string) => {
             *string = match key {
                 "id" | "server" | "server_id" | "server_name" | "leader" | "domain" | "_nats.ver" | "_nats.level"
@@ -77,7 +94,7 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
         }
         Value::Number(_) => {
             // How often the API was used, how long something took, and what the claimed release can do.
-            if matches!(key, "level" | "pause_remaining" | "rtt" | "active" | "elapsed" | "inflight") {
+            if matches!(key, "level" | "pause_remaining" | "ack_time" | "rtt" | "active" | "elapsed" | "inflight") {
                 *value = Value::String(format!("<{key}>"));
             }
         }

@@ -55,6 +55,8 @@ pub(super) fn kind(endpoint: &Endpoint<'_>) -> Kind {
         Endpoint::MsgDelete(_) => Kind::MsgDelete,
         Endpoint::StreamLeaderStepDown(_) => Kind::StreamLeaderStepDown,
         Endpoint::StreamPeerRemove(_) => Kind::StreamPeerRemove,
+        Endpoint::StreamPeerEvacuate(_) => Kind::StreamPeerEvacuate,
+        Endpoint::StreamCancelMove(_) => Kind::StreamCancelMove,
         Endpoint::ConsumerCreate { .. } => Kind::ConsumerCreate,
         Endpoint::ConsumerNames(_) => Kind::ConsumerNames,
         Endpoint::ConsumerList(_) => Kind::ConsumerList,

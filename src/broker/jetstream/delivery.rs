@@ -25,7 +25,10 @@ impl StreamTask {
             let place = match &last {
                 Some((place, name)) if name == address.consumer => *place,
                 _ => {
-                    let Some(place) = self.consumers.find(address.consumer) else { continue };
+                    let Some(place) = self.consumers.find(address.consumer) else {
+                        self.context.nobody_there(&mut self.courier, &inbound);
+                        continue;
+                    };
                     last = Some((place, address.consumer.to_vec()));
                     self.consumers.touch(place);
                     place

@@ -33,7 +33,7 @@ struct Asked {
 impl Service for ApiService {
     /// Streams have doors of their own for pulls and direct gets; without one nobody responds.
     fn takes(&self, subject: &[u8]) -> bool {
-        !subject.starts_with(b"$JS.API.CONSUMER.MSG.NEXT.") && !subject.starts_with(b"$JS.API.DIRECT.GET.")
+        !subject.starts_with(b"$JS.API.CONSUMER.MSG.NEXT.") && !subject.starts_with(b"$JS.API.DIRECT.GET")
     }
 
     fn call(&self, request: Inbound) {
@@ -144,7 +144,9 @@ impl Desk {
             },
             Endpoint::StreamLeaderStepDown(_)
             | Endpoint::ConsumerLeaderStepDown(..)
-            | Endpoint::StreamPeerRemove(_) => self.finish(&request, kind, Err(cluster_required())),
+            | Endpoint::StreamPeerRemove(_)
+            | Endpoint::StreamPeerEvacuate(_)
+            | Endpoint::StreamCancelMove(_) => self.finish(&request, kind, Err(cluster_required())),
             Endpoint::StreamSnapshot(name) => {
                 let found = self.registry.find(name);
                 match (snapshot::read_request(request.message.payload(), found.is_some()), found) {
