@@ -137,7 +137,7 @@ impl Account {
         self.next_key.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Calls `watcher` with the filter of every client subscription that comes or goes, so that push consumers notice
+    /// Calls `watcher` with the filter of every subscription or target that comes or goes, so that push consumers notice
     /// their interest. The watcher must neither block nor subscribe.
     pub fn watch_interest(&self, watcher: impl Fn(&[u8]) + Send + Sync + 'static) {
         self.watchers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(watcher));
@@ -185,6 +185,7 @@ impl Account {
     pub fn add_stream(&self, filter: &[u8], door: Arc<dyn StreamDoor>) -> Result<u64, InvalidFilter> {
         let key = self.new_key();
         self.change(|router| router.insert(filter, None, Target::Stream { key, door }))?;
+        self.tell_watchers(filter);
         Ok(key)
     }
 
@@ -195,10 +196,12 @@ impl Account {
     pub fn add_service(&self, filter: &[u8], service: Arc<dyn Service>) -> Result<u64, InvalidFilter> {
         let key = self.new_key();
         self.change(|router| router.insert(filter, None, Target::Service { key, service }))?;
+        self.tell_watchers(filter);
         Ok(key)
     }
 
     pub fn remove_target(&self, filter: &[u8], key: u64) {
         self.change(|router| router.remove(filter, None, key));
+        self.tell_watchers(filter);
     }
 }

@@ -289,7 +289,8 @@ impl Bag {
                 if !service.takes(parcel.to) {
                     return false;
                 }
-                let inbound = self.inbound(parcel);
+                let to = if service.sees_stored_subject() { parcel.shown_subject } else { parcel.to };
+                let inbound = self.inbound(Parcel { to, ..parcel });
                 // A request must see what the same client published before it.
                 self.flush_streams();
                 service.call(inbound);

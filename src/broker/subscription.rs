@@ -131,6 +131,12 @@ pub trait Service: Send + Sync {
         true
     }
 
+    /// Whether it sees a message that a consumer delivers under the stored subject, as a client does, and not under the
+    /// deliver subject.
+    fn sees_stored_subject(&self) -> bool {
+        false
+    }
+
     /// Takes the request. Must neither block nor wait.
     fn call(&self, request: Inbound);
 }

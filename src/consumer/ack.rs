@@ -92,6 +92,28 @@ impl Ack {
     }
 }
 
+/// What the reply subject of a delivery tells its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryInfo<'a> {
+    pub consumer: &'a [u8],
+    pub ack: Ack,
+    /// When the message was stored.
+    pub time: Timestamp,
+    /// Messages that are still to come.
+    pub pending: u64,
+}
+
+impl<'a> DeliveryInfo<'a> {
+    /// Reads a delivery's reply subject, in either of the forms of [`Ack::parse`].
+    pub fn parse(reply: &'a [u8]) -> Option<DeliveryInfo<'a>> {
+        let (address, ack) = Ack::parse(reply)?;
+        let count = 1 + memchr::memchr_iter(b'.', reply).count();
+        let mut rest = reply.split(|&byte| byte == b'.').skip(if count == 9 { 7 } else { 9 });
+        let time = i64::try_from(number(rest.next()?)?).ok()?;
+        Some(DeliveryInfo { consumer: address.consumer, ack, time: Timestamp(time), pending: number(rest.next()?)? })
+    }
+}
+
 /// Digits only; an overflow is no number.
 fn number(token: &[u8]) -> Option<u64> {
     if token.is_empty() || token.len() > 20 {
@@ -152,6 +174,19 @@ mod tests {
         check("$JS.ACK.S.C.1.18446744073709551616.3.4.5", None);
         check("$JS.ACK.S.C..2.3.4.5", None);
         check("$JS.FC.S.C.1.2.3.4.5", None);
+    }
+
+    #[test]
+    fn deliveries_tell_time_and_what_is_to_come() {
+        let info = |reply: &str| {
+            let info = DeliveryInfo::parse(reply.as_bytes())?;
+            Some((String::from_utf8_lossy(info.consumer).into_owned(), info.ack.stream_seq, info.time.0, info.pending))
+        };
+        assert_eq!(info("$JS.ACK.S.C.1.7.3.12345.9"), Some(("C".to_owned(), 7, 12345, 9)));
+        assert_eq!(info("$JS.ACK.HUB.hash.S.C.1.7.3.12345.9"), Some(("C".to_owned(), 7, 12345, 9)));
+        assert_eq!(info("$JS.ACK.HUB.hash.S.C.1.7.3.12345.9.extra"), Some(("C".to_owned(), 7, 12345, 9)));
+        assert_eq!(info("$JS.ACK.S.C.1.7.3.x.9"), None);
+        assert_eq!(info("_INBOX.x"), None);
     }
 
     #[test]

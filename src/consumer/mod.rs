@@ -41,7 +41,7 @@ mod waiting;
 mod tests;
 
 pub use crate::types::GoDuration;
-pub use ack::{Ack, AckAddress, AckKind};
+pub use ack::{Ack, AckAddress, AckKind, DeliveryInfo};
 pub use advisory::Advisory;
 pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
 pub use config_check::StreamTerms;

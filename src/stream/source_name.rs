@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::config::StreamSource;
+use super::config::{StreamConfig, StreamSource};
 use crate::types::Timestamp;
 
 impl StreamSource {
@@ -44,6 +44,25 @@ impl StreamSource {
             }
         }
     }
+}
+
+/// The name of the consumer through which a stream of `account` takes from its mirror's origin, or from `source`
+/// (nats-server `createStableConsumerHash`, `createSourcingConsumerHash`). `domain` is empty for none.
+pub fn consumer_name(config: &StreamConfig, source: &StreamSource, account: &str, domain: &str) -> String {
+    let mut id = format!("{} {account}", config.name);
+    if !domain.is_empty() {
+        id = format!("{id} {domain}");
+    }
+    let id = hash(&id);
+    if config.mirror.is_some() {
+        return format!("JS_MIRROR_{id}");
+    }
+    // Several sources of one stream must not share a consumer.
+    let id = match config.sources.iter().filter(|other| other.name == source.name).count() {
+        0 | 1 => id,
+        _ => format!("{id} {}", source.index_name()),
+    };
+    format!("JS_SRC_{}", hash(&id))
 }
 
 /// Eight characters that stand for a name.
@@ -108,6 +127,22 @@ mod tests {
         let external = name(r#"{"name":"O","external":{"api":"$JS.HUB.API","deliver":""}}"#);
         assert_eq!(external.len(), "O:12345678 > >".len());
         assert!(external.starts_with("O:") && external.ends_with(" > >"));
+    }
+
+    /// As nats-server 2.15.1 named them.
+    #[test]
+    fn consumers_are_named_after_the_stream_that_takes() {
+        let name = |json: &str| {
+            let config: StreamConfig = serde_json::from_str(json).unwrap();
+            let source = config.mirror.as_ref().unwrap_or_else(|| &config.sources[0]);
+            consumer_name(&config, source, "$G", "")
+        };
+        assert_eq!(name(r#"{"name":"SQ","sources":[{"name":"Q"}]}"#), "JS_SRC_U3bSS1wB");
+        assert_eq!(name(r#"{"name":"SI","sources":[{"name":"I","filter_subject":"i.1"}]}"#), "JS_SRC_hG02xVUU");
+        assert_eq!(name(r#"{"name":"MI","mirror":{"name":"I"}}"#), "JS_MIRROR_ChU0hG3N");
+        let twice =
+            name(r#"{"name":"SQ","sources":[{"name":"Q","filter_subject":"a"},{"name":"Q","filter_subject":"b"}]}"#);
+        assert_ne!(twice, "JS_SRC_U3bSS1wB");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod mirrors;
 mod published;
 mod restart;
 mod sources;
+mod sourcing_consumers;
 mod streams;
 mod subjects;
 mod support;

@@ -124,26 +124,6 @@ async fn duplicates_are_stored_once_and_a_full_stream_goes_on_when_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interest_and_work_queue_origins_keep_what_is_sourced() {
-    let bench = Bench::start().await;
-    bench.create(json!({"name": "Q", "subjects": ["q"], "retention": "workqueue"})).await;
-    bench.create(json!({"name": "I", "subjects": ["i.*"], "retention": "interest"})).await;
-    bench.create(json!({"name": "SQ", "sources": [{"name": "Q"}]})).await;
-    bench.create(json!({"name": "SI", "sources": [{"name": "I", "filter_subject": "i.1"}]})).await;
-    bench.info_when("I", |info| info["state"]["consumer_count"] == 1).await;
-    for subject in ["q", "q", "i.0", "i.1", "i.2"] {
-        bench.publish(subject, "x").await;
-    }
-    bench.reached("SQ", 2).await;
-    bench.reached("SI", 1).await;
-    assert_eq!(state(&bench.info("Q").await)[0], 2);
-    assert_eq!(state(&bench.info("I").await), [1, 2, 3]);
-    // Without anyone who follows, nobody needs it.
-    bench.api("STREAM.DELETE.SI", Value::Null).await;
-    bench.info_when("I", |info| state(info)[0] == 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chains_of_streams_carry_messages_on_and_circles_are_refused() {
     let bench = Bench::start().await;
     bench.plain("C1", "c1").await;
@@ -182,18 +162,4 @@ async fn an_origin_made_anew_is_sourced_from_its_beginning() {
     bench.publish("o", "new").await;
     bench.reached("S", 4).await;
     assert_eq!(contents(&bench, "S").await.pop().unwrap().1, "new");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_api_prefix_is_told_in_the_streams_info() {
-    let bench = Bench::start().await;
-    bench.plain("O", "o").await;
-    let external =
-        |api: &str| json!({"name": "S", "sources": [{"name": "O", "external": {"api": api, "deliver": ""}}]});
-    assert_eq!(bench.create(external("$JS.API")).await["error"]["err_code"], 10021);
-    assert_eq!(bench.create(external("a.*")).await["error"]["err_code"], 10052);
-    let created = bench.create(external("$JS.ELSEWHERE.API")).await;
-    assert_eq!(created["sources"][0]["external"], json!({"api": "$JS.ELSEWHERE.API", "deliver": ""}));
-    let info = bench.info_when("S", |info| info["sources"][0]["error"]["err_code"] == 10045).await;
-    assert_eq!(info["sources"][0]["active"], -1);
 }

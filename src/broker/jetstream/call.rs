@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::commit::Release;
 use super::context::API_LEVEL;
 use super::direct_get::Look;
+use super::sourcing_consumer;
 use super::stream_task::{Report, StreamTask};
 use crate::api::{
     self, Action, Advisory, Cluster, ConsumerForm, ConsumerList, Endpoint, Found, Kind, MsgDelete, MsgGet, Names,
@@ -76,6 +77,7 @@ impl StreamTask {
         let subject = request.message.subject().to_vec();
         let Some(endpoint) = Endpoint::parse(&subject) else { return };
         let body = request.message.payload_bytes();
+        let mut headers = Vec::new();
         let answered = match endpoint {
             Endpoint::StreamInfo(_) => self.stream_info(&body, now),
             Endpoint::StreamPurge(_) => self.purge(&body),
@@ -92,7 +94,7 @@ impl StreamTask {
                 Err(error) => Err(error),
             },
             Endpoint::MsgDelete(_) => self.msg_delete(&body),
-            Endpoint::ConsumerCreate { form, .. } => self.create_consumer(form, &body, now),
+            Endpoint::ConsumerCreate { form, .. } => self.create_consumer(form, &request, &mut headers, now),
             Endpoint::ConsumerNames(_) => self.consumer_names(&body),
             Endpoint::ConsumerList(_) => self.consumer_list(&body, now),
             Endpoint::ConsumerInfo(_, name) => self.consumer_info(name, &body, now),
@@ -100,7 +102,12 @@ impl StreamTask {
             Endpoint::ConsumerPause(_, name) => self.pause_consumer(name, &body, now),
             Endpoint::ConsumerUnpin(_, name) => self.unpin_consumer(name, &body),
             Endpoint::ConsumerReset(_, name) => match self.reset_consumer(name, &body, now) {
-                Some(answered) => answered,
+                Some(answered) => {
+                    if sourcing_consumer::expected_identity(&request).is_some() {
+                        headers = sourcing_consumer::identity_headers(self.shared.created);
+                    }
+                    answered
+                }
                 None => {
                     self.context.api.end();
                     return self.context.nobody_there(&mut self.courier, &request);
@@ -111,7 +118,7 @@ impl StreamTask {
         self.context.api.end();
         let failed = answered.is_err();
         let body = answered.unwrap_or_else(|error| api::error_response(kind(&endpoint), &error));
-        self.turn.releases.push(Release::Respond { request, body, failed });
+        self.turn.releases.push(Release::Respond { request, headers, body, failed });
     }
 
     fn stream_info(&mut self, body: &[u8], now: Timestamp) -> Answered {
@@ -220,14 +227,14 @@ impl StreamTask {
     }
 
     fn consumer_names(&mut self, body: &[u8]) -> Answered {
-        let names = self.consumers.names();
+        let names = self.consumers.public_names();
         let page = Page::new(names.len(), offset(body)?, api::NAMES_LIMIT);
         let names = names[page.range()].iter().map(|name| name.to_string()).collect();
         Ok(api::response(Kind::ConsumerNames, Names::consumers(page, names)))
     }
 
     fn consumer_list(&mut self, body: &[u8], now: Timestamp) -> Answered {
-        let names = self.consumers.names();
+        let names = self.consumers.public_names();
         let page = Page::new(names.len(), offset(body)?, api::LIST_LIMIT);
         let mut consumers = self.consumer_infos(&names[page.range()], now);
         for info in &mut consumers {
@@ -264,8 +271,17 @@ impl StreamTask {
         self.context.advise(&mut self.courier, &advisory, now);
     }
 
-    fn create_consumer(&mut self, form: ConsumerForm<'_>, body: &[u8], now: Timestamp) -> Answered {
-        let info = self.put_consumer(form, body, now)?;
+    fn create_consumer(
+        &mut self,
+        form: ConsumerForm<'_>,
+        request: &Inbound,
+        headers: &mut Vec<u8>,
+        now: Timestamp,
+    ) -> Answered {
+        let info = self.put_consumer(form, request, now)?;
+        if info.config.direct || info.config.sourcing {
+            *headers = sourcing_consumer::identity_headers(self.shared.created);
+        }
         Ok(api::response(Kind::ConsumerCreate, info))
     }
 }

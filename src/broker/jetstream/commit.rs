@@ -46,7 +46,7 @@ pub(super) enum Release {
     /// Answer a publish that changed nothing itself.
     PubAck(Waiter),
     /// Answer an API request.
-    Respond { request: Inbound, body: Vec<u8>, failed: bool },
+    Respond { request: Inbound, headers: Vec<u8>, body: Vec<u8>, failed: bool },
     /// Send an empty message: the reply to an ack.
     Empty { to: Bytes },
     /// Deliver again.

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use super::call::Answered;
 use super::context::API_LEVEL;
 use super::shared::Home;
+use super::sourcing_consumer;
 use super::stream_task::StreamTask;
 use crate::api::{
     self, Action, ConsumerForm, ConsumerReset, CreateAction, CreateConsumer, Kind, Pause, Paused, Reset, Strictness,
     Unpin,
 };
+use crate::broker::Inbound;
 use crate::consumer::config_check::is_valid_asset_name;
 use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, Setup, StreamTerms};
 use crate::storage::Op;
@@ -62,10 +64,10 @@ impl StreamTask {
     pub(super) fn put_consumer(
         &mut self,
         form: ConsumerForm<'_>,
-        body: &[u8],
+        asked: &Inbound,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        let request: CreateConsumer = api::decode(body, Strictness::Strict)?;
+        let request: CreateConsumer = api::decode(asked.message.payload(), Strictness::Strict)?;
         if *request.stream_name != *self.shared.name {
             return Err(ApiError::STREAM_MISMATCH);
         }
@@ -76,6 +78,12 @@ impl StreamTask {
         }
         let stream_config = self.contents.stream.config().clone();
         let terms = terms(&stream_config);
+        sourcing_consumer::settle(&mut config, stream_config.retention);
+        if (config.direct || config.sourcing)
+            && let Some(expected) = sourcing_consumer::expected_identity(asked).filter(|expected| !expected.is_empty())
+        {
+            sourcing_consumer::check_identity(expected, self.shared.created)?;
+        }
         let existing = match config.wanted_name() {
             "" => None,
             name => self.consumers.find(name.as_bytes()),
@@ -84,13 +92,24 @@ impl StreamTask {
             && let Some(slot) = self.consumers.get(place)
         {
             // A pause is not changed by an update.
-            config.pause_until = slot.consumer.config().pause_until;
+            let old = slot.consumer.config();
+            config.pause_until = old.pause_until;
+            if config.sourcing && config.is_durable() {
+                // It goes on where it is.
+                config.deliver_policy = old.deliver_policy;
+                (config.opt_start_seq, config.opt_start_time) = (old.opt_start_seq, old.opt_start_time);
+            }
         }
         let level = config.required_api_level();
         api::metadata::set_static(&mut config.metadata, level);
         config.set_defaults(&terms, request.pedantic)?;
         config.check(&terms)?;
         match existing {
+            Some(place) if config.sourcing => {
+                let info = self.update_consumer(place, config, request.action, now)?;
+                self.start_over(place, 0)?;
+                Ok(self.describe_consumer(&info.name, now).unwrap_or(info))
+            }
             Some(place) => self.update_consumer(place, config, request.action, now),
             None if request.action == CreateAction::Update => Err(ApiError::CONSUMER_DOES_NOT_EXIST),
             None => self.new_consumer(config, &stream_config, &terms, now),
@@ -119,7 +138,7 @@ impl StreamTask {
             config.give_inactive_default();
         }
         if config != *old {
-            if work_queue {
+            if work_queue && !config.sourcing {
                 let others = self.filters_of_others(Some(&name));
                 let others: Vec<Vec<&str>> = others.iter().map(|list| list.iter().map(|s| &**s).collect()).collect();
                 config.check_work_queue_share(&others)?;
@@ -155,7 +174,7 @@ impl StreamTask {
         terms: &StreamTerms<'_>,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        if stream.max_consumers > 0 && self.consumers.len() as i64 >= stream.max_consumers {
+        if stream.max_consumers > 0 && self.consumers.limited_count() as i64 >= stream.max_consumers {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
         if terms.work_queue {
@@ -265,7 +284,7 @@ impl StreamTask {
         self.consumers
             .iter()
             .filter(|slot| but != Some(&**slot.consumer.name()))
-            .filter(|slot| !slot.consumer.config().direct)
+            .filter(|slot| !slot.consumer.config().direct && !slot.consumer.config().sourcing)
             .map(|slot| slot.consumer.config().filters().map(str::to_owned).collect())
             .collect()
     }
@@ -341,16 +360,22 @@ impl StreamTask {
             true => Reset::default(),
             false => api::decode(body, Strictness::Lenient)?,
         };
-        let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
-        let reset_seq = slot
-            .consumer
-            .handle_reset(request.seq, self.contents.stream.index(), self.visible)
-            .map_err(|reason| ApiError::CONSUMER_INVALID_RESET.with(reason))?;
-        self.consumers.touch(place);
-        self.interest_lost();
+        let reset_seq = self.start_over(place, request.seq)?;
         let info = self.describe_consumer(name, now).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         self.turn.urgent = true;
         Ok(api::response(Kind::ConsumerReset, ConsumerReset { info, reset_seq }))
+    }
+
+    /// Starts a consumer over at a sequence, or at its ack floor for 0; says where that is.
+    fn start_over(&mut self, place: usize, seq: u64) -> Result<u64, ApiError> {
+        let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
+        let reset_seq = slot
+            .consumer
+            .handle_reset(seq, self.contents.stream.index(), self.visible)
+            .map_err(|reason| ApiError::CONSUMER_INVALID_RESET.with(reason))?;
+        self.consumers.touch(place);
+        self.interest_lost();
+        Ok(reset_seq)
     }
 
     /// Lets another request of a priority group be pinned.

@@ -151,6 +151,20 @@ impl Consumers {
         names
     }
 
+    /// Those that are listed: all but the ones that mirrors and sources make for a while.
+    pub(super) fn public_names(&self) -> Vec<Arc<str>> {
+        let listed = self.iter().filter(|slot| !slot.consumer.config().direct);
+        let mut names: Vec<Arc<str>> = listed.map(|slot| slot.consumer.name().clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many count against the stream's `max_consumers`: all but those of mirrors and sources.
+    pub(super) fn limited_count(&self) -> usize {
+        let own = |slot: &&Slot| !slot.consumer.config().direct && !slot.consumer.config().sourcing;
+        self.iter().filter(own).count()
+    }
+
     /// Whether any consumer wants messages of this subject.
     pub(super) fn any_matches(&self, subject: &[u8]) -> bool {
         self.filters.has_interest(subject)

@@ -142,12 +142,24 @@ impl Context {
     /// Sends the response to an API request, counts it, and tells who audits. Receivers learn of it at the courier's next
     /// flush.
     pub(super) fn respond(&self, courier: &mut Courier, request: &Inbound, body: &[u8], failed: bool) {
+        self.respond_with(courier, request, b"", body, failed);
+    }
+
+    /// As [`Context::respond`], with a block of headers.
+    pub(super) fn respond_with(
+        &self,
+        courier: &mut Courier,
+        request: &Inbound,
+        headers: &[u8],
+        body: &[u8],
+        failed: bool,
+    ) {
         self.api.total.fetch_add(1, Ordering::Relaxed);
         if failed {
             self.api.errors.fetch_add(1, Ordering::Relaxed);
         }
         if !request.reply.is_empty() {
-            courier.publish(&request.reply, b"", b"", body);
+            courier.publish(&request.reply, b"", headers, body);
         }
         if self.account.has_interest(b"$JS.EVENT.ADVISORY.API") {
             self.audit(courier, request, body);

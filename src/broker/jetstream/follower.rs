@@ -17,7 +17,7 @@ use super::registry::Registry;
 use super::shared::Shared;
 use super::sourcing::{MIRROR, Progress, Refusal, Standing, Taken};
 use crate::storage::ReadError;
-use crate::stream::config::{StreamSource, SubjectTransform};
+use crate::stream::config::{Retention, StreamSource, SubjectTransform};
 use crate::stream::{headers, source_name};
 use crate::types::transform::{self, Dice};
 use crate::types::{ApiError, Message, StoredMessage, Timestamp, Transform, header};
@@ -40,24 +40,26 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// See the module.
 pub(super) struct Follower {
-    registry: Arc<Registry>,
-    shared: Arc<Shared>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) shared: Arc<Shared>,
     key: Arc<str>,
-    source: StreamSource,
-    progress: Arc<Progress>,
+    pub(super) source: StreamSource,
+    pub(super) progress: Arc<Progress>,
     transforms: Vec<Transform>,
     dice: Dice,
 }
 
 /// Why following an origin ended.
-enum End {
+pub(super) enum End {
     /// The origin or the stream itself has to be asked again.
     Lost,
+    /// The consumer to follow through cannot be had now.
+    Absent,
     /// The stream cannot take more now, or the origin cannot be read.
     Full(ApiError),
 }
 
-type UnderWay = VecDeque<oneshot::Receiver<Result<(), Refusal>>>;
+pub(super) type UnderWay = VecDeque<oneshot::Receiver<Result<(), Refusal>>>;
 
 impl Follower {
     /// Starts to follow `source` for the stream `shared`, until aborted.
@@ -86,8 +88,13 @@ impl Follower {
         loop {
             let origin = self.origin().await;
             let before = Timestamp::now();
-            match self.follow(origin).await {
+            let end = match origin {
+                Some(origin) => self.follow(origin).await,
+                None => self.follow_through_consumer().await,
+            };
+            match end {
                 End::Lost => {}
+                End::Absent => pause = (pause * 2).min(RETRY_MAX),
                 End::Full(error) => {
                     // A stream that discards new messages is full again and again: nothing to report.
                     if pause == RETRY_MIN && error.err_code != ApiError::STREAM_STORE_FAILED_F.err_code {
@@ -104,50 +111,54 @@ impl Follower {
         }
     }
 
-    /// Waits until the origin exists.
-    async fn origin(&self) -> Arc<Shared> {
-        if let Some(external) = &self.source.external
-            && external.api_prefix != format!("$JS.{}.API", self.registry.context.options.domain)
-        {
-            let why = format!("no JetStream answers under {:?} here", external.api_prefix);
-            warn!(stream = %self.shared.name, origin = %self.source.name, "{why}");
-            self.progress.fail(match &*self.key == MIRROR {
-                true => ApiError::MIRROR_CONSUMER_SETUP_FAILED.with(why),
-                false => ApiError::SOURCE_CONSUMER_SETUP_FAILED.with(why),
-            });
-            std::future::pending::<()>().await;
-        }
-        if self.source.consumer.is_some() {
-            let why = "sourcing through a consumer is not supported by this server";
-            self.progress.fail(ApiError::SOURCE_CONSUMER_SETUP_FAILED.with(why));
-            std::future::pending::<()>().await;
+    pub(super) fn is_mirror(&self) -> bool {
+        &*self.key == MIRROR
+    }
+
+    /// The prefix of an API that is not this account's own.
+    pub(super) fn foreign_prefix(&self) -> Option<&str> {
+        let own = format!("$JS.{}.API", self.registry.context.options.domain);
+        let external = self.source.external.as_ref()?;
+        Some(&*external.api_prefix).filter(|prefix| !prefix.is_empty() && *prefix != own)
+    }
+
+    /// Waits until the origin exists; `None` for one to be followed through a consumer.
+    async fn origin(&self) -> Option<Arc<Shared>> {
+        if self.source.consumer.is_some() || self.foreign_prefix().is_some() {
+            return None;
         }
         loop {
             let appeared = self.registry.appeared.notified();
             tokio::pin!(appeared);
             appeared.as_mut().enable();
             if let Some(origin) = self.registry.find(&self.source.name) {
-                return origin;
+                // Where acks decide what is kept, only a consumer can tell what has been taken.
+                return (origin.config().retention == Retention::Limits).then_some(origin);
             }
             self.progress.fail(ApiError::STREAM_NOT_FOUND);
             appeared.await;
         }
     }
 
-    async fn follow(&mut self, origin: Arc<Shared>) -> End {
+    /// Where the stream stands with the origin; `None` when it has ended.
+    pub(super) async fn standing(&self) -> Option<Standing> {
         let (reply, standing) = oneshot::channel();
         self.shared.inbox.push(Command::Standing { source: self.key.clone(), reply });
-        let Ok(standing) = standing.await else { return End::Lost };
+        standing.await.ok()
+    }
+
+    async fn follow(&mut self, origin: Arc<Shared>) -> End {
+        let Some(standing) = self.standing().await else { return End::Lost };
         let filters: Arc<[String]> = self.source.filters().into_iter().map(str::to_owned).collect();
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let identity = source_name::identity(origin.created);
-        let from = self.start(&standing, &identity);
+        let from = self.start(&standing, Some(&identity));
         let attachment = Attachment { origin, id, filters };
         let Ok(Ok(first)) = tokio::time::timeout(ANSWER_MAX, attachment.ask(from)).await else { return End::Lost };
         self.progress.advance(standing.seq, first.pending + first.seqs.len() as u64);
         let mut under_way = UnderWay::new();
-        if &*self.key == MIRROR && first.from > standing.seq + 1 {
-            self.hand_over(&standing, &first, Vec::new(), &mut under_way);
+        if self.is_mirror() && first.from > standing.seq + 1 {
+            self.hand_over(&standing, &first.identity, first.from - 1, Vec::new(), &mut under_way);
         }
         let mut stretch = first;
         loop {
@@ -155,7 +166,7 @@ impl Follower {
             let next = stretch.seqs.last().map_or(stretch.from, |last| last + 1);
             let mut rest = &stretch.seqs[..];
             while !rest.is_empty() {
-                if under_way.len() >= UNDER_WAY_MAX
+                if self.has_enough_under_way(&under_way)
                     && let Some(end) = settled(&mut under_way).await
                 {
                     return end;
@@ -167,7 +178,7 @@ impl Follower {
                 let last = stretch.seqs[stretch.seqs.len() - rest.len() - 1];
                 self.progress.advance(last, stretch.pending + rest.len() as u64);
                 if !messages.is_empty() {
-                    self.hand_over(&standing, &stretch, messages, &mut under_way);
+                    self.hand_over(&standing, &stretch.identity, 0, messages, &mut under_way);
                 }
             }
             let mut more = attachment.ask(Begin::Seq(next));
@@ -191,20 +202,21 @@ impl Follower {
         }
     }
 
-    /// Where to begin, as nats-server's `setupMirrorConsumer` and `trySetupSourceConsumer` do.
-    fn start(&self, standing: &Standing, identity: &str) -> Begin {
+    /// Where to begin in an origin of this identity, `None` for one made anew, as nats-server's `setupMirrorConsumer` and
+    /// `trySetupSourceConsumer` do.
+    pub(super) fn start(&self, standing: &Standing, identity: Option<&str>) -> Begin {
         let configured = match (self.source.opt_start_seq, self.source.opt_start_time) {
             (0, None) => None,
             (0, Some(time)) => Some(Begin::Time(time)),
             (seq, _) => Some(Begin::Seq(seq)),
         };
-        if &*self.key == MIRROR {
+        if self.is_mirror() {
             return match standing.is_fresh {
                 true => configured.unwrap_or(Begin::First),
                 false => Begin::Seq(standing.seq + 1),
             };
         }
-        let recreated = !standing.identity.is_empty() && *standing.identity != *identity;
+        let recreated = !standing.identity.is_empty() && identity != Some(&*standing.identity);
         if standing.seq > 0 && !recreated {
             return Begin::Seq(standing.seq + 1);
         }
@@ -247,18 +259,25 @@ impl Follower {
                 }
             }
         }
-        for stored in &mut messages {
-            if let Some(changed) = self.ready(stored, &stretch.identity) {
-                stored.message = changed;
-            }
+        Ok(messages.into_iter().map(|stored| self.made_ready(stored, &stretch.identity)).collect())
+    }
+
+    /// An origin's message with the headers and the subject it is stored with here.
+    pub(super) fn made_ready(&mut self, stored: StoredMessage, identity: &str) -> StoredMessage {
+        match self.ready(&stored, identity) {
+            Some(message) => StoredMessage { message, ..stored },
+            None => stored,
         }
-        Ok(messages)
+    }
+
+    pub(super) fn has_enough_under_way(&self, under_way: &UnderWay) -> bool {
+        under_way.len() >= UNDER_WAY_MAX
     }
 
     /// The message as it is stored here; `None` when that is as it is.
     fn ready(&mut self, stored: &StoredMessage, identity: &str) -> Option<Message> {
         let message = &stored.message;
-        let is_mirror = &*self.key == MIRROR;
+        let is_mirror = self.is_mirror();
         let subject = transform::apply_first(&self.transforms, message.subject(), &mut self.dice);
         let unwanted = |name: &[u8]| {
             name.starts_with(b"Nats-Expected-")
@@ -278,10 +297,12 @@ impl Follower {
         Some(Message::new(subject, block.as_deref().unwrap_or(message.headers()), message.payload()))
     }
 
-    fn hand_over(
+    /// Gives the stream messages of the origin, or tells a mirror that it has nothing to expect up to a sequence.
+    pub(super) fn hand_over(
         &self,
         standing: &Standing,
-        stretch: &Stretch,
+        identity: &Arc<str>,
+        nothing_up_to: u64,
         messages: Vec<StoredMessage>,
         under_way: &mut UnderWay,
     ) {
@@ -289,8 +310,8 @@ impl Follower {
         let taken = Taken {
             source: self.key.clone(),
             epoch: standing.epoch,
-            identity: stretch.identity.clone(),
-            nothing_up_to: if messages.is_empty() { stretch.from - 1 } else { 0 },
+            identity: identity.clone(),
+            nothing_up_to,
             messages,
             done,
         };
@@ -304,7 +325,7 @@ fn bytes_of(rows: &[StoredMessage]) -> usize {
 }
 
 /// Waits for the oldest batch under way to be durable; says why to stop when it is not. Cancel safe.
-async fn settled(under_way: &mut UnderWay) -> Option<End> {
+pub(super) async fn settled(under_way: &mut UnderWay) -> Option<End> {
     let oldest = under_way.front_mut()?;
     let result = oldest.await;
     under_way.pop_front();

@@ -3,12 +3,13 @@
 //!
 //! Reading order: [`stream_task`] (a stream's turn), `inbox` and `doors` (the way in), `publish`, `commit` (the way to the
 //! disk and what waits for it), `delivery` (the way out), `call` and `consumer_calls` (the API on a stream), `direct_get`;
-//! `followers`, `follower` and `sourcing` (mirrors and sources); `snapshot` and `restore` (backups);
+//! `followers`, `follower`, `consumer_follower` and `sourcing` (mirrors and sources), `sourcing_consumer`, `mailbox`; `snapshot` and `restore` (backups);
 //! then `registry` and `service` (the API on the account) and `recovery`.
 
 mod call;
 mod commit;
 mod consumer_calls;
+mod consumer_follower;
 mod consumers;
 mod contents;
 mod context;
@@ -19,6 +20,7 @@ mod follower;
 mod followers;
 mod inbox;
 mod log;
+mod mailbox;
 mod publish;
 mod read_ahead;
 mod recovery;
@@ -28,6 +30,7 @@ mod service;
 mod shared;
 mod snapshot;
 mod sourcing;
+mod sourcing_consumer;
 mod stream_task;
 mod summaries;
 mod tail_cache;

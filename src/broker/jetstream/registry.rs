@@ -324,7 +324,9 @@ impl Registry {
             let (done, updated) = oneshot::channel();
             shared.inbox.push(Command::Update { config: config.clone(), done });
             updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
-            shared.sourcing.prepare(&config);
+            for subject in shared.sourcing.prepare(&config) {
+                courier.publish(subject.as_bytes(), b"", b"", b"");
+            }
             self.start_followers(&shared);
             self.open_doors(&shared);
         }
@@ -338,6 +340,9 @@ impl Registry {
         }
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         // From here on nobody reaches it; what is in its inbox is still done.
+        for subject in shared.sourcing.stop() {
+            courier.publish(subject.as_bytes(), b"", b"", b"");
+        }
         self.forget(&shared);
         let (done, deleted) = oneshot::channel();
         shared.inbox.push(Command::Delete { done });

@@ -25,6 +25,8 @@ pub(super) struct Progress {
     /// When the origin was last heard of; 0 for never.
     heard: AtomicI64,
     error: Mutex<Option<ApiError>>,
+    /// On which subject the durable consumer made for it is deleted.
+    consumer: Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -36,6 +38,11 @@ impl Progress {
 
     pub(super) fn fail(&self, error: ApiError) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// The origin has a durable consumer for it now, which is deleted on this subject.
+    pub(super) fn made_consumer(&self, delete_subject: String) {
+        *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = Some(delete_subject);
     }
 
     pub(super) fn advance(&self, seq: u64, lag: u64) {
@@ -65,6 +72,14 @@ struct Source {
     task: Option<AbortHandle>,
 }
 
+impl Source {
+    /// Ends its task. Returns where to delete the consumer made for it.
+    fn end(&self) -> Option<String> {
+        self.task.as_ref().inspect(|task| task.abort());
+        self.progress.consumer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The sources of one stream, or the one it mirrors, each with a task that follows it.
 #[derive(Default)]
 pub(super) struct Sourcing {
@@ -77,8 +92,8 @@ impl Sourcing {
     }
 
     /// Gives up sources that `config` does not name any more, and takes up new ones, which stand still until
-    /// [`Sourcing::start`].
-    pub(super) fn prepare(&self, config: &StreamConfig) {
+    /// [`Sourcing::start`]. Returns where to delete the consumers that were made for the former.
+    pub(super) fn prepare(&self, config: &StreamConfig) -> Vec<String> {
         let mirror = config.mirror.iter().map(|mirror| (MIRROR.to_owned(), mirror));
         let wanted = mirror.chain(config.sources.iter().map(|source| (source.index_name(), source)));
         let mut sources = self.lock();
@@ -90,7 +105,7 @@ impl Sourcing {
                 None => Source { key: key.into(), config: config.clone(), progress: Arc::default(), task: None },
             });
         }
-        former.iter().filter_map(|source| source.task.as_ref()).for_each(AbortHandle::abort);
+        former.iter().filter_map(Source::end).collect()
     }
 
     /// Starts the tasks of sources that have none.
@@ -100,11 +115,10 @@ impl Sourcing {
         }
     }
 
-    /// Ends all tasks for good.
-    pub(super) fn stop(&self) {
-        for source in self.lock().drain(..) {
-            source.task.as_ref().inspect(|task| task.abort());
-        }
+    /// Ends all tasks for good. Returns where to delete the consumers that were made for them, should they not be needed
+    /// again.
+    pub(super) fn stop(&self) -> Vec<String> {
+        self.lock().drain(..).filter_map(|source| source.end()).collect()
     }
 
     /// The mirror's and the sources' state, as stream info shows it.
@@ -122,6 +136,8 @@ pub(super) struct Standing {
     /// The origin's last sequence taken, 0 for none.
     pub(super) seq: u64,
     pub(super) identity: Box<str>,
+    /// The origin turned out to be another stream of that name.
+    pub(super) recreated: bool,
     /// A stream never written to.
     pub(super) is_fresh: bool,
     /// When messages have left the stream: the time of its last one.
@@ -162,6 +178,7 @@ impl StreamTask {
             epoch: self.next_epoch,
             seq: if is_mirror { state.last_seq } else { position.seq },
             identity: position.identity,
+            recreated: false,
             is_fresh: state.messages == 0 && state.first_seq == 0,
             shortened: (state.first_seq > 1 && !state.last_time.is_zero()).then_some(state.last_time),
             last_time: state.last_time,

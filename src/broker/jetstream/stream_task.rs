@@ -467,8 +467,8 @@ impl StreamTask {
                     let result = if result.is_ok() { Ok(()) } else { Err(CommitError::Stale) };
                     self.shared.acknowledge(&[waiter], &result);
                 }
-                Release::Respond { request, body, failed } => match &result {
-                    Ok(()) => self.context.respond(&mut self.courier, &request, &body, failed),
+                Release::Respond { request, headers, body, failed } => match &result {
+                    Ok(()) => self.context.respond_with(&mut self.courier, &request, &headers, &body, failed),
                     Err(error) => {
                         let kind = super::call::kind_of(&request);
                         let body = crate::api::error_response(kind, error);
@@ -596,6 +596,10 @@ impl StreamTask {
         self.change(|stream, world, changes| stream.handle_update(config.clone(), world, now, changes));
         self.epochs.clear();
         self.tell_removed(before);
+        if self.shared.config().retention != config.retention {
+            // How to follow depends on it: followers hear of their end and come again.
+            self.followers = Followers::default();
+        }
         self.interest_lost();
         if let Home::Disk { id, .. } = self.shared.home {
             self.turn.ops.push(recovery::put_stream(id, &self.context.account.name, &config, self.shared.created));
