@@ -257,6 +257,17 @@ fn configuration_files_are_tested_and_refused_with_their_place() {
     check("{\n  \"port\": : \"invalid syntax\"\n}", "Parse error on line 2: ");
     check("prot: 1", "bad.conf:1:1: unknown field \"prot\"; did you mean \"port\"?");
     check("max_payload: 1TB", "max_payload value is too big");
+    // What only a start would come upon.
+    check("port: -1\nmax_payload: 128MB", "bad.conf:2:1: max_payload must be at most 64 MiB");
+    check(
+        "authorization { users: [\n  {user: a, password: x}\n  {user: a, password: y}\n] }",
+        "bad.conf:3:10: Duplicate user \"a\" detected",
+    );
+    check("port: -1\nno_auth_user: nobody", "bad.conf:2:1: no_auth_user: \"nobody\" not present");
+    let tls = "port: -1\ntls { cert_file: \"nowhere.pem\", key_file: \"nowhere.key\" }";
+    check(tls, "bad.conf:2:5: error parsing X509 certificate/key pair: nowhere.pem: ");
+    let file = write(folder.path(), "file", "mine");
+    check(&format!("port: -1\njetstream {{ store_dir: {file:?} }}"), "storage directory is not a directory");
     check(
         "port: $NATTERJACK_TEST_NOWHERE",
         "variable reference for 'NATTERJACK_TEST_NOWHERE' on line 1 can not be found",

@@ -105,6 +105,20 @@ pub enum BookError {
     AccountJwt { account: String, reason: String },
 }
 
+impl BookError {
+    /// Keys and values of a config file that it may be about, the likeliest first.
+    pub fn words(&self) -> Vec<&str> {
+        match self {
+            BookError::DuplicateUser(name) | BookError::Nkey(name) | BookError::DuplicateAccount(name) => vec![name],
+            BookError::NoAuthUser(_) => vec!["no_auth_user"],
+            BookError::UserAccount { user, .. } => vec![user],
+            BookError::SystemAccount(_) => vec!["system_account", "system"],
+            BookError::OperatorAndUsers | BookError::Operator(_) => vec!["operator"],
+            BookError::AccountJwt { account, .. } => vec![account],
+        }
+    }
+}
+
 /// What a client shows when it says CONNECT, and how it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {

@@ -10,8 +10,6 @@ use super::client_state::{ClientState, Identity};
 use super::outbox::Closed;
 use crate::types::Timestamp;
 
-/// Ended connections that are remembered (nats-server `DEFAULT_MAX_CLOSED_CLIENTS`).
-const REMEMBERED_MAX: usize = 10_000;
 /// Subscriptions remembered of each.
 const SUBSCRIPTIONS_MAX: usize = 32;
 
@@ -69,21 +67,26 @@ impl Traffic {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct ClosedClients {
     last: VecDeque<Arc<ClosedClient>>,
+    last_max: usize,
     by_account: HashMap<String, Traffic>,
 }
 
 impl ClosedClients {
+    /// Remembers up to `last_max` connections that ended.
+    pub(super) fn new(last_max: usize) -> ClosedClients {
+        ClosedClients { last: VecDeque::new(), last_max, by_account: HashMap::new() }
+    }
+
     pub(super) fn remember(&mut self, client: Arc<ClosedClient>, slow: bool, state: &ClientState) {
         let traffic = self.by_account.entry(client.identity.account.clone()).or_default();
         traffic.add(state);
         traffic.slow_consumers += u64::from(slow);
-        if self.last.len() >= REMEMBERED_MAX {
+        self.last.push_back(client);
+        while self.last.len() > self.last_max {
             self.last.pop_front();
         }
-        self.last.push_back(client);
     }
 
     /// The last ones, oldest first.

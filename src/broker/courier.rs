@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::message_trace::{self, Trace};
 use super::outbox::Appended;
 use super::subscription::{Inbound, StreamDoor, Target};
+use super::trace;
 use crate::router::Matches;
 use crate::types::Message;
 
@@ -136,6 +137,9 @@ impl Courier {
 
     /// The usual case of [`Courier::send`]: receivers see the subject it is sent to.
     pub fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> usize {
+        if self.bag.origin.id == 0 && trace::is_on() {
+            trace::of_the_server(&self.bag.origin, subject, headers, payload);
+        }
         self.send(Parcel { to: subject, shown_subject: subject, reply, headers, payload })
     }
 

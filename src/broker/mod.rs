@@ -26,4 +26,4 @@ pub use link::{Fed, Link};
 pub use outbox::{Closed, Outbox};
 pub use registry::{Broker, Options, Presence, Totals};
 pub use subscription::{Inbound, Service, StreamDoor, Subscription, Target};
-pub use trace::show_payload_bytes;
+pub use trace::{TraceTerms, show_traces};

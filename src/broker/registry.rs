@@ -28,6 +28,8 @@ pub struct Options {
     /// Of one client; 0 for no limit.
     pub subscriptions_max: usize,
     pub connections_max: usize,
+    /// Connections that ended which are remembered.
+    pub closed_clients_max: usize,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
 }
@@ -111,7 +113,7 @@ impl Broker {
             system_account: accounts[book.system_account()].clone(),
             accounts,
             gate: Gate::new(book),
-            closed_clients: Mutex::new(ClosedClients::default()),
+            closed_clients: Mutex::new(ClosedClients::new(options.closed_clients_max)),
             started: now,
             info: RwLock::new(info),
             clients: Mutex::new(HashMap::new()),

@@ -1,7 +1,7 @@
 //! What clients say and hear, as trace lines in nats-server's words (`-V`): `<<- [SUB foo 1]`, `->> [MSG foo 1 5]`. Costs
 //! one check of a flag when tracing is off.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tracing::{Level, enabled, trace};
 
@@ -11,9 +11,25 @@ use crate::protocol::{ClientOp, quote};
 /// How much of a payload is shown; 0 for all. The log is the process's, and so is this.
 static PAYLOAD_BYTES_MAX: AtomicUsize = AtomicUsize::new(0);
 
-/// Shows at most `bytes` of each payload from now on (`max_traced_msg_len`); 0: all.
-pub fn show_payload_bytes(bytes: usize) {
-    PAYLOAD_BYTES_MAX.store(bytes, Ordering::Relaxed);
+static HEADERS_ONLY: AtomicBool = AtomicBool::new(false);
+static SYSTEM: AtomicBool = AtomicBool::new(false);
+
+/// What trace lines show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceTerms {
+    /// `max_traced_msg_len`: bytes of a payload that are shown. 0: all.
+    pub payload_bytes_max: usize,
+    /// `trace_headers`: only headers are shown of a message.
+    pub headers_only: bool,
+    /// `trace_verbose`: what the server itself publishes is shown as well.
+    pub system: bool,
+}
+
+/// Shows traces by these terms from now on.
+pub fn show_traces(terms: TraceTerms) {
+    PAYLOAD_BYTES_MAX.store(terms.payload_bytes_max, Ordering::Relaxed);
+    HEADERS_ONLY.store(terms.headers_only, Ordering::Relaxed);
+    SYSTEM.store(terms.system, Ordering::Relaxed);
 }
 
 #[inline]
@@ -31,6 +47,16 @@ pub(super) fn incoming(client: &ClientState, op: &ClientOp<'_>, bytes: &[u8]) {
             body(client, "<<-", headers, payload);
         }
         _ => line(client, "<<-", &control_line(bytes)),
+    }
+}
+
+/// A message that the server itself publishes.
+#[cold]
+pub(super) fn of_the_server(client: &ClientState, subject: &[u8], headers: &[u8], payload: &[u8]) {
+    if SYSTEM.load(Ordering::Relaxed) {
+        let subject = control_line(subject);
+        line(client, "<<-", &format!("PUB {subject} {}", headers.len() + payload.len()));
+        body(client, "<<-", headers, payload);
     }
 }
 
@@ -55,7 +81,10 @@ fn line(client: &ClientState, arrow: &str, text: &str) {
 }
 
 fn body(client: &ClientState, arrow: &str, headers: &[u8], payload: &[u8]) {
-    let bytes = [headers, payload].concat();
+    let bytes = match HEADERS_ONLY.load(Ordering::Relaxed) {
+        true => headers.strip_suffix(b"\r\n").unwrap_or_default().to_vec(),
+        false => [headers, payload].concat(),
+    };
     if bytes.is_empty() {
         return;
     }

@@ -10,7 +10,7 @@ use super::log::LogHandle;
 use super::signals::{Signals, Told};
 use super::{NATS_SERVER, log};
 use crate::config::{Config, Listen};
-use crate::server::{Server, StartError};
+use crate::server::{self, Server, StartError};
 
 /// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
 pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
@@ -23,6 +23,9 @@ pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
     };
     if flags.test_config {
         return tested(flags, &config);
+    }
+    if let Err(error) = config.check() {
+        return failed(&placed(flags, &StartError::Config(error)));
     }
     let log = match log::start(&config.log) {
         Ok(log) => log,
@@ -59,10 +62,18 @@ fn configured(flags: &ServeFlags, base: Config) -> Result<Config, String> {
     Ok(flags.over(base))
 }
 
-/// `-t`: the file is readable; is what it says runnable?
+/// The error with its place in the config file, where that can be told.
+fn placed(flags: &ServeFlags, error: &StartError) -> String {
+    match (error, &flags.config) {
+        (StartError::Config(error), Some(path)) => Config::with_place(path, error),
+        _ => error.to_string(),
+    }
+}
+
+/// `-t`: the file is readable; would a server start with what it says?
 fn tested(flags: &ServeFlags, config: &Config) -> ExitCode {
-    if let Err(error) = config.check() {
-        return failed(&error.to_string());
+    if let Err(error) = server::check(config) {
+        return failed(&placed(flags, &error));
     }
     let path = flags.config.as_deref().unwrap_or("".as_ref()).display();
     let mut stderr = std::io::stderr().lock();

@@ -10,8 +10,10 @@ pub struct Log {
     pub debug: bool,
     /// `-V`, `trace`: every protocol operation of every client.
     pub trace: bool,
-    /// `-VV`, `trace_verbose`: also those of the system account.
+    /// `-VV`, `trace_verbose`: also what the server itself publishes, as events and answers of the system account.
     pub trace_verbose: bool,
+    /// `trace_headers`: of messages only their headers.
+    pub trace_headers: bool,
     /// `logtime`: date and time in each line.
     pub time: bool,
     /// `logtime_utc`: in UTC instead of the machine's time zone.
@@ -41,6 +43,7 @@ impl Default for Log {
             debug: false,
             trace: false,
             trace_verbose: false,
+            trace_headers: false,
             time: true,
             utc: false,
             file: None,

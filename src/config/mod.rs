@@ -116,6 +116,23 @@ pub enum ConfigError {
     MonitorTls,
 }
 
+impl ConfigError {
+    /// Keys and values of a config file that it may be about, the likeliest first.
+    fn words(&self) -> Vec<&str> {
+        match self {
+            ConfigError::CoordinatorNeedsJetStream => vec!["coordinator", "jetstream"],
+            ConfigError::StreamsNeedJetStream(name) => vec![name, "streams"],
+            ConfigError::OutOfRange { name: "auth_timeout", .. } => vec!["timeout"],
+            ConfigError::OutOfRange { name, .. } => vec![name],
+            ConfigError::ServerName(_) => vec!["server_name"],
+            ConfigError::Domain(_) => vec!["domain"],
+            ConfigError::Host(_) => vec!["host", "listen", "http"],
+            ConfigError::Auth(error) => error.words(),
+            ConfigError::TlsFiles | ConfigError::MonitorTls => vec!["https_port", "https", "tls"],
+        }
+    }
+}
+
 impl Config {
     /// The defaults, with the store in `folder`.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Config {

@@ -6,6 +6,8 @@ use std::time::Duration;
 /// Certificates and the rules of the handshake (nats-server `TLSConfigOpts`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// Where it stands, as `file:line:column`; empty when flags ask for it.
+    pub at: String,
     /// PEM files.
     pub cert: PathBuf,
     pub key: PathBuf,
@@ -44,6 +46,7 @@ impl Tls {
     /// With nats-server's defaults.
     pub fn new(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Tls {
         Tls {
+            at: String::new(),
             cert: cert.into(),
             key: key.into(),
             ca: None,

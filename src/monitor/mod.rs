@@ -25,6 +25,6 @@ mod varz;
 
 pub use events::Events;
 pub use http::Monitor;
-pub use reports::Reports;
+pub use reports::{Reports, Shown};
 pub use source::{Account, Boxed, Connection, Identity, JetStream, Routes, Source, Stream, Subscription, Totals};
 pub use system::System;

@@ -1,7 +1,8 @@
 //! All reports of one server, for whoever asks: over HTTP, or on `$SYS.REQ`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
 
@@ -39,13 +40,41 @@ pub(super) const ENDPOINTS: [&str; 14] = [
 pub struct Reports {
     pub(super) identity: Identity,
     pub(super) source: Arc<dyn Source>,
-    limits: Limits,
+    settings: RwLock<Arc<Shown>>,
     requests: [AtomicU64; ENDPOINTS.len()],
 }
 
+/// The settings that monitoring tells and that may change while the server runs.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    pub limits: Limits,
+    pub auth_required: bool,
+    /// `server_tags`, in lower case.
+    pub tags: Vec<String>,
+    pub metadata: BTreeMap<String, String>,
+    /// When they were read; `None` for the start.
+    pub loaded: Option<Timestamp>,
+}
+
+impl From<Limits> for Shown {
+    fn from(limits: Limits) -> Shown {
+        Shown { limits, ..Shown::default() }
+    }
+}
+
 impl Reports {
-    pub fn new(identity: Identity, limits: Limits, source: Arc<dyn Source>) -> Reports {
-        Reports { identity, limits, source, requests: Default::default() }
+    pub fn new(identity: Identity, shown: impl Into<Shown>, source: Arc<dyn Source>) -> Reports {
+        Reports { identity, settings: RwLock::new(Arc::new(shown.into())), source, requests: Default::default() }
+    }
+
+    /// The settings in force.
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells of other settings from now on.
+    pub fn show(&self, shown: Shown) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shown);
     }
 
     /// Counts a request to an HTTP endpoint.
@@ -67,7 +96,7 @@ impl Reports {
     pub(super) async fn varz(&self, now: Timestamp) -> Varz {
         let jetstream = jsz::sum(&self.source.jetstream(false, false).await);
         let totals = self.source.totals();
-        varz::report(&self.identity, &self.limits, &totals, jetstream.as_ref(), self.request_counts(), now)
+        varz::report(&self.identity, &self.shown(), &totals, jetstream.as_ref(), self.request_counts(), now)
     }
 
     pub(super) fn connz(&self, options: &ConnzOptions, now: Timestamp) -> Result<Connz, BadQuery> {

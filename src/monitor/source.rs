@@ -71,7 +71,6 @@ pub struct Identity {
     /// Empty for none.
     pub domain: String,
     pub jetstream: bool,
-    pub auth_required: bool,
     pub start: Timestamp,
 }
 

@@ -23,8 +23,9 @@ use crate::types::Timestamp;
 
 /// Requests that wait to be answered; further ones stay unanswered.
 const REQUESTS_MAX: usize = 1024;
-/// Capabilities we claim, beside JetStream: bits of nats-server's `ServerCapability`.
-const FLAG_JETSTREAM: u64 = 1;
+/// nats-server's `ServerCapability` of a server with JetStream: `JetStreamEnabled`, and what only servers of a cluster
+/// ask one another for, `BinaryStreamSnapshot` and `AccountNRG`. We are in no cluster; tools see the same figure.
+const FLAGS_JETSTREAM: u64 = 1 | 2 | 4;
 
 /// What `$SYS.REQ.SERVER.PING.<verb>` and `$SYS.REQ.SERVER.<id>.<verb>` answer.
 const SERVER_VERBS: [&str; 15] = [
@@ -140,12 +141,19 @@ impl Letterhead {
             "id": identity.server_id,
             "ver": identity.version,
             "jetstream": identity.jetstream,
-            "flags": if identity.jetstream { FLAG_JETSTREAM } else { 0 },
+            "flags": if identity.jetstream { FLAGS_JETSTREAM } else { 0 },
             "seq": self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
             "time": now,
         });
         if !identity.domain.is_empty() {
             server["domain"] = json!(identity.domain);
+        }
+        let shown = self.reports.shown();
+        if !shown.tags.is_empty() {
+            server["tags"] = json!(shown.tags);
+        }
+        if !shown.metadata.is_empty() {
+            server["metadata"] = json!(shown.metadata);
         }
         server
     }
@@ -363,6 +371,7 @@ impl Desk {
     /// Whether a request with these options is for this server (nats-server `filterRequest`).
     fn is_meant(&self, filter: &Filter) -> bool {
         let identity = &self.letterhead.reports().identity;
+        let tags = &self.letterhead.reports().shown().tags;
         let fits = |wanted: &str, ours: &str| match filter.exact_match {
             true => wanted.is_empty() || wanted == ours,
             false => ours.contains(wanted),
@@ -370,7 +379,7 @@ impl Desk {
         fits(&filter.server_name, &identity.server_name)
             && fits(&filter.host, &identity.host)
             && fits(&filter.cluster, "")
-            && filter.tags.is_empty()
+            && filter.tags.iter().all(|tag| tags.contains(&tag.trim().to_lowercase()))
             && (filter.domain.is_empty() || filter.domain == identity.domain)
     }
 }

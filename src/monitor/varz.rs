@@ -1,12 +1,14 @@
 //! `/varz`: the server's configuration and counters.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jsz;
+use super::reports::Shown;
 use super::source::{Identity, JetStream, Totals};
 use super::{process, text};
-use crate::config::Limits;
 use crate::types::Timestamp;
 
 #[derive(Serialize)]
@@ -60,6 +62,10 @@ pub struct Varz {
     subscriptions: u64,
     http_req_stats: serde_json::Map<String, Value>,
     config_load_time: Timestamp,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
     system_account: String,
     slow_consumer_stats: Value,
     stale_connection_stats: Value,
@@ -71,12 +77,13 @@ fn is_zero(number: &usize) -> bool {
 
 pub fn report(
     identity: &Identity,
-    limits: &Limits,
+    shown: &Shown,
     totals: &Totals,
     jetstream: Option<&JetStream>,
     http_req_stats: serde_json::Map<String, Value>,
     now: Timestamp,
 ) -> Varz {
+    let limits = &shown.limits;
     let uptime = now.since(identity.start);
     Varz {
         server_id: identity.server_id.clone(),
@@ -85,7 +92,7 @@ pub fn report(
         proto: 1,
         host: identity.listen.map_or_else(String::new, |listen| listen.ip().to_string()),
         port: identity.listen.map_or(0, |listen| listen.port()),
-        auth_required: identity.auth_required,
+        auth_required: shown.auth_required,
         max_connections: limits.connections_max,
         max_subscriptions: limits.subscriptions_max,
         ping_interval: limits.ping_interval.as_nanos() as u64,
@@ -124,7 +131,9 @@ pub fn report(
         stalled_clients: totals.stalled_clients,
         subscriptions: totals.subscriptions,
         http_req_stats,
-        config_load_time: identity.start,
+        config_load_time: shown.loaded.unwrap_or(identity.start),
+        tags: shown.tags.clone(),
+        metadata: shown.metadata.clone(),
         system_account: identity.system_account.clone(),
         slow_consumer_stats: json!({"clients": totals.slow_consumers, "routes": 0, "gateways": 0, "leafs": 0}),
         stale_connection_stats: json!({"clients": totals.stale_connections, "routes": 0, "gateways": 0, "leafs": 0}),

@@ -15,6 +15,7 @@ mod websocket;
 mod websocket_stream;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ use tokio_util::task::TaskTracker;
 use self::tls::Handshake;
 use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::JetStream;
-use crate::broker::{self, Broker, Options};
+use crate::broker::{self, Broker, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
-use crate::config::{Config, ConfigError, Limits, Listen};
+use crate::config::{Config, ConfigError, Limits, Listen, Log};
 use crate::coordinator::{self, Coordinator};
-use crate::monitor::{Events, Identity, Monitor, Reports, System};
+use crate::monitor::{Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::storage::{self, OpenError, ReadError, Store};
@@ -117,6 +118,31 @@ impl Running {
     }
 }
 
+/// Looks at everything that a start would need, without changing anything: certificates, users, folders.
+///
+/// # Errors
+/// [`StartError`], as of [`Server::start`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    config.check()?;
+    let of_websocket = config.websocket.as_ref().and_then(|websocket| websocket.tls.clone());
+    for tls in config.client_tls()?.into_iter().chain(of_websocket) {
+        Handshake::new(&tls)?;
+    }
+    if config.jetstream && config.store_dir.exists() && !config.store_dir.is_dir() {
+        return Err(OpenError::NotADirectory { path: config.store_dir.clone() }.into());
+    }
+    let folder_of = |file: &Option<PathBuf>| {
+        let folder = file.as_ref().and_then(|file| file.parent()).map(Path::to_owned);
+        folder.filter(|folder| !folder.as_os_str().is_empty())
+    };
+    let folders = [config.ports_file_dir.clone(), folder_of(&config.pid_file), folder_of(&config.log.file)];
+    for folder in folders.into_iter().flatten().filter(|folder| !folder.is_dir()) {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(StartError::File { path: folder.display().to_string(), source });
+    }
+    Ok(())
+}
+
 impl Server {
     /// Starts a broker: opens the store, recovers its streams, then listens.
     ///
@@ -127,7 +153,7 @@ impl Server {
         let handshake = config.client_tls()?.map(|tls| Handshake::new(&tls)).transpose()?;
         let websocket_tls = config.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref());
         let websocket_handshake = websocket_tls.map(Handshake::new).transpose()?;
-        broker::show_payload_bytes(config.log.traced_bytes_max);
+        broker::show_traces(trace_terms(&config.log));
         let listener = listen(config.listen.as_ref(), "-p").await?;
         let websocket = config.websocket.as_ref().map(|websocket| &websocket.listen);
         let websocket_listener = listen(websocket, "websocket.port").await?;
@@ -150,7 +176,7 @@ impl Server {
         let streams = jetstream.as_ref().map(Running::all).unwrap_or_default();
         let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
         let identity = identity(&broker, client_address, monitor_address);
-        let reports = Arc::new(Reports::new(identity, config.limits.clone(), source));
+        let reports = Arc::new(Reports::new(identity, shown(&config, &broker, None), source));
         let in_the_clear = monitor_listener.map(|listener| (listener, None));
         let acceptor = || handshake.as_ref().map(|handshake| handshake.acceptor.clone());
         let over_tls = monitor_tls_listener.map(|listener| (listener, acceptor()));
@@ -305,6 +331,11 @@ impl Drop for Server {
     }
 }
 
+/// What trace lines show.
+fn trace_terms(log: &Log) -> TraceTerms {
+    TraceTerms { payload_bytes_max: log.traced_bytes_max, headers_only: log.trace_headers, system: log.trace_verbose }
+}
+
 /// Opens the store and brings its streams back, off the runtime's workers: both may read a lot.
 async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
     let (folder, broker) = (config.store_dir.clone(), broker.clone());
@@ -346,6 +377,17 @@ async fn listen(on: Option<&Listen>, flag: &'static str) -> Result<Option<TcpLis
     bound.map(Some).map_err(|source| StartError::Listen { address: on.to_string(), source, flag })
 }
 
+/// What monitoring tells of the settings.
+fn shown(config: &Config, broker: &Broker, loaded: Option<Timestamp>) -> Shown {
+    Shown {
+        limits: config.limits.clone(),
+        auth_required: broker.gate.book().is_announced(ConnectionType::Standard),
+        tags: config.server_tags.clone(),
+        metadata: config.server_metadata.clone(),
+        loaded,
+    }
+}
+
 fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketAddr>) -> Identity {
     let info = broker.info();
     Identity {
@@ -353,7 +395,6 @@ fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketA
         system_account: broker.system_account().name.clone(),
         domain: info.domain,
         jetstream: info.jetstream,
-        auth_required: broker.gate.book().is_announced(ConnectionType::Standard),
         server_id: info.server_id,
         server_name: info.server_name,
         version: info.version,
@@ -406,6 +447,7 @@ fn options(limits: &Limits) -> Options {
         pending_bytes_max: limits.pending_bytes_max,
         subscriptions_max: limits.subscriptions_max,
         connections_max: limits.connections_max,
+        closed_clients_max: limits.closed_clients_max,
         write_deadline: limits.write_deadline,
     }
 }

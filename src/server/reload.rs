@@ -50,7 +50,7 @@ impl Server {
             (limits.lame_duck_duration, limits.lame_duck_grace) = lame_duck;
             reloaded.applied.push("lame duck mode");
         }
-        broker::show_payload_bytes(new.log.traced_bytes_max);
+        broker::show_traces(super::trace_terms(&new.log));
         self.config.log = new.log.clone();
         reloaded
     }

@@ -13,9 +13,16 @@ use crate::auth::CertificateNames;
 use crate::broker::TlsTerms;
 use crate::config::Tls;
 
-/// Certificates or keys that cannot be used. The text says which file and why.
+/// Certificates or keys that cannot be used. The text says where they are asked for, which file it is and why.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+#[error("{at}{}{problem}", if .at.is_empty() { "" } else { ": " })]
+pub struct TlsError {
+    at: String,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
     #[error("error parsing X509 certificate/key pair: {path}: {reason}")]
     File { path: PathBuf, reason: String },
     #[error("error parsing X509 certificate/key pair: {0}")]
@@ -37,7 +44,11 @@ impl Handshake {
     /// # Errors
     /// [`TlsError`].
     pub fn new(tls: &Tls) -> Result<Handshake, TlsError> {
-        let broken = |path: &Path, reason: String| TlsError::File { path: path.to_owned(), reason };
+        Handshake::read(tls).map_err(|problem| TlsError { at: tls.at.clone(), problem })
+    }
+
+    fn read(tls: &Tls) -> Result<Handshake, Problem> {
+        let broken = |path: &Path, reason: String| Problem::File { path: path.to_owned(), reason };
         let chain = certificates(&tls.cert).map_err(|reason| broken(&tls.cert, reason))?;
         let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| broken(&tls.key, error.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -46,7 +57,7 @@ impl Handshake {
             .expect("ring serves TLS 1.2 and 1.3");
         let builder = match &tls.ca {
             Some(path) if tls.asks_for_certificates() => {
-                let broken = |reason: String| TlsError::Authority { path: path.clone(), reason };
+                let broken = |reason: String| Problem::Authority { path: path.clone(), reason };
                 let mut roots = RootCertStore::empty();
                 for authority in certificates(path).map_err(broken)? {
                     roots.add(authority).map_err(|error| broken(error.to_string()))?;
@@ -57,11 +68,11 @@ impl Handshake {
             // Nobody's certificate is trusted, so nobody gets in: a client must show one that some authority has signed.
             None if tls.asks_for_certificates() => {
                 let reason = "verify needs ca_file, the authorities that clients' certificates come from".to_owned();
-                return Err(TlsError::Authority { path: PathBuf::from("ca_file"), reason });
+                return Err(Problem::Authority { path: PathBuf::from("ca_file"), reason });
             }
             _ => builder.with_no_client_auth(),
         };
-        let config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        let config = builder.with_single_cert(chain, key).map_err(Problem::Pair)?;
         Ok(Handshake { acceptor: TlsAcceptor::from(Arc::new(config)), tls: tls.clone() })
     }
 

@@ -175,7 +175,6 @@ async fn serve(table: Table) -> Endpoints {
         system_account: "$SYS".into(),
         domain: String::new(),
         jetstream: true,
-        auth_required: false,
         start: Timestamp(1),
     };
     let stop = CancellationToken::new();

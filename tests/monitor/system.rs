@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::ConnectOptions;
 use futures_util::StreamExt;
 use natterjack::auth::{AccountSpec, Credential, Plan, Secret, User};
-use natterjack::config::{Config, JetStreamOptions};
+use natterjack::config::{Config, JetStreamOptions, Limits};
 use natterjack::server::Server;
 use natterjack::types::JetStreamLimits;
 use serde_json::{Value, json};
@@ -57,6 +57,10 @@ struct Bench {
 }
 
 async fn start() -> Bench {
+    start_as(|config| config).await
+}
+
+async fn start_as(change: impl FnOnce(Config) -> Config) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let user = |name: &str, account: &str| User {
         credential: Credential::Password { user: name.to_owned(), password: Secret::new("pw") },
@@ -78,7 +82,7 @@ async fn start() -> Bench {
         jetstream_options,
         ..Config::on_free_ports(folder.path())
     };
-    Bench { server: Server::start(config).await.unwrap(), _folder: folder }
+    Bench { server: Server::start(change(config)).await.unwrap(), _folder: folder }
 }
 
 impl Bench {
@@ -206,4 +210,38 @@ async fn comings_goings_and_kicks_are_told() {
     assert!(soon(refused).await.is_err());
     let event: Value = serde_json::from_slice(&soon(errors.next()).await.unwrap().payload).unwrap();
     assert_eq!(event["reason"], "Authentication Failure", "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_says_how_it_is_labelled_and_forgets_who_left_long_ago() {
+    let bench = start_as(|config| Config {
+        server_tags: vec!["edge".into(), "rack:7".into()],
+        server_metadata: [("site".to_owned(), "Basel".to_owned())].into(),
+        limits: Limits { closed_clients_max: 2, ..Limits::default() },
+        ..config
+    })
+    .await;
+    let system = bench.connect("sys").await;
+    let labels = |of: &Value| (of["tags"].clone(), of["metadata"].clone());
+    let expected = (json!(["edge", "rack:7"]), json!({"site": "Basel"}));
+    let statsz = ask(&system, "$SYS.REQ.SERVER.PING", "").await.unwrap();
+    assert_eq!(labels(&statsz["server"]), expected, "{statsz}");
+    assert_eq!(statsz["server"]["flags"], 7, "as nats-server's with JetStream");
+    let varz = ask(&system, "$SYS.REQ.SERVER.PING.VARZ", r#"{"tags":["EDGE"]}"#).await.unwrap();
+    assert_eq!(labels(&varz["data"]), expected, "{varz}");
+    let other = async_nats::Request::new().payload(r#"{"tags":["core"]}"#.into()).timeout(Some(Duration::from_secs(1)));
+    assert!(system.send_request("$SYS.REQ.SERVER.PING.IDZ", other).await.is_err(), "it is not meant");
+
+    let mut events = soon(system.subscribe("$SYS.ACCOUNT.APP.DISCONNECT")).await.unwrap();
+    soon(system.flush()).await.unwrap();
+    let mut gone = Vec::new();
+    for _ in 0..3 {
+        drop(bench.connect("app").await);
+        let event: Value = serde_json::from_slice(&soon(events.next()).await.unwrap().payload).unwrap();
+        gone.push(event["client"]["id"].clone());
+    }
+    let closed = ask(&system, "$SYS.REQ.SERVER.PING.CONNZ", r#"{"state":1,"sort":"cid"}"#).await.unwrap();
+    let remembered: Vec<_> =
+        closed["data"]["connections"].as_array().unwrap().iter().map(|closed| closed["cid"].clone()).collect();
+    assert_eq!(remembered, gone[1..], "the last two");
 }

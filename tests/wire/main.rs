@@ -122,6 +122,7 @@ impl Peer {
             pending_bytes_max: 1 << 26,
             subscriptions_max: 0,
             connections_max: 10,
+            closed_clients_max: 10,
             write_deadline: PATIENCE,
         };
         let now = Timestamp(1_700_000_000_000_000_000);

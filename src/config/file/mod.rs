@@ -45,7 +45,7 @@ pub use report::Report;
 use resolve::Sources;
 pub use value::{Entry, Kind, Map, Value};
 
-use super::Config;
+use super::{Config, ConfigError};
 
 /// All that is wrong with a config file, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,17 @@ impl Config {
         let sources =
             Sources { file: &|path| std::fs::read_to_string(path), variable: &|name| std::env::var(name).ok() };
         self.over_sources(path, &sources)
+    }
+
+    /// The text of `error` with the place in the file at `path` that it is about, where that can be told.
+    pub fn with_place(path: &Path, error: &ConfigError) -> String {
+        let sources =
+            Sources { file: &|path| std::fs::read_to_string(path), variable: &|name| std::env::var(name).ok() };
+        let map = resolve::read(path, &sources, &mut Vec::new()).unwrap_or_default();
+        match error.words().into_iter().find_map(|word| map.last_place_of(word)) {
+            Some(place) => format!("{place}: {error}"),
+            None => error.to_string(),
+        }
     }
 
     fn over_sources(mut self, path: &Path, sources: &Sources<'_>) -> Result<Config, FileErrors> {

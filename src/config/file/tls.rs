@@ -13,7 +13,7 @@ const KEYS: &[&str] =
 /// `None` when it is wrong, with the error reported.
 pub(super) fn read(value: &Value, report: &mut Report) -> Option<Tls> {
     let map = report.ok(value.map())?;
-    let mut tls = Tls::new(PathBuf::new(), PathBuf::new());
+    let mut tls = Tls { at: value.at.to_string(), ..Tls::new(PathBuf::new(), PathBuf::new()) };
     for entry in map.iter() {
         let value = &entry.value;
         match entry.name().as_str() {

@@ -57,6 +57,9 @@ const KEYS: &[&str] = &[
     "write_deadline",
 ];
 
+/// What 0 and -1 stand for (nats-server `DEFAULT_MAX_CLOSED_CLIENTS`).
+const CLOSED_CLIENTS_DEFAULT: usize = 10_000;
+
 /// Addresses come in parts, in any order.
 #[derive(Default)]
 struct Addresses {
@@ -118,7 +121,9 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         "max_control_line" => report.set(&mut config.limits.control_line_bytes_max, size(entry)),
         "max_payload" => report.set(&mut config.limits.payload_bytes_max, size(entry)),
         "max_pending" => report.set(&mut config.limits.pending_bytes_max, bytes(value)),
-        "max_closed_clients" => report.set(&mut config.limits.closed_clients_max, unbounded(value, 0)),
+        "max_closed_clients" => {
+            report.set(&mut config.limits.closed_clients_max, unbounded(value, CLOSED_CLIENTS_DEFAULT))
+        }
         "ping_interval" => report.set(&mut config.limits.ping_interval, value.duration()),
         "ping_max" => report.set(&mut config.limits.pings_out_max, value.count().map(|count| count as u32)),
         "write_deadline" => report.set(&mut config.limits.write_deadline, value.duration()),
@@ -130,7 +135,8 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         "trace_verbose" | "trace_headers" => {
             if let Some(on) = report.ok(value.bool()) {
                 config.log.trace = on;
-                config.log.trace_verbose |= on && entry.name() == "trace_verbose";
+                let verbose = entry.name() == "trace_verbose";
+                *if verbose { &mut config.log.trace_verbose } else { &mut config.log.trace_headers } = on;
             }
         }
         "max_traced_msg_len" => report.set(&mut config.log.traced_bytes_max, unbounded(value, 0)),

@@ -71,6 +71,14 @@ impl Map {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+
+    /// The last place where `word` is a key or a text.
+    pub(super) fn last_place_of(&self, word: &str) -> Option<&Place> {
+        self.entries.iter().rev().find_map(|entry| {
+            let in_value = entry.value.last_place_of(word);
+            in_value.or_else(|| entry.key.eq_ignore_ascii_case(word).then_some(&entry.at))
+        })
+    }
 }
 
 impl Entry {
@@ -91,6 +99,14 @@ impl Value {
     /// An error at the value.
     pub fn wrong(&self, text: impl Into<String>) -> FileError {
         FileError::Value { at: self.at.clone(), text: text.into() }
+    }
+
+    fn last_place_of(&self, word: &str) -> Option<&Place> {
+        match &self.kind {
+            Kind::Map(map) => map.last_place_of(word),
+            Kind::Array(values) => values.iter().rev().find_map(|value| value.last_place_of(word)),
+            _ => self.text().is_ok_and(|text| text == word).then_some(&self.at),
+        }
     }
 
     fn expected<T>(&self, what: &str) -> Read<T> {
