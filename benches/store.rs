@@ -146,7 +146,7 @@ fn consume() {
         let count = if per_commit == 1 { 3000 } else { total };
         let start = Instant::now();
         for first in (1..=count).step_by(per_commit as usize) {
-            let removes = (first..first + per_commit).map(|seq| Op::RemoveMessage { stream: STREAM, seq });
+            let removes = (first..first + per_commit).map(|seq| Op::RemoveMessage { stream: STREAM, seq, left: 0 });
             fixture.submit([put_state()].into_iter().chain(removes));
             fixture.wait(1);
         }

@@ -1,21 +1,24 @@
 //! What each operation does to the tables, inside the committer's transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use hashbrown::HashMap;
 use redb::{CursorError, ReadableTable, Table, WriteTransaction};
+use roaring::RoaringTreemap;
 
 use super::batch::Op;
 use super::key::{self, ChunkKey, MessageKey, Meta};
 use super::message_row;
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
-    SourcesV1, SummaryV1,
+    SourcesV1, SummaryV1, TombstonesV1,
 };
 use super::recover;
 use super::rows::{SourcePosition, StreamFloor};
 use super::shared::{Fault, Hidden};
+use super::store::Options;
+use super::tombstones::{self, Change, Tombstones, View};
 use crate::types::{StoredMessage, StreamId, Timestamp};
 
 /// From this many messages on, a run goes through a cursor.
@@ -32,6 +35,21 @@ pub(super) struct Knowledge {
     summaries: HashMap<StreamId, BTreeMap<u64, u64>>,
     pub(super) removals: Vec<Hidden>,
     pub(super) next_stream: u32,
+    /// The number of each stream's next row of tombstones.
+    next_tombstones: BTreeMap<StreamId, u64>,
+    sweep: Option<Sweep>,
+    /// What the open transaction changes about the tombstones, true once it is durable.
+    pub(super) changes: Vec<Change>,
+}
+
+/// Rows of removed messages on their way out, in order.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    stream: StreamId,
+    /// The lowest sequence not looked at yet.
+    from: u64,
+    /// The rows of tombstones below this number are done with when all sequences have been looked at.
+    rows_end: u64,
 }
 
 impl Knowledge {
@@ -40,7 +58,18 @@ impl Knowledge {
         for (stream, range) in inner.summaries {
             summaries.entry(stream).or_default().insert(range.from, range.to);
         }
-        Knowledge { tails: HashMap::new(), summaries, removals: inner.hidden, next_stream: inner.next_stream }
+        Knowledge {
+            summaries,
+            removals: inner.hidden,
+            next_stream: inner.next_stream,
+            next_tombstones: inner.next_tombstones,
+            ..Knowledge::default()
+        }
+    }
+
+    /// Whether rows are on their way out.
+    pub(super) fn has_work(&self) -> bool {
+        !self.removals.is_empty() || self.sweep.is_some()
     }
 }
 
@@ -61,16 +90,49 @@ pub(super) struct Apply<'txn> {
     meta: Option<Table<'txn, &'static [u8], &'static [u8]>>,
     /// A row on its way into a run.
     row: Vec<u8>,
+    /// What is removed with its row left behind, before this transaction.
+    tombstones: View<'txn>,
+    /// What this transaction removes that way, by stream.
+    noted: BTreeMap<StreamId, Noted>,
+    /// Streams whose tombstones from before no longer hold.
+    forgotten: BTreeSet<StreamId>,
+    options: Options,
+}
+
+#[derive(Default)]
+struct Noted {
+    seqs: RoaringTreemap,
+    /// How many messages the stream has afterwards.
+    left: u64,
 }
 
 impl<'txn> Apply<'txn> {
-    pub(super) fn new(txn: &'txn WriteTransaction, knowledge: &'txn mut Knowledge) -> Apply<'txn> {
-        Apply { txn, knowledge, messages: None, chunks: None, summaries: None, meta: None, row: Vec::new() }
+    pub(super) fn new(
+        txn: &'txn WriteTransaction,
+        knowledge: &'txn mut Knowledge,
+        tombstones: &'txn Tombstones,
+        options: Options,
+    ) -> Apply<'txn> {
+        knowledge.changes.clear();
+        Apply {
+            txn,
+            knowledge,
+            messages: None,
+            chunks: None,
+            summaries: None,
+            meta: None,
+            row: Vec::new(),
+            tombstones: tombstones.view(),
+            noted: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            options,
+        }
     }
 
     /// Does all operations in order. Runs of messages of one stream go through one cursor: that costs a third.
     pub(super) fn ops<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) -> Result<(), Fault> {
         let ops: Vec<&Op> = ops.collect();
+        self.noted = scattered(&ops, self.options.scattered_min).map(|stream| (stream, Noted::default())).collect();
         let mut rest = ops.as_slice();
         while let Some(op) = rest.first() {
             let run = run_len(rest);
@@ -80,13 +142,18 @@ impl<'txn> Apply<'txn> {
             }
             rest = &rest[run..];
         }
-        Ok(())
+        // Sweeping keeps ahead of what is noted.
+        let noted: u64 = self.noted.values().map(|noted| noted.seqs.len()).sum();
+        if noted > 0 {
+            self.sweep(noted as usize * 2)?;
+        }
+        self.note_all()
     }
 
     fn op(&mut self, op: &Op) -> Result<(), Fault> {
         match op {
             Op::PutMessage { stream, message } => self.put_message(*stream, message),
-            Op::RemoveMessage { stream, seq } => self.remove_message(*stream, *seq),
+            Op::RemoveMessage { stream, seq, left } => self.remove_message(*stream, *seq, *left),
             Op::RemoveMessages { stream, from, to } => self.remove_messages(*stream, *from, *to),
             Op::PutSummary { stream, from, to, bytes } => self.put_summary(*stream, *from, *to, bytes),
             Op::PutStream { stream, config_json, created } => {
@@ -137,7 +204,7 @@ impl<'txn> Apply<'txn> {
 
     /// Goes on with the oldest removal that is durable but not done, for up to `rows_max` rows.
     pub(super) fn slice(&mut self, rows_max: usize) -> Result<(), Fault> {
-        let Some(&removal) = self.knowledge.removals.first() else { return Ok(()) };
+        let Some(&removal) = self.knowledge.removals.first() else { return self.sweep(rows_max) };
         if self.remove_rows(&removal, rows_max)? {
             self.remove(&Meta::Removal(removal.stream, removal.from))?;
             self.knowledge.removals.remove(0);
@@ -151,6 +218,7 @@ impl<'txn> Apply<'txn> {
             || run.iter().filter_map(|op| if let Op::PutMessage { message, .. } = op { Some(message) } else { None });
         let (Some(first), Some(last)) = (messages().next(), messages().next_back()) else { return Ok(()) };
         self.invalidate(stream, first.seq, last.seq)?;
+        messages().try_for_each(|stored| self.make_room(stream, stored.seq))?;
         let mut row = std::mem::take(&mut self.row);
         let mut added = 0;
         let key = key::message(stream, first.seq);
@@ -180,6 +248,7 @@ impl<'txn> Apply<'txn> {
 
     fn put_message(&mut self, stream: StreamId, stored: &StoredMessage) -> Result<(), Fault> {
         self.invalidate(stream, stored.seq, stored.seq)?;
+        self.make_room(stream, stored.seq)?;
         let key = key::message(stream, stored.seq);
         let len = message_row::encoded_len(&stored.message);
         message_row::encode_into(self.messages()?.insert_reserve(&key, len)?.as_mut(), stream, stored);
@@ -209,16 +278,127 @@ impl<'txn> Apply<'txn> {
         }
     }
 
-    fn remove_message(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
+    fn remove_message(&mut self, stream: StreamId, seq: u64, left: u64) -> Result<(), Fault> {
         let tail = self.tail(stream)?;
-        let Some(row) = self.messages()?.remove(&key::message(stream, seq))? else { return Ok(()) };
+        if self.is_removed(stream, seq) {
+            return Ok(());
+        }
+        let removed = match self.noted.get_mut(&stream) {
+            Some(noted) => {
+                noted.left = left;
+                noted.seqs.insert(seq)
+            }
+            None => self.remove_row(stream, seq)?,
+        };
+        if !removed {
+            return Ok(());
+        }
+        self.invalidate(stream, seq, seq)?;
+        if seq == tail.last_seq { self.put_tail_floor(stream, tail) } else { Ok(()) }
+    }
+
+    /// Removes a message's row and its payload's, and says whether there was one.
+    fn remove_row(&mut self, stream: StreamId, seq: u64) -> Result<bool, Fault> {
+        let Some(row) = self.messages()?.remove(&key::message(stream, seq))? else { return Ok(false) };
         let chunks = message_row::chunks_hint(row.value());
         drop(row);
-        self.invalidate(stream, seq, seq)?;
         if chunks > 0 {
             self.remove_chunks(stream, seq)?;
         }
-        if seq == tail.last_seq { self.put_tail_floor(stream, tail) } else { Ok(()) }
+        Ok(true)
+    }
+
+    /// Whether the message is removed while its row may still be there.
+    fn is_removed(&self, stream: StreamId, seq: u64) -> bool {
+        self.tombstones.get(&stream).is_some_and(|seqs| seqs.contains(seq)) && !self.forgotten.contains(&stream)
+    }
+
+    /// Nothing removed stands in the way of a message; sequences ascend, so nothing ever does but by a caller's mistake.
+    fn make_room(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
+        if self.knowledge.tails.get(&stream).is_some_and(|tail| seq > tail.last_seq) {
+            return Ok(());
+        }
+        let noted = self.noted.get(&stream).is_some_and(|noted| noted.seqs.contains(seq));
+        if noted || self.is_removed(stream, seq) { self.sweep_all(stream) } else { Ok(()) }
+    }
+
+    /// Notes the sequences whose rows stay for now, and begins a sweep where it pays.
+    fn note_all(&mut self) -> Result<(), Fault> {
+        for (stream, Noted { seqs, left }) in std::mem::take(&mut self.noted) {
+            if seqs.is_empty() {
+                continue;
+            }
+            let mut number = self.knowledge.next_tombstones.get(&stream).copied().unwrap_or_default();
+            let mut ahead = seqs.iter().peekable();
+            while ahead.peek().is_some() {
+                let mut before = 0;
+                let some = ahead.by_ref().take(tombstones::ROW_SEQS);
+                let deltas = some.map(|seq| seq - std::mem::replace(&mut before, seq)).collect();
+                self.put(&Meta::Tombstones(stream, number), &TombstonesV1 { deltas })?;
+                number += 1;
+            }
+            self.knowledge.next_tombstones.insert(stream, number);
+            let all = self.tombstones.get(&stream).map_or(0, RoaringTreemap::len) + seqs.len();
+            if self.knowledge.sweep.is_none() && all >= self.options.sweep_min.max(left / 2) {
+                self.knowledge.sweep = Some(Sweep { stream, from: 0, rows_end: number });
+            }
+            self.knowledge.changes.push(Change::Noted(stream, seqs));
+        }
+        Ok(())
+    }
+
+    /// Goes on with the sweep for up to `rows_max` rows, in order of sequence, so that each leaf is written once. Comes before
+    /// this transaction's own tombstones, which it does not know.
+    fn sweep(&mut self, rows_max: usize) -> Result<(), Fault> {
+        let Some(Sweep { stream, from, rows_end }) = self.knowledge.sweep else { return Ok(()) };
+        let mut seqs = Vec::new();
+        if let Some(all) = self.tombstones.get(&stream) {
+            let mut ahead = all.iter();
+            ahead.advance_to(from);
+            seqs.extend(ahead.take(rows_max));
+        }
+        for &seq in &seqs {
+            self.remove_row(stream, seq)?;
+        }
+        if let Some(&to) = seqs.last() {
+            self.knowledge.changes.push(Change::Gone(stream, from, to));
+            self.knowledge.sweep = Some(Sweep { stream, from: to.saturating_add(1), rows_end });
+        }
+        if seqs.len() < rows_max {
+            self.knowledge.sweep = None;
+            self.forget_tombstones(stream, rows_end)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of tombstones whose numbers lie below `end`.
+    fn forget_tombstones(&mut self, stream: StreamId, end: u64) -> Result<(), Fault> {
+        let (first, end) = (Meta::Tombstones(stream, 0).encode(), Meta::Tombstones(stream, end).encode());
+        self.meta()?.retain_in::<&[u8], _>(first.as_slice()..end.as_slice(), |_, _| false)?;
+        Ok(())
+    }
+
+    /// Sweeps a stream to its end, so that none of its tombstones stands where a message is put.
+    fn sweep_all(&mut self, stream: StreamId) -> Result<(), Fault> {
+        let mut seqs: Vec<u64> = self.tombstones.get(&stream).into_iter().flatten().collect();
+        if let Some(noted) = self.noted.get_mut(&stream) {
+            seqs.extend(std::mem::take(&mut noted.seqs));
+        }
+        for seq in seqs {
+            self.remove_row(stream, seq)?;
+        }
+        self.drop_tombstones(stream)
+    }
+
+    /// Forgets all tombstones of a stream, whose rows are gone or on their way out otherwise.
+    fn drop_tombstones(&mut self, stream: StreamId) -> Result<(), Fault> {
+        if self.knowledge.next_tombstones.remove(&stream).is_some() {
+            self.forget_tombstones(stream, u64::MAX)?;
+        }
+        self.knowledge.sweep.take_if(|sweep| sweep.stream == stream);
+        self.knowledge.changes.push(Change::Gone(stream, 0, u64::MAX));
+        self.forgotten.insert(stream);
+        Ok(())
     }
 
     fn remove_messages(&mut self, stream: StreamId, from: u64, to: u64) -> Result<(), Fault> {
@@ -231,6 +411,9 @@ impl<'txn> Apply<'txn> {
             self.put_tail_floor(stream, tail)?;
         }
         self.invalidate(stream, from, to)?;
+        if self.tombstones.contains_key(&stream) {
+            self.knowledge.changes.push(Change::Gone(stream, from, to));
+        }
         self.begin_removal(Hidden { stream, from, to, drop_stream: false })
     }
 
@@ -239,6 +422,8 @@ impl<'txn> Apply<'txn> {
         self.remove(&Meta::Floor(stream))?;
         self.remove(&Meta::Sources(stream))?;
         self.knowledge.tails.remove(&stream);
+        self.noted.remove(&stream);
+        self.drop_tombstones(stream)?;
         if self.knowledge.summaries.remove(&stream).is_some() {
             self.remove_meta_rows(&key::summaries_prefix(stream), usize::MAX)?;
         }
@@ -435,6 +620,19 @@ impl<'txn> Apply<'txn> {
     fn meta(&mut self) -> Result<&mut Table<'txn, &'static [u8], &'static [u8]>, Fault> {
         opened(self.txn, &mut self.meta, key::META)
     }
+}
+
+/// The streams that lose messages in many places.
+fn scattered(ops: &[&Op], places_min: usize) -> impl Iterator<Item = StreamId> {
+    let mut removed: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
+    for op in ops {
+        if let Op::RemoveMessage { stream, seq, .. } = op {
+            removed.entry(*stream).or_default().push(*seq);
+        }
+    }
+    removed
+        .into_iter()
+        .filter_map(move |(stream, mut seqs)| tombstones::are_scattered(&mut seqs, places_min).then_some(stream))
 }
 
 /// How many operations from the first on add messages of one stream with ascending sequences; at least 1.

@@ -15,10 +15,13 @@ pub enum Op {
         stream: StreamId,
         message: StoredMessage,
     },
-    /// Removes one message. Removing the stream's last one also writes its floor, so that no sequence is used twice.
+    /// Removes one message. Removing the stream's last one also writes its floor, so that no sequence is used twice. Durable
+    /// with its batch, while the rows of messages far apart are swept later, unseen by reads.
     RemoveMessage {
         stream: StreamId,
         seq: u64,
+        /// How many messages the stream then has, roughly: it tells when sweeping pays.
+        left: u64,
     },
     /// Removes `from..=to`. Durable with its batch however long the range is: the rows of a long one go in slices
     /// afterwards, unseen by reads and finished after a restart.

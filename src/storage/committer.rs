@@ -115,13 +115,14 @@ impl Committer {
             self.complete(taken, |_| Err(refused.clone()));
             return Step::Down;
         }
-        if taken.is_empty() && self.knowledge.removals.is_empty() {
+        if taken.is_empty() && !self.knowledge.has_work() {
             return Step::Idle;
         }
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         match self.transact(&taken, epoch) {
             Ok(()) => {
                 self.shared.set_hidden(self.knowledge.removals.clone());
+                self.shared.tombstones.change(self.knowledge.changes.drain(..));
                 self.complete(taken, |waiting| if waiting.epoch == epoch { Ok(()) } else { Err(CommitError::Stale) });
             }
             Err(reason) => {
@@ -175,9 +176,9 @@ impl Committer {
     fn transact(&mut self, taken: &[Waiting], epoch: u64) -> Result<(), String> {
         let mut current = taken.iter().filter(|waiting| waiting.epoch == epoch).flat_map(|waiting| waiting.batch.ops());
         let Some(first) = current.next() else {
-            return match self.knowledge.removals.is_empty() {
-                true => Ok(()),
-                false => self.apply(std::iter::empty(), SLICE_ROWS_IDLE),
+            return match self.knowledge.has_work() {
+                true => self.apply(std::iter::empty(), SLICE_ROWS_IDLE),
+                false => Ok(()),
             };
         };
         self.apply(std::iter::once(first).chain(current), SLICE_ROWS_BUSY)
@@ -187,7 +188,7 @@ impl Committer {
         // Taken out for the time of the borrow; a failed commit reads it back from the file.
         let mut knowledge = std::mem::take(&mut self.knowledge);
         let result = self.transaction(|txn| {
-            let mut apply = Apply::new(txn, &mut knowledge);
+            let mut apply = Apply::new(txn, &mut knowledge, &self.shared.tombstones, self.options);
             apply.slice(slice_rows_max)?;
             apply.ops(ops)
         });
@@ -263,6 +264,7 @@ impl Committer {
             open::open_existing(&mut *self.medium, self.options.cache_bytes).map_err(|error| error.to_string())?;
         let path = self.medium.path();
         let inner = open::guard_reads(&path, || recover::inner(&opened.database)).map_err(|error| error.to_string())?;
+        self.shared.tombstones.replace(inner.tombstones.clone());
         self.knowledge = Knowledge::new(inner);
         self.shared.set_hidden(self.knowledge.removals.clone());
         Ok(opened.database)

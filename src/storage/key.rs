@@ -49,6 +49,8 @@ pub(super) enum Meta<'a> {
     Summary(StreamId, u64),
     /// A range being removed in slices, by its first sequence.
     Removal(StreamId, u64),
+    /// Sequences whose rows are removed but not swept, by a number that ascends.
+    Tombstones(StreamId, u64),
     Consumer(StreamId, &'a str),
     ConsumerState(StreamId, &'a str),
     AckBlock(StreamId, &'a str, u64),
@@ -62,6 +64,7 @@ const FLOOR: u8 = 0x11;
 const REMOVAL: u8 = 0x12;
 const SOURCES: u8 = 0x13;
 const SUMMARY: u8 = 0x14;
+const TOMBSTONES: u8 = 0x15;
 const CONSUMERS: u8 = 0x20;
 
 const CONSUMER: u8 = 0x01;
@@ -85,6 +88,10 @@ impl Meta<'_> {
             Meta::Summary(stream, from) => {
                 push_stream(&mut key, SUMMARY, stream);
                 key.extend_from_slice(&from.to_be_bytes());
+            }
+            Meta::Tombstones(stream, number) => {
+                push_stream(&mut key, TOMBSTONES, stream);
+                key.extend_from_slice(&number.to_be_bytes());
             }
             Meta::Consumer(stream, name) => push_consumer(&mut key, stream, name, CONSUMER),
             Meta::ConsumerState(stream, name) => push_consumer(&mut key, stream, name, CONSUMER_STATE),
@@ -116,6 +123,7 @@ impl Meta<'_> {
             SOURCES if rest.is_empty() => Some(Meta::Sources(stream)),
             REMOVAL => Some(Meta::Removal(stream, number(rest)?)),
             SUMMARY => Some(Meta::Summary(stream, number(rest)?)),
+            TOMBSTONES => Some(Meta::Tombstones(stream, number(rest)?)),
             CONSUMERS => {
                 let (len, rest) = rest.split_first_chunk::<4>()?;
                 let (name, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
@@ -185,6 +193,7 @@ mod tests {
             Meta::Floor(stream),
             Meta::Sources(stream),
             Meta::Removal(stream, u64::MAX),
+            Meta::Tombstones(stream, 3),
             Meta::Summary(stream, 65_536),
             Meta::Consumer(stream, "c"),
             Meta::ConsumerState(stream, ""),

@@ -56,6 +56,12 @@ pub(super) struct RemovalV1 {
     pub(super) drop_stream: bool,
 }
 
+/// Sequences in ascending order: the first as it is, each other less the one before.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct TombstonesV1 {
+    pub(super) deltas: Vec<u64>,
+}
+
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ConsumerStateV1 {
     pub(super) ack_floor_consumer_seq: u64,
@@ -158,6 +164,7 @@ mod tests {
         check(FloorV1 { first_seq: 1, last_seq: u64::MAX, last_time_ns: i64::MIN });
         check(SourcesV1 { positions: vec![("O > >".into(), 7, "qoaoBChk".into())] });
         check(RemovalV1 { to: 9, drop_stream: true });
+        check(TombstonesV1 { deltas: vec![7, 1, u64::MAX - 8] });
         check(ConsumerStateV1 {
             ack_floor_consumer_seq: 1,
             ack_floor_stream_seq: 2,

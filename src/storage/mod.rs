@@ -10,7 +10,7 @@
 //! | messages | stream, seq | `message_row`: everything but a large payload |
 //! | chunks | stream, seq, index | `message_row`: a large payload's pieces |
 //! | summaries | stream, first seq, index | pieces of what a caller wants to know of a range of messages at its start |
-//! | meta | kind, stream, consumer, number | `meta_row`: configs, floors, consumers' state, ranges removed or summarized |
+//! | meta | kind, stream, consumer, number | `meta_row`: configs, floors, consumers' state, ranges removed or summarized, single messages removed but not swept |
 //!
 //! Every value carries a format version and a CRC32C that is verified on every read; redb's own reads verify nothing.
 
@@ -32,6 +32,7 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 pub use batch::{Batch, Op};
 pub use committer::{Committer, Step};

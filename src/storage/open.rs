@@ -16,8 +16,8 @@ use super::recover;
 use super::shared::{Fault, panic_text};
 
 /// The format this version writes, and the highest it reads. 2 added summaries: a version that does not know them would
-/// remove messages without them.
-const FORMAT: u32 = 2;
+/// remove messages without them. 3 added tombstones: a version that does not know them would show removed messages.
+const FORMAT: u32 = 3;
 
 pub(super) struct Opened {
     pub(super) database: Database,

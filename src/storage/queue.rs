@@ -144,7 +144,7 @@ mod tests {
     use crate::types::StreamId;
 
     fn waiting(ops: usize) -> Waiting {
-        let batch = (0..ops).map(|seq| Op::RemoveMessage { stream: StreamId(1), seq: seq as u64 }).collect();
+        let batch = (0..ops).map(|seq| Op::RemoveMessage { stream: StreamId(1), seq: seq as u64, left: 0 }).collect();
         Waiting { epoch: 0, batch, done: Box::new(|_| {}) }
     }
 

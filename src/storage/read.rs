@@ -42,7 +42,7 @@ pub struct ScanReport {
 }
 
 pub(super) fn message(shared: &Shared, stream: StreamId, seq: u64) -> Result<Option<StoredMessage>, ReadError> {
-    if shared.hidden(stream).iter().any(|hidden| hides(hidden, seq)) {
+    if shared.hidden(stream).iter().any(|hidden| hides(hidden, seq)) || shared.tombstones.contains(stream, seq) {
         return Ok(None);
     }
     shared.read(|database| {
@@ -62,6 +62,8 @@ pub(super) fn range(
 ) -> Result<Vec<StoredMessage>, ReadError> {
     let hidden = shared.hidden(stream);
     shared.read(|database| {
+        let tombstones = shared.tombstones.view();
+        let removed = tombstones.get(&stream);
         let txn = database.begin_read()?;
         let messages = txn.open_table(key::MESSAGES)?;
         let mut found = Vec::new();
@@ -72,7 +74,7 @@ pub(super) fn range(
             }
             let (key, value) = row?;
             let seq = key::message_seq(key.value());
-            if hidden.iter().any(|hidden| hides(hidden, seq)) {
+            if hidden.iter().any(|hidden| hides(hidden, seq)) || removed.is_some_and(|removed| removed.contains(seq)) {
                 continue;
             }
             let message = assemble(&txn, stream, seq, value.value())?;
@@ -117,6 +119,8 @@ pub(super) fn scan(
     let mut next = (from_seq <= to_seq).then_some(from_seq);
     while let Some(from) = next {
         next = shared.read(|database| {
+            let tombstones = shared.tombstones.view();
+            let removed = tombstones.get(&stream);
             let txn = database.begin_read()?;
             let messages = txn.open_table(key::MESSAGES)?;
             let rows = messages.range::<&MessageKey>(&key::message(stream, from)..=&key::message(stream, to_seq))?;
@@ -126,7 +130,9 @@ pub(super) fn scan(
                 if count == SCAN_ROWS {
                     return Ok(Some(seq));
                 }
-                if hidden.iter().any(|hidden| hides(hidden, seq)) {
+                if hidden.iter().any(|hidden| hides(hidden, seq))
+                    || removed.is_some_and(|removed| removed.contains(seq))
+                {
                     continue;
                 }
                 match message_row::decode(value.value(), stream, seq) {

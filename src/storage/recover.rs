@@ -1,15 +1,17 @@
 //! What a store holds besides its messages, read back when it is opened and after a failed commit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable};
+use roaring::RoaringTreemap;
 
 use super::error::ReadError;
 use super::key::{self, MessageKey, Meta};
 use super::meta_row::{
     self, AckBlockV1, ConfigV1, ConsumerStateV1, FloorV1, NextStreamV1, RedeliveryV1, RedeliveryV2, RemovalV1,
-    SourcesV1, SummaryV1,
+    SourcesV1, SummaryV1, TombstonesV1,
 };
 use super::rows::{AckBlock, ConsumerStateRow, Redelivery, SourcePosition, StreamFloor, SummaryRange};
 use super::shared::{Fault, Hidden};
@@ -58,6 +60,9 @@ pub(super) struct Inner {
     pub(super) next_stream: u32,
     pub(super) hidden: Vec<Hidden>,
     pub(super) summaries: Vec<(StreamId, SummaryRange)>,
+    pub(super) tombstones: BTreeMap<StreamId, RoaringTreemap>,
+    /// By stream, the lowest number above those of its rows of tombstones.
+    pub(super) next_tombstones: BTreeMap<StreamId, u64>,
 }
 
 pub(super) fn inner(database: &Database) -> Result<Inner, Fault> {
@@ -79,7 +84,24 @@ pub(super) fn inner(database: &Database) -> Result<Inner, Fault> {
     let last = Meta::Summary(StreamId(u32::MAX), u64::MAX).encode();
     let first = Meta::Summary(StreamId(0), 0).encode();
     let summaries = ranges(&meta, &first, &last)?;
-    Ok(Inner { next_stream, hidden, summaries })
+    let mut tombstones: BTreeMap<StreamId, RoaringTreemap> = BTreeMap::new();
+    let mut next_tombstones = BTreeMap::new();
+    let first = Meta::Tombstones(StreamId(0), 0).encode();
+    let last = Meta::Tombstones(StreamId(u32::MAX), u64::MAX).encode();
+    for row in meta.range::<&[u8]>(first.as_slice()..=last.as_slice())? {
+        let (key, value) = row?;
+        let Some(Meta::Tombstones(stream, number)) = Meta::decode(key.value()) else {
+            return Err(bad_key(key.value()));
+        };
+        let TombstonesV1 { deltas } = decode(key.value(), value.value())?;
+        let mut seq = 0u64;
+        tombstones.entry(stream).or_default().extend(deltas.into_iter().map(|delta| {
+            seq = seq.saturating_add(delta);
+            seq
+        }));
+        next_tombstones.insert(stream, number.saturating_add(1));
+    }
+    Ok(Inner { next_stream, hidden, summaries, tombstones, next_tombstones })
 }
 
 /// The summaries with keys from `first` to `last`. A row that is damaged is none; its messages are read instead.

@@ -8,6 +8,8 @@ use redb::Database;
 
 use super::error::ReadError;
 use super::queue::Queue;
+use super::recover;
+use super::tombstones::Tombstones;
 use crate::types::StreamId;
 
 /// The database, or why there is none.
@@ -28,6 +30,8 @@ pub(super) struct Shared {
     pub(super) fault: AtomicBool,
     pub(super) next_stream: AtomicU32,
     hidden: RwLock<Arc<Vec<Hidden>>>,
+    /// Single messages that are removed while their rows still exist.
+    pub(super) tombstones: Tombstones,
 }
 
 /// A range whose removal is durable while some of its rows still exist.
@@ -40,14 +44,17 @@ pub(super) struct Hidden {
 }
 
 impl Shared {
-    pub(super) fn new(database: Database, next_stream: u32, hidden: Vec<Hidden>) -> Shared {
+    pub(super) fn new(database: Database, inner: &recover::Inner) -> Shared {
+        let tombstones = Tombstones::default();
+        tombstones.replace(inner.tombstones.clone());
         Shared {
             slot: RwLock::new(Slot::Open(database)),
             queue: Queue::default(),
             epoch: AtomicU64::new(0),
             fault: AtomicBool::new(false),
-            next_stream: AtomicU32::new(next_stream),
-            hidden: RwLock::new(Arc::new(hidden)),
+            next_stream: AtomicU32::new(inner.next_stream),
+            hidden: RwLock::new(Arc::new(inner.hidden.clone())),
+            tombstones,
         }
     }
 

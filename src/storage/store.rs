@@ -31,6 +31,10 @@ pub struct Options {
     pub commit_bytes_max: usize,
     /// A quiet store is sealed at most this often.
     pub seal_interval: Duration,
+    /// Messages of a stream that one transaction removes in fewer places of the file than this go with their rows.
+    pub scattered_min: usize,
+    /// Other removed messages keep their rows until a stream has so many of them, and half as many as live.
+    pub sweep_min: u64,
 }
 
 impl Default for Options {
@@ -40,6 +44,8 @@ impl Default for Options {
             commit_ops_max: 4096,
             commit_bytes_max: 4 << 20,
             seal_interval: Duration::from_millis(250),
+            scattered_min: 16,
+            sweep_min: 8192,
         }
     }
 }
@@ -208,7 +214,7 @@ fn open_store(
             "the store holds messages of a stream it does not know; they are left alone"
         );
     }
-    let shared = Arc::new(Shared::new(opened.database, inner.next_stream, inner.hidden.clone()));
+    let shared = Arc::new(Shared::new(opened.database, &inner));
     let committer = Committer::new(shared.clone(), medium, options, Knowledge::new(inner), lock);
     let store = Store { handle: Arc::new(Handle { shared, committer: Mutex::new(None) }), epoch: 0 };
     Ok((store, recovered, committer))

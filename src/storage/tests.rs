@@ -131,7 +131,7 @@ fn an_emptied_stream_keeps_its_last_sequence() {
         }
         assert_eq!(store.reload(STREAM).unwrap().as_ref(), Some(&recovered.streams[0]));
     };
-    let one = |seq| Op::RemoveMessage { stream: STREAM, seq };
+    let one = |seq| Op::RemoveMessage { stream: STREAM, seq, left: 0 };
     let range = |from, to| Op::RemoveMessages { stream: STREAM, from, to };
     let floor = |first_seq, last_seq| {
         let floor = StreamFloor { first_seq, last_seq, last_time: Timestamp(1_005) };
@@ -288,7 +288,7 @@ fn an_interrupted_first_creation_is_started_over() {
 #[test]
 fn a_summary_holds_until_its_messages_change() {
     let summary = |from, to| Op::PutSummary { stream: STREAM, from, to, bytes: Bytes::from(vec![from as u8; 40_000]) };
-    let one = |seq| Op::RemoveMessage { stream: STREAM, seq };
+    let one = |seq| Op::RemoveMessage { stream: STREAM, seq, left: 0 };
     let check = |ops: Vec<Op>, expected: &[(u64, u64)]| {
         let dir = TempDir::new().unwrap();
         let (store, _) = open(&dir);
@@ -336,4 +336,90 @@ fn a_store_of_the_first_format_is_brought_up_to_date() {
     commit(&store, [Op::PutSummary { stream: STREAM, from: 0, to: 9, bytes: Bytes::from_static(b"s") }]).unwrap();
     drop(store);
     assert_eq!(open(&dir).1.streams[0].summaries.len(), 1);
+}
+
+#[test]
+fn messages_far_apart_go_at_once_and_their_rows_later() {
+    const COUNT: u64 = 4000;
+    let remove = |seqs: &[u64]| -> Vec<Op> {
+        seqs.iter().map(|&seq| Op::RemoveMessage { stream: STREAM, seq, left: 0 }).collect()
+    };
+    // Every fiftieth, some of them with chunks.
+    let scattered: Vec<u64> = (1..=COUNT / 50).map(|n| n * 50).collect();
+    let rest = |without: &[u64]| (1..=COUNT).filter(|seq| !without.contains(seq)).collect::<Vec<_>>();
+    let check = |sweep_min: u64, after: Vec<Op>, expected: Vec<u64>| {
+        let options = Options { sweep_min, ..Options::default() };
+        let dir = TempDir::new().unwrap();
+        let (store, _) = Store::open(dir.path(), options).unwrap();
+        commit(&store, [put_stream(STREAM)]).unwrap();
+        let payload = |seq: u64| vec![1; if seq.is_multiple_of(500) { 9000 } else { 10 }];
+        commit(&store, (1..=COUNT).map(|seq| put(seq, &payload(seq)))).unwrap();
+        commit(&store, remove(&scattered)).unwrap();
+        assert_eq!(seqs(&store, STREAM), rest(&scattered));
+        assert_eq!(store.read(STREAM, 50).unwrap(), None);
+        assert_eq!(store.read_range(STREAM, 49, 2, usize::MAX).unwrap()[1].seq, 51);
+        commit(&store, after).unwrap();
+        assert_eq!(seqs(&store, STREAM), expected);
+        drop(store);
+        let (store, recovered) = Store::open(dir.path(), options).unwrap();
+        assert_eq!(seqs(&store, STREAM), expected);
+        let last = recovered.streams[0].floor.map_or(0, |floor| floor.last_seq);
+        assert!(last >= COUNT || expected.last() >= Some(&COUNT) || expected.is_empty(), "{:?}", recovered.streams[0]);
+        // More of them, while rows of those before may still be swept.
+        commit(&store, remove(&(1..=40).map(|n| n * 90 + 1).collect::<Vec<_>>())).unwrap();
+        let expected: Vec<u64> =
+            expected.into_iter().filter(|seq| !(seq % 90 == 1 && (91..=3601).contains(seq))).collect();
+        assert_eq!(seqs(&store, STREAM), expected);
+        drop(store);
+        let (store, _) = Store::open(dir.path(), options).unwrap();
+        assert_eq!(seqs(&store, STREAM), expected);
+        store
+    };
+    for sweep_min in [1, 100, 1_000_000] {
+        check(sweep_min, vec![], rest(&scattered));
+        let others: Vec<u64> = scattered.iter().map(|seq| seq - 7).collect();
+        check(sweep_min, remove(&others), rest(&[scattered.clone(), others.clone()].concat()));
+        check(sweep_min, remove(&scattered), rest(&scattered));
+        // One that was removed is put again, which no stream does.
+        let again = check(sweep_min, vec![put(100, b"again")], rest(&[&scattered[..1], &scattered[2..]].concat()));
+        assert_eq!(again.read(STREAM, 100).unwrap(), Some(message(100, b"again")));
+        let range = Op::RemoveMessages { stream: STREAM, from: 0, to: 3000 };
+        check(sweep_min, vec![range], rest(&scattered)[2940..].to_vec());
+        let all = Op::RemoveMessages { stream: STREAM, from: 0, to: u64::MAX };
+        check(sweep_min, vec![all, put(COUNT + 1, b"x")], vec![COUNT + 1]);
+    }
+}
+
+#[test]
+fn swept_rows_leave_the_file() {
+    let rows = |dir: &TempDir| {
+        let database = redb::Database::open(dir.path().join("natterjack.redb")).unwrap();
+        let txn = redb::ReadableDatabase::begin_read(&database).unwrap();
+        let meta = txn.open_table(super::key::META).unwrap();
+        let notes = redb::ReadableTable::iter(&meta).unwrap().filter(|row| {
+            let key = row.as_ref().unwrap().0.value().to_vec();
+            matches!(super::key::Meta::decode(&key), Some(super::key::Meta::Tombstones(..)))
+        });
+        let messages = redb::ReadableTableMetadata::len(&txn.open_table(super::key::MESSAGES).unwrap()).unwrap();
+        (messages, notes.count())
+    };
+    let check = |sweep_min, left, drop_stream, expected| {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = Store::open(dir.path(), Options { sweep_min, ..Options::default() }).unwrap();
+        commit(&store, [put_stream(STREAM)].into_iter().chain((1..=4000).map(|seq| put(seq, b"x")))).unwrap();
+        commit(&store, (1..=80).map(|n| Op::RemoveMessage { stream: STREAM, seq: n * 50, left })).unwrap();
+        if drop_stream {
+            commit(&store, [Op::DropStream { stream: STREAM }]).unwrap();
+        }
+        // What is begun is finished before the next batches are done.
+        for _ in 0..9 {
+            commit(&store, [put_stream(StreamId(2))]).unwrap();
+        }
+        drop(store);
+        assert_eq!(rows(&dir), expected);
+    };
+    check(100, 0, false, (4000, 1));
+    check(80, 0, false, (3920, 0));
+    check(80, 1000, false, (4000, 1));
+    check(100, 0, true, (0, 0));
 }

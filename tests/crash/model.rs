@@ -67,7 +67,7 @@ impl Model {
                 (model.last_seq, model.last_time) = (message.seq, message.time);
                 model.messages.insert(message.seq, message);
             }
-            Op::RemoveMessage { stream, seq } => {
+            Op::RemoveMessage { stream, seq, .. } => {
                 let model = self.stream(stream);
                 if model.messages.remove(&seq).is_some() {
                     model.forget_summaries(seq, seq);

@@ -34,7 +34,7 @@ pub struct Recording {
 }
 
 pub fn options(cache_bytes: usize) -> Options {
-    Options { cache_bytes, commit_ops_max: 2000, ..Options::default() }
+    Options { cache_bytes, commit_ops_max: 2000, scattered_min: 2, sweep_min: 20, ..Options::default() }
 }
 
 impl Recording {
@@ -138,20 +138,24 @@ impl Workload {
     }
 
     fn new_stream(&mut self, random: &mut Random) -> Op {
-        let kind = if self.state().streams.is_empty() { "log" } else { random.pick(&["queue", "kv"]) };
+        let kind = if self.state().streams.is_empty() { "log" } else { random.pick(&["queue", "sparse"]) };
         let config_json = Bytes::from(format!("{kind} {}", self.clock));
         Op::PutStream { stream: self.store.new_stream_id(), config_json, created: Timestamp(self.clock) }
     }
 
     fn publish(&mut self, stream: StreamId, last_seq: u64, random: &mut Random) -> Vec<Op> {
+        // As in a filtered mirror: what lies far apart in sequence lies far apart in the file.
+        let is_sparse = self.state().streams[&stream.0].config_json.starts_with(b"sparse");
         let count = match random.below(10) {
             0 if self.long => 1800,
             0..=5 => 1,
-            6..=8 => 1 + random.below(20),
+            6..=8 if !is_sparse => 1 + random.below(20),
             _ => 1 + random.below(200),
         };
-        (last_seq + 1..=last_seq + count)
-            .map(|seq| {
+        let step = if is_sparse { 40 } else { 1 };
+        (1..=count)
+            .map(|number| {
+                let seq = last_seq + number * step;
                 let len = match random.below(if count > 20 { 1000 } else { 12 }) {
                     0 => 3000 + random.below(3000),
                     1 => random.below(30_000),
@@ -180,8 +184,8 @@ impl Workload {
     fn remove(&mut self, stream: StreamId, random: &mut Random) -> Vec<Op> {
         let model = &self.state().streams[&stream.0];
         let seqs: Vec<u64> = model.messages.keys().copied().collect();
-        let last_seq = model.last_seq;
-        match random.below(8) {
+        let (last_seq, left) = (model.last_seq, seqs.len() as u64);
+        match random.below(11) {
             0 => vec![Op::RemoveMessages { stream, from: 0, to: u64::MAX }],
             1 => {
                 let from = random.below(last_seq + 1);
@@ -193,10 +197,16 @@ impl Workload {
                 let purge = Op::RemoveMessages { stream, from: 0, to: u64::MAX };
                 vec![purge, Op::PutStreamFloor { stream, floor }]
             }
-            3 => vec![Op::RemoveMessage { stream, seq: last_seq }],
+            3 => seqs.last().map(|&seq| Op::RemoveMessage { stream, seq, left }).into_iter().collect(),
+            // Far apart, as when keys are overwritten at random.
+            4..=8 => {
+                let step = 1 + random.below(seqs.len() as u64 / 16 + 1) as usize;
+                let some = seqs.into_iter().skip(random.below(50) as usize).step_by(step);
+                some.map(|seq| Op::RemoveMessage { stream, seq, left }).collect()
+            }
             _ => {
                 let count = 1 + random.below(10) as usize;
-                seqs.into_iter().take(count).map(|seq| Op::RemoveMessage { stream, seq }).collect()
+                seqs.into_iter().take(count).map(|seq| Op::RemoveMessage { stream, seq, left }).collect()
             }
         }
     }

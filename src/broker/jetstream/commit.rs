@@ -104,9 +104,10 @@ pub(super) fn stream_ops(id: StreamId, stream: &Stream, changes: &Changes, batch
     for message in &changes.puts {
         batch.push(Op::PutMessage { stream: id, message: message.clone() });
     }
+    let left = stream.index().len();
     for removal in &changes.removes {
         batch.push(match *removal {
-            Removal::One { seq, .. } => Op::RemoveMessage { stream: id, seq },
+            Removal::One { seq, .. } => Op::RemoveMessage { stream: id, seq, left },
             Removal::Range { from, to, .. } => Op::RemoveMessages { stream: id, from, to },
         });
     }
