@@ -40,8 +40,8 @@ async fn last_seq(js: &Context, stream: &str) -> u64 {
 }
 
 /// The origin's sequences in the order in which the sourcing stream has them.
-async fn sourced(js: &Context, count: u64) -> Vec<u64> {
-    let stream = js.get_stream("SOURCED").await.expect("the stream is there");
+async fn sourced(js: &Context, stream: &str, count: u64) -> Vec<u64> {
+    let stream = js.get_stream(stream).await.expect("the stream is there");
     let config = jetstream::consumer::pull::OrderedConfig { headers_only: true, ..Default::default() };
     let consumer = stream.create_consumer(config).await.expect("a consumer");
     let messages = consumer.messages().await.expect("messages").take(count as usize);
@@ -63,10 +63,18 @@ async fn what_is_taken_from_others_survives_kill_nine_once_and_in_order() {
     let mut server = Server::start(Program::under_test()).expect("a server to kill");
     let js = connect(&server).await;
     let from = || stream::Source { name: "ORIGIN".into(), ..Default::default() };
+    let queue = || stream::Source { name: "QUEUE".into(), ..Default::default() };
     for config in [
         stream::Config { name: "ORIGIN".into(), subjects: vec!["from.>".into()], ..Default::default() },
         stream::Config { name: "MIRROR".into(), mirror: Some(from()), ..Default::default() },
         stream::Config { name: "SOURCED".into(), sources: Some(vec![from()]), ..Default::default() },
+        stream::Config {
+            name: "QUEUE".into(),
+            mirror: Some(from()),
+            retention: stream::RetentionPolicy::WorkQueue,
+            ..Default::default()
+        },
+        stream::Config { name: "WORKED".into(), sources: Some(vec![queue()]), ..Default::default() },
     ] {
         js.create_stream(config).await.expect("a stream");
     }
@@ -82,7 +90,13 @@ async fn what_is_taken_from_others_survives_kill_nine_once_and_in_order() {
     let last = last_seq(&js, "ORIGIN").await;
     println!("{last} messages");
     let caught_up = async {
-        while last_seq(&js, "MIRROR").await < last || last_seq(&js, "SOURCED").await < last {
+        for stream in ["MIRROR", "SOURCED", "WORKED"] {
+            while last_seq(&js, stream).await < last {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        // What has been taken is acked, and gone.
+        while js.get_stream("QUEUE").await.unwrap().cached_info().state.messages > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -91,6 +105,8 @@ async fn what_is_taken_from_others_survives_kill_nine_once_and_in_order() {
     let origin = js.get_stream("ORIGIN").await.unwrap().cached_info().state.clone();
     assert_eq!((mirror.messages, mirror.last_sequence, mirror.bytes), (origin.messages, last, origin.bytes));
     assert_eq!((mirror.first_timestamp, mirror.last_timestamp), (origin.first_timestamp, origin.last_timestamp));
-    assert_eq!(last_seq(&js, "SOURCED").await, last);
-    assert!(sourced(&js, last).await.into_iter().eq(1..=last), "each message once and in order");
+    for stream in ["SOURCED", "WORKED"] {
+        assert_eq!(last_seq(&js, stream).await, last);
+        assert!(sourced(&js, stream, last).await.into_iter().eq(1..=last), "{stream}: each message once and in order");
+    }
 }

@@ -31,8 +31,9 @@ async fn a_mirror_has_its_origins_messages_and_gaps_and_keeps_what_the_origin_de
     for seq in [1, 2, 4, 5] {
         assert_eq!(bench.stored("M", seq).await, bench.stored("O", seq).await);
     }
-    // Who follows is counted, and not listed.
-    assert_eq!(bench.info("O").await["state"]["consumer_count"], 1);
+    // Who follows is counted in the account, and not listed.
+    assert_eq!(bench.info("O").await["state"]["consumer_count"], 0);
+    assert_eq!(bench.api("INFO", Value::Null).await["consumers"], 1);
     assert_eq!(bench.api("CONSUMER.NAMES.O", Value::Null).await["consumers"], json!([]));
     // Deletes stay where they are made, on both sides.
     bench.api("STREAM.MSG.DELETE.O", json!({"seq": 1})).await;
@@ -177,4 +178,88 @@ async fn lifetimes_and_rollups_count_where_the_mirror_allows_them() {
     bench.info_when("FULL", |info| state(info) == [1, 2, 3, 1]).await;
     bench.info_when("O", |info| state(info)[0] == 1).await;
     assert_eq!(state(&bench.info("PLAIN").await), [3, 1, 3, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filtered_mirror_goes_on_from_its_last_sequence_when_it_is_promoted() {
+    let mut bench = Bench::start().await;
+    bench.plain("O", "o.*").await;
+    publish_all(&bench, &["o.0", "o.1", "o.0", "o.1", "o.0"]).await;
+    bench.create(json!({"name": "M", "mirror": {"name": "O", "filter_subject": "o.1"}})).await;
+    assert_eq!(state(&bench.reached("M", 4).await), [2, 2, 4, 1]);
+    let promoted = bench.update(json!({"name": "M", "subjects": ["m"]})).await;
+    assert_eq!((&promoted["error"], &promoted["mirror"]), (&Value::Null, &Value::Null));
+    assert_eq!(promoted["config"]["mirror_direct"], false);
+    assert_eq!(bench.publish("m", "own").await, 5);
+    bench.publish("o.1", "not taken").await;
+    bench.restart().await;
+    assert_eq!(bench.publish("m", "own").await, 6);
+    assert_eq!(state(&bench.info("M").await), [4, 2, 6, 1]);
+    let again = bench.update(json!({"name": "M", "mirror": {"name": "O", "filter_subject": "o.1"}})).await;
+    assert_eq!(again["error"]["err_code"], 10055);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_and_deletes_of_an_origin_leave_gaps_and_nothing_else() {
+    let bench = Bench::start().await;
+    bench.plain("O", "o.*").await;
+    bench.create(json!({"name": "M", "mirror": {"name": "O"}})).await;
+    bench.create(json!({"name": "S", "sources": [{"name": "O"}]})).await;
+    publish_all(&bench, &["o.0", "o.1", "o.0", "o.1", "o.0", "o.1"]).await;
+    bench.reached("M", 6).await;
+    bench.reached("S", 6).await;
+    bench.api("STREAM.PURGE.O", json!({"filter": "o.0"})).await;
+    bench.api("STREAM.MSG.DELETE.O", json!({"seq": 6})).await;
+    bench.api("STREAM.PURGE.O", json!({"seq": 20})).await;
+    assert_eq!(bench.publish("o.1", "after").await, 20);
+    let info = bench.reached("M", 20).await;
+    assert_eq!((state(&info), &info["state"]["deleted"][0]), ([7, 1, 20, 13], &json!(7)));
+    let info = bench.reached("S", 7).await;
+    assert_eq!((state(&info), &info["sources"][0]["seq"]), ([7, 1, 7, 0], &json!(20)));
+    // A mirror of the mirror has what the origin has forgotten.
+    bench.create(json!({"name": "MM", "mirror": {"name": "M"}})).await;
+    assert_eq!(state(&bench.reached("MM", 20).await), [7, 1, 20, 13]);
+    for seq in [1, 6, 20] {
+        assert_eq!(bench.stored("MM", seq).await, bench.stored("M", seq).await);
+    }
+    assert_eq!(bench.api("STREAM.PURGE.M", Value::Null).await["purged"], 7);
+    bench.publish("o.0", "more").await;
+    assert_eq!(state(&bench.reached("M", 21).await), [1, 21, 21, 0]);
+    assert_eq!(state(&bench.reached("MM", 21).await), [8, 1, 21, 13]);
+}
+
+/// What the origin lets go by age stays gone in no mirror that keeps it, and comes to none that does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_aged_is_neither_fetched_again_nor_lost_over_a_restart() {
+    let mut bench = Bench::start().await;
+    let second = 1_000_000_000u64;
+    bench.create(json!({"name": "O", "subjects": ["o.*"], "max_age": second, "allow_msg_ttl": true})).await;
+    bench.create(json!({"name": "KEEPS", "mirror": {"name": "O"}})).await;
+    bench.create(json!({"name": "AGES", "mirror": {"name": "O"}, "max_age": second})).await;
+    bench.create(json!({"name": "LIVES", "mirror": {"name": "O"}, "allow_msg_ttl": true})).await;
+    let publish = async |bench: &Bench, ttl: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-TTL", ttl);
+        soon(bench.client.request_with_headers("o.ttl", headers, "x".into())).await.unwrap();
+    };
+    publish(&bench, "never").await;
+    publish(&bench, "1s").await;
+    publish(&bench, "1h").await;
+    publish_all(&bench, &["o.0", "o.1"]).await;
+    for mirror in ["KEEPS", "AGES", "LIVES"] {
+        bench.reached(mirror, 5).await;
+    }
+    bench.restart().await;
+    // The hour counts for less than the origin's age; a mirror without one goes by the header alone.
+    bench.info_when("O", |info| state(info) == [1, 1, 5, 4]).await;
+    bench.info_when("AGES", |info| state(info)[0] == 0).await;
+    bench.info_when("LIVES", |info| state(info) == [4, 1, 5, 1]).await;
+    assert_eq!(state(&bench.info("KEEPS").await), [5, 1, 5, 0]);
+    bench.restart().await;
+    assert_eq!(bench.publish("o.0", "after").await, 6);
+    for (mirror, expected) in [("KEEPS", [6, 1, 6, 0]), ("LIVES", [5, 1, 6, 1])] {
+        assert_eq!(state(&bench.reached(mirror, 6).await), expected, "{mirror}");
+    }
+    assert_eq!(state(&bench.reached("AGES", 6).await)[2], 6);
+    bench.info_when("AGES", |info| state(info) == [0, 7, 6, 0]).await;
 }

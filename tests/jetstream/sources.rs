@@ -163,3 +163,197 @@ async fn an_origin_made_anew_is_sourced_from_its_beginning() {
     bench.reached("S", 4).await;
     assert_eq!(contents(&bench, "S").await.pop().unwrap().1, "new");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_starts_where_it_is_told_and_nothing_comes_twice() {
+    let mut bench = Bench::start().await;
+    bench.plain("O", "o.*").await;
+    for number in 0..8 {
+        bench.publish(&format!("o.{}", number % 2), &number.to_string()).await;
+        // Two messages must not have the same time.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let fifth = bench.stored("O", 5).await.time;
+    let starts = [
+        ("SEQ", json!({"opt_start_seq": 3}), 6, "2"),
+        ("TIME", json!({"opt_start_time": fifth}), 4, "4"),
+        ("BOTH", json!({"opt_start_seq": 3, "opt_start_time": fifth}), 6, "2"),
+        ("ODD", json!({"opt_start_seq": 3, "filter_subject": "o.1"}), 3, "3"),
+        ("AHEAD", json!({"opt_start_seq": 10}), 0, "9"),
+        // It begins with what is new.
+        ("FUTURE", json!({"opt_start_time": "2090-01-01T00:00:00Z"}), 0, "8"),
+    ];
+    for (name, start, count, first) in &starts {
+        let mut source = json!({"name": "O"});
+        source.as_object_mut().unwrap().extend(start.as_object().unwrap().clone());
+        bench.create(json!({"name": name, "sources": [source]})).await;
+        bench.reached(name, *count).await;
+        if *count > 0 {
+            assert_eq!(bench.stored(name, 1).await.payload, *first, "{name}");
+        }
+    }
+    bench.restart().await;
+    bench.publish("o.0", "8").await;
+    bench.publish("o.1", "9").await;
+    for (name, _, count, first) in &starts {
+        let more = match *name {
+            "AHEAD" | "ODD" => 1,
+            _ => 2,
+        };
+        let info = bench.reached(name, count + more).await;
+        assert_eq!(state(&info)[0], count + more, "{name}");
+        assert_eq!(bench.stored(name, 1).await.payload, *first, "{name}");
+    }
+}
+
+async fn count(bench: &Bench, subject: &str, by: &str) -> String {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Incr", by);
+    let answer = soon(bench.client.request_with_headers(subject.to_owned(), headers, "".into())).await.unwrap();
+    serde_json::from_slice::<Value>(&answer.payload).unwrap()["val"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_add_up_over_sources_and_chains() {
+    let mut bench = Bench::start().await;
+    let counter = |name: &str, more: Value| {
+        let mut config = json!({"name": name, "allow_msg_counter": true});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let taken = |name: &str, from: &str| json!({"name": name, "subject_transforms": [{"src": from, "dest": "sum.$1"}]});
+    bench.create(counter("A", json!({"subjects": ["a.*"]}))).await;
+    bench.create(counter("B", json!({"subjects": ["b.*"]}))).await;
+    let sources = json!([taken("A", "a.*"), taken("B", "b.*")]);
+    bench.create(counter("SUM", json!({"subjects": ["sum.*"], "sources": sources}))).await;
+    bench.create(counter("CHAIN", json!({"sources": [{"name": "SUM"}]}))).await;
+    for (seq, (subject, by, total)) in (1..).zip([
+        ("a.x", "5", "5"),
+        ("a.x", "2", "7"),
+        ("b.x", "10", "10"),
+        ("sum.x", "100", "117"),
+        ("b.x", "-4", "6"),
+        ("b.y", "1", "1"),
+    ]) {
+        assert_eq!(count(&bench, subject, by).await, total);
+        bench.reached("SUM", seq).await;
+    }
+    let stored = async |bench: &Bench, stream: &str, seq: u64| {
+        let stored = bench.stored(stream, seq).await;
+        let lines: Vec<String> =
+            stored.headers.lines().filter(|line| !line.contains("-Source:")).map(Into::into).collect();
+        format!("{} {} {}", stored.subject, stored.payload, lines[1..].join(" ").trim())
+    };
+    let fifth = r#"sum.x {"val":"113"} Nats-Incr: -4 Nats-Counter-Sources: {"A":{"a.x":"7"},"B":{"b.x":"6"}}"#;
+    assert_eq!(stored(&bench, "SUM", 5).await, fifth);
+    let sixth = r#"sum.y {"val":"1"} Nats-Incr: 1 Nats-Counter-Sources: {"B":{"b.y":"1"}}"#;
+    assert_eq!(stored(&bench, "SUM", 6).await, sixth);
+    bench.reached("CHAIN", 6).await;
+    let chained = r#"sum.x {"val":"113"} Nats-Incr: -4 Nats-Counter-Sources: {"SUM":{"sum.x":"113"}}"#;
+    assert_eq!(stored(&bench, "CHAIN", 5).await, chained);
+    // A counter that begins anew counts by the difference, after a restart too.
+    bench.restart().await;
+    bench.api("STREAM.PURGE.A", Value::Null).await;
+    assert_eq!(count(&bench, "a.x", "1").await, "1");
+    bench.reached("CHAIN", 7).await;
+    let anew = r#"sum.x {"val":"107"} Nats-Incr: -6 Nats-Counter-Sources: {"A":{"a.x":"1"},"B":{"b.x":"6"}}"#;
+    assert_eq!(stored(&bench, "SUM", 7).await, anew);
+    // Of a counter that keeps only its last total, the total counts.
+    bench.create(counter("LAST", json!({"subjects": ["last"], "max_msgs_per_subject": 1}))).await;
+    for _ in 0..5 {
+        count(&bench, "last", "3").await;
+    }
+    bench.create(counter("FROM_LAST", json!({"sources": [{"name": "LAST"}]}))).await;
+    bench.reached("FROM_LAST", 1).await;
+    let caught_up = r#"last {"val":"15"} Nats-Incr: 15 Nats-Counter-Sources: {"LAST":{"last":"15"}}"#;
+    assert_eq!(stored(&bench, "FROM_LAST", 1).await, caught_up);
+    // What is no counter's is not taken, and the source does not pass over it.
+    bench.plain("TEXT", "text").await;
+    bench.publish("text", "hello").await;
+    bench.create(counter("WRONG", json!({"sources": [{"name": "TEXT"}]}))).await;
+    let info = bench.info_when("WRONG", |info| info["sources"][0]["active"] != -1).await;
+    assert_eq!((state(&info), &info["sources"][0]["seq"]), ([0, 0, 0], &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn circles_are_refused_where_messages_could_run_in_them() {
+    let bench = Bench::start().await;
+    let cycle = "detected cycle";
+    let transformed =
+        |name: &str, from: &str| json!({"name": name, "subject_transforms": [{"src": from, "dest": "z"}]});
+    for (streams, expected) in [
+        (vec![json!({"name": "X", "subjects": ["x"], "sources": [{"name": "X"}]})], vec![cycle]),
+        (vec![json!({"name": "X", "mirror": {"name": "X"}})], vec![cycle]),
+        (
+            vec![json!({"name": "X", "sources": [{"name": "Y"}]}), json!({"name": "Y", "sources": [{"name": "X"}]})],
+            vec!["", cycle],
+        ),
+        (
+            vec![
+                json!({"name": "X", "subjects": ["x"], "sources": [{"name": "Y", "filter_subject": "y"}]}),
+                json!({"name": "Y", "subjects": ["y"], "sources": [{"name": "X", "filter_subject": "x"}]}),
+            ],
+            vec!["", ""],
+        ),
+        (
+            vec![
+                json!({"name": "X", "subjects": ["x"], "sources": [transformed("Y", "y")]}),
+                json!({"name": "Y", "subjects": ["y"], "sources": [transformed("X", "x")]}),
+            ],
+            vec!["", cycle],
+        ),
+        (
+            vec![json!({"name": "X", "mirror": {"name": "Y"}}), json!({"name": "Y", "mirror": {"name": "X"}})],
+            vec!["", cycle],
+        ),
+        (
+            vec![
+                json!({"name": "X", "sources": [{"name": "Y"}]}),
+                json!({"name": "Y", "sources": [{"name": "Z"}]}),
+                json!({"name": "Z", "sources": [{"name": "X"}]}),
+            ],
+            vec!["", "", cycle],
+        ),
+    ] {
+        let mut told = Vec::new();
+        for config in &streams {
+            let created = bench.create(config.clone()).await;
+            told.push(created["error"]["description"].as_str().unwrap_or_default().to_owned());
+        }
+        assert_eq!(told, expected, "{streams:?}");
+        for config in &streams {
+            bench.api(&format!("STREAM.DELETE.{}", config["name"].as_str().unwrap()), Value::Null).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transforms_that_overlap_are_refused_where_their_order_would_count() {
+    let bench = Bench::start().await;
+    bench.plain("O", "o.*").await;
+    bench.publish("o.0", "0").await;
+    bench.publish("o.1", "1").await;
+    let pair = |from: &str, to: &str| json!({"src": from, "dest": to});
+    for (transforms, of_source, of_mirror) in [
+        (json!([pair("o.*", "t.$1"), pair("o.1", "u.1")]), 10147, 10152),
+        (json!([pair("o.1", "u.1"), pair("o.*", "t.$1")]), 10147, 10152),
+        (json!([pair("o.1", "a"), pair("o.1", "b")]), 10147, 10152),
+        (json!([pair("*.1", "a.$1"), pair("o.*", "b.$1")]), 0, 10152),
+        (json!([pair("o.0", "u.1"), pair("o.1", "t.1")]), 0, 0),
+    ] {
+        for (field, expected) in [("sources", of_source), ("mirror", of_mirror)] {
+            let from = json!({"name": "O", "subject_transforms": transforms});
+            let from = if field == "sources" { json!([from]) } else { from };
+            let created = bench.create(json!({"name": "T", field: from})).await;
+            assert_eq!(created["error"]["err_code"].as_u64().unwrap_or(0), expected, "{field} {transforms}");
+            if expected == 0 {
+                bench.reached("T", 2).await;
+                let subjects: Vec<String> =
+                    contents(&bench, "T").await.into_iter().map(|(subject, _)| subject).collect();
+                let wanted = if transforms[0]["src"] == "*.1" { ["b.0", "a.o"] } else { ["u.1", "t.1"] };
+                assert_eq!(subjects, wanted, "{field}");
+                bench.api("STREAM.DELETE.T", Value::Null).await;
+            }
+        }
+    }
+}

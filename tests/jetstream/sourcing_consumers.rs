@@ -279,9 +279,10 @@ async fn an_origin_under_another_prefix_is_followed_when_somebody_answers_there(
     bench.publish("o.1", "5").await;
     bench.reached("S", 3).await;
     bench.reached("M", 5).await;
-    // Its consumers are counted, and not listed.
+    // Its consumers are counted in the account, and not listed.
     assert_eq!(names(&bench, "O").await, json!([]));
-    assert_eq!(bench.info("O").await["state"]["consumer_count"], 2);
+    assert_eq!(bench.info("O").await["state"]["consumer_count"], 0);
+    assert_eq!(bench.api("INFO", Value::Null).await["consumers"], 2);
     relay.abort();
 }
 

@@ -158,9 +158,9 @@ impl StreamTask {
         let mut config = (**stream.config()).clone();
         api::metadata::set_dynamic(&mut config.metadata, &self.context.server_version, API_LEVEL);
         let mut state = stream.state();
-        state.consumer_count = (self.consumers.len() + self.followers.len()) as u64;
+        state.consumer_count = self.consumers.public_count() as u64;
         let domain = self.context.options.domain.clone();
-        let (mirror, sources) = self.shared.sourcing.infos(now);
+        let (mirror, sources) = self.shared.sourcing.infos(stream.positions(), now);
         StreamInfo {
             config,
             created: stream.created(),

@@ -151,7 +151,7 @@ impl Follower {
             self.hand_over(&standing, &line.identity, line.delivered, Vec::new(), &mut under_way);
         }
         let mut track = Track { consumer_seq: 0, stream_seq: standing.seq.max(line.delivered) };
-        self.progress.advance(track.stream_seq, line.pending);
+        self.progress.set_lag(line.pending);
         self.progress.hear(Timestamp::now());
         let mut stale_at = Instant::now() + STALE_AFTER;
         loop {
@@ -183,7 +183,7 @@ impl Follower {
                         Step::Known => {}
                         Step::Gap => end = Some(End::Lost),
                         Step::Next => {
-                            self.progress.advance(info.ack.stream_seq, info.pending);
+                            self.progress.set_lag(info.pending);
                             bytes += inbound.message.as_bytes().len();
                             let stored =
                                 StoredMessage { seq: info.ack.stream_seq, time: info.time, message: inbound.message };

@@ -153,10 +153,17 @@ impl Consumers {
 
     /// Those that are listed: all but the ones that mirrors and sources make for a while.
     pub(super) fn public_names(&self) -> Vec<Arc<str>> {
-        let listed = self.iter().filter(|slot| !slot.consumer.config().direct);
-        let mut names: Vec<Arc<str>> = listed.map(|slot| slot.consumer.name().clone()).collect();
+        let mut names: Vec<Arc<str>> = self.public().map(|slot| slot.consumer.name().clone()).collect();
         names.sort_unstable();
         names
+    }
+
+    pub(super) fn public_count(&self) -> usize {
+        self.public().count()
+    }
+
+    fn public(&self) -> impl Iterator<Item = &Slot> {
+        self.iter().filter(|slot| !slot.consumer.config().direct)
     }
 
     /// How many count against the stream's `max_consumers`: all but those of mirrors and sources.

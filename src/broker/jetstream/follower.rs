@@ -155,7 +155,7 @@ impl Follower {
         let from = self.start(&standing, Some(&identity));
         let attachment = Attachment { origin, id, filters };
         let Ok(Ok(first)) = tokio::time::timeout(ANSWER_MAX, attachment.ask(from)).await else { return End::Lost };
-        self.progress.advance(standing.seq, first.pending + first.seqs.len() as u64);
+        self.progress.set_lag(first.pending + first.seqs.len() as u64);
         let mut under_way = UnderWay::new();
         if self.is_mirror() && first.from > standing.seq + 1 {
             self.hand_over(&standing, &first.identity, first.from - 1, Vec::new(), &mut under_way);
@@ -175,8 +175,7 @@ impl Follower {
                     Ok(messages) => messages,
                     Err(error) => return End::Full(ApiError::STREAM_GENERAL_ERROR_F.with(error)),
                 };
-                let last = stretch.seqs[stretch.seqs.len() - rest.len() - 1];
-                self.progress.advance(last, stretch.pending + rest.len() as u64);
+                self.progress.set_lag(stretch.pending + rest.len() as u64);
                 if !messages.is_empty() {
                     self.hand_over(&standing, &stretch.identity, 0, messages, &mut under_way);
                 }

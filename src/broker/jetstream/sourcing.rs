@@ -11,7 +11,7 @@ use super::commit::Release;
 use super::stream_task::StreamTask;
 use crate::api::SourceInfo;
 use crate::stream::config::StreamSource;
-use crate::stream::{Provenance, StreamConfig};
+use crate::stream::{Positions, Provenance, StreamConfig};
 use crate::types::{ApiError, StoredMessage, Timestamp};
 
 /// The key of a mirror among a stream's sources, which have their index names.
@@ -20,8 +20,8 @@ pub(super) const MIRROR: &str = "";
 /// How a stream gets on with one source.
 #[derive(Default)]
 pub(super) struct Progress {
+    /// What is still to come.
     lag: AtomicU64,
-    seq: AtomicU64,
     /// When the origin was last heard of; 0 for never.
     heard: AtomicI64,
     error: Mutex<Option<ApiError>>,
@@ -45,18 +45,17 @@ impl Progress {
         *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = Some(delete_subject);
     }
 
-    pub(super) fn advance(&self, seq: u64, lag: u64) {
-        self.seq.store(seq, Ordering::Relaxed);
+    pub(super) fn set_lag(&self, lag: u64) {
         self.lag.store(lag, Ordering::Relaxed);
     }
 
-    fn info(&self, source: &StreamSource, is_mirror: bool, now: Timestamp) -> SourceInfo {
+    fn info(&self, source: &StreamSource, seq: u64, now: Timestamp) -> SourceInfo {
         let heard = self.heard.load(Ordering::Relaxed);
         SourceInfo {
             name: source.name.clone(),
             external: source.external.clone(),
             lag: self.lag.load(Ordering::Relaxed),
-            seq: if is_mirror { 0 } else { self.seq.load(Ordering::Relaxed) },
+            seq,
             active: if heard == 0 { -1 } else { (now.nanos() - heard).max(1) },
             error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             filter_subject: source.filter_subject.clone(),
@@ -122,10 +121,11 @@ impl Sourcing {
     }
 
     /// The mirror's and the sources' state, as stream info shows it.
-    pub(super) fn infos(&self, now: Timestamp) -> (Option<SourceInfo>, Vec<SourceInfo>) {
+    pub(super) fn infos(&self, positions: &Positions, now: Timestamp) -> (Option<SourceInfo>, Vec<SourceInfo>) {
         let sources = self.lock();
         let (mirror, others): (Vec<&Source>, Vec<&Source>) = sources.iter().partition(|source| &*source.key == MIRROR);
-        let info = |source: &&Source| source.progress.info(&source.config, &*source.key == MIRROR, now);
+        let seq = |key: &str| positions.get(key).map_or(0, |position| position.seq);
+        let info = |source: &&Source| source.progress.info(&source.config, seq(&source.key), now);
         (mirror.first().map(info), others.iter().map(info).collect())
     }
 }

@@ -627,6 +627,6 @@ impl StreamTask {
 
     fn update_gauges(&self) {
         let index = self.contents.stream.index();
-        self.shared.gauge(index.len(), index.bytes(), self.consumers.len());
+        self.shared.gauge(index.len(), index.bytes(), self.consumers.len() + self.followers.len());
     }
 }
