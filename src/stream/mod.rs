@@ -41,6 +41,7 @@ pub use fast_batch::{FastAnswer, SUFFIX as FAST_BATCH_SUFFIX};
 pub use filter::Filter;
 pub use index::Index;
 pub use machine::Stream;
+pub use publish::HEADERS_MAX;
 pub use republish::Republished;
 pub use sourced::{Position, Positions, Provenance};
 pub use state::StreamState;

@@ -15,7 +15,7 @@ use super::{Changes, Published, RemovalReason, Republished};
 use crate::types::{ApiError, Message, StoredMessage, Timestamp, header};
 
 /// nats-server writes a header block's length in 16 bits; its clients expect the same bound here.
-pub(super) const HEADERS_MAX: usize = u16::MAX as usize;
+pub const HEADERS_MAX: usize = u16::MAX as usize;
 
 /// What a `Nats-Rollup` header asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

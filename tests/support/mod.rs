@@ -4,6 +4,7 @@
 // Each test binary and the comparison command uses its own part of this folder.
 #![allow(dead_code)]
 
+pub mod backups;
 pub mod lock;
 pub mod nats_server;
 pub mod server;

@@ -26,7 +26,7 @@ use crate::consumer::config_check::is_valid_asset_name;
 use crate::consumer::{Consumer, ConsumerChanges, ConsumerConfig, Progress};
 use crate::storage::{Batch, Op, StreamFloor};
 use crate::stream::config::Storage;
-use crate::stream::{Stream, StreamConfig, StreamState};
+use crate::stream::{HEADERS_MAX, Stream, StreamConfig, StreamState};
 use crate::types::{ApiError, StoredMessage, StreamId, Timestamp, id, subject};
 
 /// Without a chunk for so long a restore is given up.
@@ -192,7 +192,8 @@ impl Import {
             }
             Storage::Memory => Home::Memory(Arc::new(MemoryLog::default())),
         };
-        let reader = BackupReader::new(context.broker.options.session.max_payload);
+        // What came from a source, or was counted, has headers that no client sent.
+        let reader = BackupReader::new(context.broker.options.session.max_payload + HEADERS_MAX);
         let shared = Arc::new(Shared::new(context, config.clone(), created, home));
         Import {
             registry,
@@ -348,8 +349,8 @@ impl Import {
         let (terms, now) = (terms(&self.config), Timestamp::now());
         let payload_bytes_max = self.registry.context.broker.options.session.max_payload;
         for (name, mut config, progress) in std::mem::take(&mut self.consumers) {
-            // Those that mirrors and sources of another server made for themselves stay behind.
-            if config.direct || config.sourcing {
+            // Those that mirrors and sources made for a while stay behind.
+            if config.direct {
                 continue;
             }
             let bad = |error: ApiError| failed(format!("failed to add consumer {name:?}: {}", error.description));

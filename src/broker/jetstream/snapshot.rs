@@ -53,7 +53,8 @@ impl StreamTask {
             log: self.contents.log.clone(),
         };
         if consumers {
-            let told = self.consumers.iter().map(|slot| &slot.consumer);
+            // Those that mirrors and sources make for a while are none of the stream's.
+            let told = self.consumers.iter().map(|slot| &slot.consumer).filter(|consumer| !consumer.config().direct);
             let told = told.map(|consumer| (consumer.name().clone(), consumer.config().clone(), consumer.progress()));
             backup.consumers = told.collect();
         }
