@@ -138,7 +138,7 @@ impl Consumer {
             AckPolicy::All | AckPolicy::FlowControl => {
                 let consumer = ack.consumer_seq.max(self.delivered.consumer);
                 self.delivered = Position { consumer, stream: self.delivered.stream.max(seq) };
-                self.cursor.jump(seq + 1, view.index);
+                self.cursor.jump(seq + 1);
                 self.finish_up_to(seq, consumer);
                 self.report_consumed(seq);
             }

@@ -1,7 +1,9 @@
 //! Where a consumer stands in the stream: the next message to deliver for the first time, and how many there are.
 //!
 //! The count is kept by being told of every message that becomes visible and every one that leaves, and always equals a
-//! recount. It goes by the index as it is now: a removal has to be told at once, before anything else is asked.
+//! recount. It goes by the index as it is now: a removal has to be told at once, before anything else is asked. Of several
+//! messages that leave together all are gone before the first is told, so what cannot be counted down one by one is
+//! counted anew only once all have been told, by [`Cursor::settle`].
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,6 +20,8 @@ pub(super) struct Cursor {
     visible: u64,
     /// Visible, matching, not delivered, not acked ahead.
     pending: u64,
+    /// `pending` is to be counted anew.
+    stale: bool,
     /// What `last_per_subject` still has to deliver before going on in order.
     skip: Option<SkipList>,
     /// Acked before they were delivered: their delivery was forgotten in a crash, their ack was not. The filter may
@@ -57,7 +61,7 @@ impl Cursor {
         };
         let next = if config.deliver_policy == DeliverPolicy::ByStartSequence { next } else { next.min(last + 1) };
         let next = next.max(first).max(1);
-        let mut cursor = Cursor { filter, next, visible, pending: 0, skip, ahead: BTreeSet::new() };
+        let mut cursor = Cursor { filter, next, visible, pending: 0, stale: true, skip, ahead: BTreeSet::new() };
         cursor.recount(index);
         cursor
     }
@@ -80,7 +84,7 @@ impl Cursor {
         }
         let next = if skip.is_none() { (delivered + 1).max(skip_until + 1) } else { delivered + 1 };
         let ahead = ahead.filter(|&seq| seq >= next && index.exists(seq)).collect();
-        let mut cursor = Cursor { filter, next, visible, pending: 0, skip, ahead };
+        let mut cursor = Cursor { filter, next, visible, pending: 0, stale: true, skip, ahead };
         cursor.recount(index);
         cursor
     }
@@ -97,8 +101,17 @@ impl Cursor {
         self.next
     }
 
+    /// Messages not delivered yet, once [settled](Cursor::settle).
     pub(super) fn pending(&self) -> u64 {
+        debug_assert!(!self.stale, "the count is settled before it is asked for");
         self.pending
+    }
+
+    /// Counts anew what a removal has left uncounted. Every removal has been told.
+    pub(super) fn settle(&mut self, index: &Index) {
+        if self.stale {
+            self.recount(index);
+        }
     }
 
     pub(super) fn has_passed(&self, seq: u64) -> bool {
@@ -112,15 +125,15 @@ impl Cursor {
         }
         self.visible = seq;
         if self.filter.is_all() || self.filter.matches(subject) {
-            self.pending += u64::from(seq >= self.next && index.exists(seq));
+            self.pending += u64::from(!self.stale && seq >= self.next && index.exists(seq));
         }
     }
 
     /// Messages have left the index.
-    pub(super) fn remove(&mut self, removal: &Removal, index: &Index) {
+    pub(super) fn remove(&mut self, removal: &Removal) {
         match removal {
             Removal::One { seq, subject, .. } => {
-                if !self.ahead.remove(seq) && self.is_ahead(*seq) && self.filter.matches(subject) {
+                if !self.ahead.remove(seq) && !self.stale && self.is_ahead(*seq) && self.filter.matches(subject) {
                     self.pending = self.pending.saturating_sub(1);
                 }
                 if let Some(skip) = &mut self.skip
@@ -134,9 +147,7 @@ impl Cursor {
                 if let Some(skip) = &mut self.skip {
                     skip.seqs.retain(|seq| seq < from || seq > to);
                 }
-                if *to >= self.next {
-                    self.recount(index);
-                }
+                self.stale |= *to >= self.next;
             }
         }
     }
@@ -150,13 +161,13 @@ impl Cursor {
     }
 
     /// Goes on to `seq`, if that is further: nothing below exists any more.
-    pub(super) fn jump(&mut self, seq: u64, index: &Index) {
+    pub(super) fn jump(&mut self, seq: u64) {
         if self.next < seq {
             self.next = seq;
             if self.skip.as_ref().is_some_and(|skip| skip.until < seq) {
                 self.skip = None;
             }
-            self.recount(index);
+            self.stale = true;
         }
     }
 
@@ -202,6 +213,7 @@ impl Cursor {
 
     /// A message is acked that has not been delivered since the restart; `false` when there is nothing to ack.
     pub(super) fn ack_ahead(&mut self, seq: u64, index: &Index) -> bool {
+        self.settle(index);
         let wanted = index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject));
         if !wanted || !self.is_ahead(seq) || !self.ahead.insert(seq) {
             return false;
@@ -227,6 +239,7 @@ impl Cursor {
 
     fn recount(&mut self, index: &Index) {
         self.pending = self.recounted(index);
+        self.stale = false;
     }
 
     /// The count, anew.

@@ -38,6 +38,7 @@ impl Consumer {
             self.pass_time(view, now);
         }
         if self.outbox.is_empty() && !self.expired {
+            self.cursor.settle(view.index);
             self.deliver_next(view, now);
         }
         self.outbox.pop_front()

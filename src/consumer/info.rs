@@ -56,6 +56,7 @@ impl Consumer {
     /// A snapshot, after letting go of requests nobody waits for any more.
     pub fn info(&mut self, view: &View, now: Timestamp) -> ConsumerInfo {
         self.sweep(false, view, now);
+        self.cursor.settle(view.index);
         let config = self.setup.config.clone();
         let pause_left = config.pause_until.map_or(0, |until| until.0.saturating_sub(now.0)).max(0);
         let position = |position: Position, last_active| SequenceInfo {

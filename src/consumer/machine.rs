@@ -190,7 +190,8 @@ impl Consumer {
     }
 
     /// Messages not delivered yet.
-    pub fn num_pending(&self) -> u64 {
+    pub fn num_pending(&mut self, index: &Index) -> u64 {
+        self.cursor.settle(index);
         self.cursor.pending()
     }
 
@@ -245,7 +246,7 @@ impl Consumer {
 
     /// Messages have just left the stream's index.
     pub fn handle_removed(&mut self, removal: &Removal, index: &Index) {
-        self.cursor.remove(removal, index);
+        self.cursor.remove(removal);
         let (from, to, reason) = match removal {
             Removal::One { seq, reason, .. } => (*seq, *seq, *reason),
             Removal::Range { from, to, reason } => (*from, *to, *reason),
@@ -262,7 +263,7 @@ impl Consumer {
         // A purge moves both cursors past the hole it leaves (nats-server `purge`).
         if reason == RemovalReason::Purge && index.first_seq() > self.floor.stream + 1 {
             let first = index.first_seq();
-            self.cursor.jump(first, index);
+            self.cursor.jump(first);
             let passed = if self.pending.is_empty() { self.cursor.next_seq() - 1 } else { first - 1 };
             self.delivered.stream = self.delivered.stream.max(passed);
             self.raise_floor(Position { consumer: self.floor.consumer, stream: first - 1 });

@@ -52,7 +52,7 @@ impl Consumer {
             self.sweep(false, view, now);
         }
         if pull.no_wait {
-            let available = self.cursor.pending() + self.pending.in_line() as u64;
+            let available = self.num_pending(view.index) + self.pending.in_line() as u64;
             if available == 0 && pull.expires.is_zero() {
                 return Err((404, "No Messages".to_owned()));
             }

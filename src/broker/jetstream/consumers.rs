@@ -330,9 +330,9 @@ mod tests {
     }
 
     /// The pending messages of each consumer, by name.
-    fn pending(consumers: &Consumers) -> Vec<(String, u64)> {
-        let count = |slot: &Slot| (slot.consumer.name().to_string(), slot.consumer.num_pending());
-        let mut all: Vec<_> = consumers.iter().map(count).collect();
+    fn pending(consumers: &mut Consumers, index: &Index) -> Vec<(String, u64)> {
+        let count = |slot: &mut Slot| (slot.consumer.name().to_string(), slot.consumer.num_pending(index));
+        let mut all: Vec<_> = consumers.iter_mut().map(count).collect();
         all.sort();
         all
     }
@@ -356,11 +356,11 @@ mod tests {
         for subject in ["a.x", "a.y", "b", "d"] {
             publish(&mut stream, &mut consumers, subject);
         }
-        let expect = |consumers: &Consumers, expected: [u64; 4]| {
+        let expect = |consumers: &mut Consumers, index: &Index, expected: [u64; 4]| {
             let names = ["a", "ab", "all", "c"].map(str::to_owned);
-            assert_eq!(pending(consumers), names.into_iter().zip(expected).collect::<Vec<_>>());
+            assert_eq!(pending(consumers, index), names.into_iter().zip(expected).collect::<Vec<_>>());
         };
-        expect(&consumers, [2, 2, 4, 0]);
+        expect(&mut consumers, stream.index(), [2, 2, 4, 0]);
         assert!(!consumers.has_ready(), "nobody waits for them");
         assert!(consumers.any_matches(b"c") && consumers.any_needs(1, b"a.x"));
 
@@ -368,7 +368,7 @@ mod tests {
         stream.handle_delete(2, &mut changes).unwrap();
         assert!(matches!(changes.removes[..], [Removal::One { seq: 2, .. }]));
         consumers.removed(&changes.removes, stream.index());
-        expect(&consumers, [1, 2, 3, 0]);
+        expect(&mut consumers, stream.index(), [1, 2, 3, 0]);
 
         let place = consumers.find(b"all").unwrap();
         consumers.remove(place);
@@ -381,7 +381,7 @@ mod tests {
         consumers.refilter(place);
         publish(&mut stream, &mut consumers, "d");
         publish(&mut stream, &mut consumers, "c");
-        assert_eq!(pending(&consumers).pop(), Some(("c".into(), 2)));
+        assert_eq!(pending(&mut consumers, stream.index()).pop(), Some(("c".into(), 2)));
         assert!(!consumers.any_matches(b"c"));
     }
 

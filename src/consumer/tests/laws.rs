@@ -20,6 +20,8 @@ enum Event {
     Term(usize),
     Delete(u64),
     Purge,
+    /// Of one kind.
+    PurgeKind(bool),
     Pass(i64),
     /// The limits of a new configuration.
     Limit(Limits),
@@ -71,6 +73,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..8).prop_map(Event::Term),
         1 => (1u64..60).prop_map(Event::Delete),
         1 => prop::bool::weighted(0.1).prop_map(|purge| if purge { Event::Purge } else { Event::Pass(1) }),
+        1 => prop::bool::weighted(0.3).prop_map(Event::PurgeKind),
         2 => (1i64..40).prop_map(Event::Pass),
         1 => limits().prop_map(Event::Limit),
         1 => prop_oneof![Just(Kinds::Wanted), Just(Kinds::Other), Just(Kinds::Both)].prop_map(Event::Filter),
@@ -433,6 +436,23 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                     model.next = model.last_seq + 1;
                     model.delivered = model.last_seq;
                     model.floor = model.last_seq;
+                }
+            }
+            Event::PurgeKind(wanted) => {
+                world.purge_subject(Some(if wanted { "wanted" } else { "other" }));
+                let gone: Vec<u64> =
+                    model.live.iter().filter(|&(_, &kind)| kind == wanted).map(|(&seq, _)| seq).collect();
+                for &seq in &gone {
+                    model.remove(seq);
+                }
+                let first = model.live.keys().next().copied().unwrap_or(model.last_seq + 1);
+                // A purge moves floor and cursor past the hole it leaves at the start, if it was seen.
+                if !gone.is_empty() && first > model.floor + 1 {
+                    model.next = model.next.max(first);
+                    let passed = if model.out.is_empty() { model.next - 1 } else { first - 1 };
+                    model.delivered = model.delivered.max(passed);
+                    model.floor = first - 1;
+                    model.settle();
                 }
             }
             Event::Pass(seconds) => {

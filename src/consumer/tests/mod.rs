@@ -100,8 +100,12 @@ impl World {
     }
 
     fn purge(&mut self) -> &mut World {
+        self.purge_subject(None)
+    }
+
+    fn purge_subject(&mut self, filter: Option<&str>) -> &mut World {
         let mut changes = Changes::new();
-        self.stream.handle_purge(None, 0, 0, &mut changes).unwrap();
+        self.stream.handle_purge(filter.map(str::as_bytes), 0, 0, &mut changes).unwrap();
         for removal in &changes.removes {
             self.consumer.handle_removed(removal, self.stream.index());
         }

@@ -32,6 +32,14 @@ fn policies() {
 }
 
 #[test]
+fn a_purged_subject_leaves_the_rest_pending() {
+    let mut world = World::new(explicit(), &["a", "b", "a", "c", "a", "b"]);
+    world.purge_subject(Some("a")).expect_state("0/1", "0/1", [0, 0, 3, 0]);
+    world.publish("a").expect_state("0/1", "0/1", [0, 0, 4, 0]);
+    world.pull("r", "9").expect(&["r <- 2/1 x1 +3", "r <- 4/2 x1 +2", "r <- 6/3 x1 +1", "r <- 7/4 x1 +0"]);
+}
+
+#[test]
 fn the_last_message_of_each_subject() {
     let config =
         ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, filter_subject: "k.*".into(), ..explicit() };
