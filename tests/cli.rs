@@ -375,6 +375,70 @@ fn the_log_is_reopened_and_its_settings_reloaded() {
 
 #[test]
 #[cfg(unix)]
+fn the_configuration_is_reloaded_by_signal_and_by_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |password: &str, more: &str| {
+        format!(
+            "authorization {{ users: [ {{user: a, password: {password}}} ] }}\naccounts {{ $SYS {{ users: [ {{user: s, password: s}} ] }} }}\n{more}"
+        )
+    };
+    let config = write(folder.path(), "c.conf", &text("one", ""));
+    let mut serving = Serving::start(&folder.path().join("store"), &["-c", config.to_str().unwrap()]);
+    let port = serving.port();
+    let open = |user: &str, password: &str| {
+        let mut connection = Connection { socket: BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()) };
+        let info = connection.line();
+        connection
+            .send(&format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\"}}\r\nPING\r\n"));
+        let answer = connection.line();
+        (connection, info, answer)
+    };
+    let (mut user, info, answer) = open("a", "one");
+    assert_eq!(answer, "PONG");
+    let (mut system, ..) = open("s", "s");
+
+    write(folder.path(), "c.conf", &text("two", ""));
+    serving.signal("HUP");
+    serving.wait_for("Reloaded: authorization users");
+    serving.wait_for("Reloaded server configuration");
+    assert_eq!(user.line(), "-ERR 'Authorization Violation'");
+    assert_eq!(open("a", "one").2, "-ERR 'Authorization Violation'");
+    assert_eq!(open("a", "two").2, "PONG");
+
+    let info: serde_json::Value = serde_json::from_str(info.strip_prefix("INFO ").unwrap()).unwrap();
+    let id = info["server_id"].as_str().unwrap();
+    let mut ask = |more: &str| {
+        write(folder.path(), "c.conf", &text("three", more));
+        system.send(&format!("SUB r 1\r\nUNSUB 1 1\r\nPUB $SYS.REQ.SERVER.{id}.RELOAD r 0\r\n\r\n"));
+        let head = system.line();
+        assert!(head.starts_with("MSG r 1 "), "{head}");
+        serde_json::from_str::<serde_json::Value>(&system.line()).unwrap()
+    };
+    let refused = ask("server_name: other\n");
+    assert_eq!(refused["error"]["code"], 500);
+    let why = refused["error"]["description"].as_str().unwrap();
+    assert_eq!(why, "config reload not supported for server_name: old=, new=other");
+    let refused = ask("foo {\n");
+    assert!(refused["error"]["description"].as_str().unwrap().contains("Parse error on line"), "{refused}");
+    assert_eq!(open("a", "two").2, "PONG", "nothing has changed");
+    let done = ask("max_payload: 2000\n");
+    assert!(done["error"].is_null() && done["server"]["id"] == id, "{done}");
+    assert_eq!(open("a", "three").2, "PONG");
+    serving.wait_for("Reloaded: max_payload = 2000");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_server_without_a_file_is_not_reloaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&folder.path().join("store"), &[]);
+    serving.signal("HUP");
+    let failed = serving.wait_for("Failed to reload server configuration");
+    assert!(failed.contains("can only reload config when a file is provided using -c or --config"), "{failed}");
+}
+
+#[test]
+#[cfg(unix)]
 fn a_signal_is_sent_by_process_id_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let serving = Serving::start(&folder.path().join("store"), &[]);

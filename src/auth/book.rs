@@ -355,6 +355,25 @@ impl Book {
         way == ConnectionType::WebSocket && (self.websocket_simple.is_some() || self.websocket_no_auth_user.is_some())
     }
 
+    /// Whether the user that a client says it is is known no more: not which password it has. Nothing is said of JWTs,
+    /// tokens and certificates (nats-server `clientHasMovedToDifferentAccount`).
+    pub fn has_no_more(&self, connect: &Connect, way: ConnectionType) -> bool {
+        if !self.is_required(way) || self.operators.is_some() {
+            return false;
+        }
+        if !connect.nkey.is_empty() {
+            return !self.nkeys.contains_key(&*connect.nkey);
+        }
+        let is_simple = |own: &Option<(SimpleLogin, Arc<Grant>)>| {
+            own.as_ref()
+                .is_some_and(|(login, _)| matches!(login, SimpleLogin::Password { user, .. } if *user == connect.user))
+        };
+        !connect.user.is_empty()
+            && !self.users.contains_key(&*connect.user)
+            && !is_simple(&self.simple)
+            && !is_simple(&self.websocket_simple)
+    }
+
     /// Decides over a CONNECT.
     pub fn judge(&self, presented: &Presented<'_>) -> Verdict {
         let way = presented.connection_type;

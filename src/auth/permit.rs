@@ -12,6 +12,8 @@ const CACHED_SUBJECTS_MAX: usize = 128;
 /// One user's permissions. Immutable: a changed user gets a new one.
 #[derive(Clone, Debug)]
 pub struct Permit {
+    /// What it was made of.
+    permissions: Permissions,
     publish_allow: Option<Sublist<u64>>,
     publish_deny: Option<Sublist<u64>>,
     subscribe_allow: Option<Vec<SubjectRule>>,
@@ -30,6 +32,7 @@ impl Permit {
         let SubjectRules { allow, deny } = &permissions.publish;
         let plain_denials = permissions.subscribe.deny.iter().filter(|rule| rule.queue.is_none());
         Some(Permit {
+            permissions: permissions.clone(),
             // Where responses are allowed, nothing else is unless it is named (nats-server `validateResponsePermissions`).
             publish_allow: match (allow, permissions.responses) {
                 (None, Some(_)) => Some(Sublist::new()),
@@ -41,6 +44,11 @@ impl Permit {
             receive_deny: (!permissions.subscribe.deny.is_empty()).then(|| trie(plain_denials)),
             responses: permissions.responses,
         })
+    }
+
+    /// Whether both allow and deny the same.
+    pub fn is_like(&self, other: &Permit) -> bool {
+        self.permissions == other.permissions
     }
 
     /// Whether a message may be published on `subject`, answers to requests apart.

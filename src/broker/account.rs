@@ -1,6 +1,6 @@
 //! An isolated subject space: its router, and who may be asked about interest in it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::subscription::{Service, StreamDoor, Subscription, Target};
@@ -26,7 +26,9 @@ pub struct Account {
     pub role: AccountRole,
     /// Clients that are in it now.
     connections: AtomicUsize,
-    connections_max: usize,
+    connections_max: AtomicUsize,
+    /// Its configuration has gone: nobody finds it any more.
+    retired: AtomicBool,
     router: RwLock<Sublist<Target>>,
     /// Changes with every subscription, so that route caches know when they are stale.
     generation: AtomicU64,
@@ -43,7 +45,8 @@ impl Account {
             label: name.to_owned(),
             role,
             connections: AtomicUsize::new(0),
-            connections_max: usize::MAX,
+            connections_max: AtomicUsize::new(usize::MAX),
+            retired: AtomicBool::new(false),
             router: RwLock::new(Sublist::new()),
             generation: AtomicU64::new(1),
             next_key: AtomicU64::new(1),
@@ -77,9 +80,21 @@ impl Account {
         let label = if spec.name_tag.is_empty() { &spec.name } else { &spec.name_tag };
         Account {
             label: label.clone(),
-            connections_max: spec.connections_max.unwrap_or(usize::MAX),
+            connections_max: AtomicUsize::new(spec.connections_max.unwrap_or(usize::MAX)),
             ..Account::new(&spec.name, role)
         }
+    }
+
+    /// Holds it to what its configuration says now; `None` when there is none any more.
+    pub(super) fn change_spec(&self, spec: Option<&AccountSpec>) {
+        self.retired.store(spec.is_none(), Ordering::Relaxed);
+        if let Some(spec) = spec {
+            self.connections_max.store(spec.connections_max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     pub fn is_system(&self) -> bool {
@@ -93,7 +108,8 @@ impl Account {
 
     /// Counts a client in; false when there are as many as there may be.
     pub(super) fn enter(&self) -> bool {
-        let within = |count: usize| (count < self.connections_max).then_some(count + 1);
+        let max = self.connections_max.load(Ordering::Relaxed);
+        let within = |count: usize| (count < max).then_some(count + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 

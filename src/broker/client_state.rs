@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
@@ -44,6 +45,17 @@ pub struct ClientState {
     hears_news: AtomicBool,
     stalls: AtomicU64,
     close_reason: OnceLock<&'static str>,
+    /// Whether `review` holds something.
+    to_review: AtomicBool,
+    review: Mutex<Option<Review>>,
+}
+
+/// Asks a client's connection to look at it again, by rules that have changed. It is done when this is dropped.
+pub(super) struct Review {
+    /// INFO says something else now.
+    pub(super) news: bool,
+    /// Kept until it is done.
+    pub(super) _token: TaskTrackerToken,
 }
 
 impl ClientState {
@@ -69,6 +81,8 @@ impl ClientState {
             hears_news: AtomicBool::new(false),
             stalls: AtomicU64::new(0),
             close_reason: OnceLock::new(),
+            to_review: AtomicBool::new(false),
+            review: Mutex::new(None),
         }
     }
 
@@ -143,6 +157,32 @@ impl ClientState {
 
     pub fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// Has the connection look at its client again.
+    pub(super) fn ask_for_review(&self, review: Review) {
+        let mut waiting = self.review.lock().unwrap_or_else(PoisonError::into_inner);
+        // What an earlier one would have told counts as well.
+        let news = review.news || waiting.as_ref().is_some_and(|earlier| earlier.news);
+        *waiting = Some(Review { news, ..review });
+        drop(waiting);
+        self.to_review.store(true, Ordering::Release);
+        self.outbox.nudge();
+    }
+
+    /// Whether [`super::Link::review`] is due.
+    pub fn is_to_be_reviewed(&self) -> bool {
+        self.to_review.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_review(&self) -> Option<Review> {
+        self.to_review.store(false, Ordering::Release);
+        self.review.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Returns once the connection is to end, or the client to be looked at again. Cancel safe.
+    pub async fn until_told(&self) {
+        self.outbox.until_closed_or(|| self.is_to_be_reviewed()).await;
     }
 
     /// Notes why the connection ends, in nats-server's words (`ClosedState.String`). The first reason stays.

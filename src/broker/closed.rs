@@ -84,9 +84,18 @@ impl ClosedClients {
         traffic.add(state);
         traffic.slow_consumers += u64::from(slow);
         self.last.push_back(client);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         while self.last.len() > self.last_max {
             self.last.pop_front();
         }
+    }
+
+    pub(super) fn set_last_max(&mut self, last_max: usize) {
+        self.last_max = last_max;
+        self.forget();
     }
 
     /// The last ones, oldest first.

@@ -9,7 +9,6 @@ use hashbrown::HashMap;
 
 use super::account::Account;
 use super::client_state::ClientState;
-use super::guard::Guard;
 use super::message_trace::{self, Trace};
 use super::outbox::Appended;
 use super::subscription::{Inbound, StreamDoor, Target};
@@ -251,12 +250,10 @@ impl Bag {
                 if !self.echo && client.id == self.origin.id {
                     return false;
                 }
-                if let Some(guard) = &subscription.guard {
-                    if !guard.may_receive(&parcel, subscription.queue.as_deref()) {
-                        return false;
-                    }
-                    guard.note_reply(parcel.reply);
+                if !subscription.may_receive(&parcel) {
+                    return false;
                 }
+                subscription.note_reply(parcel.reply);
                 let appended = client.outbox.append_message(
                     subscription,
                     parcel.shown_subject,
@@ -341,10 +338,9 @@ impl Bag {
     fn hand_over_traced(&mut self, target: &Target, parcel: Parcel<'_>, trace: &Arc<Trace>) -> bool {
         match target {
             Target::Client(subscription) => {
-                let denies = |guard: &Guard| !guard.may_receive(&parcel, subscription.queue.as_deref());
                 let error = if !self.echo && subscription.client.id == self.origin.id {
                     message_trace::NO_ECHO
-                } else if subscription.guard.as_deref().is_some_and(denies) {
+                } else if !subscription.may_receive(&parcel) {
                     message_trace::DENIED
                 } else if trace.only || self.hand_over(target, parcel) {
                     ""

@@ -7,11 +7,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::Semaphore;
 
-use crate::auth::{Book, Grant, NONCE_BYTES, PasswordCheck, Presented, Refusal, Verdict, check_hash};
+use crate::auth::{Book, Grant, NONCE_BYTES, PasswordCheck, Presented, Refusal, Secret, Verdict, check_hash};
 use crate::protocol::ProtocolError;
 
 /// Slow hashes worked out at the same time; others wait in line. A flood of wrong passwords must not take every core.
 const HASHES_AT_ONCE: usize = 2;
+
+/// Somebody who was let in.
+pub(super) struct Admission {
+    pub(super) grant: Arc<Grant>,
+    /// The slow hash that its password was found to have.
+    pub(super) hash: Option<Secret>,
+}
 
 /// See the module.
 pub struct Gate {
@@ -29,6 +36,11 @@ impl Gate {
         self.book.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Judges by another book from now on.
+    pub(super) fn replace(&self, book: Book) {
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
+    }
+
     /// Something for a client to sign that nobody else is given; empty when no client signs anything.
     #[allow(clippy::disallowed_methods)]
     pub(super) fn nonce(&self) -> String {
@@ -38,21 +50,29 @@ impl Gate {
         }
     }
 
-    /// Lets a client in, or says why not, in at most `patience`.
+    /// Lets a client in, or says why not, in at most `patience`. `vouched` is a hash that the same password was found to
+    /// have before.
     pub(super) async fn judge(
         &self,
         presented: &Presented<'_>,
         patience: Duration,
-    ) -> Result<Arc<Grant>, (ProtocolError, Refusal)> {
+        vouched: Option<&Secret>,
+    ) -> Result<Admission, (ProtocolError, Refusal)> {
         let refused = |reason| Err((ProtocolError::AuthorizationViolation, Refusal(reason)));
         match self.book().judge(presented) {
-            Verdict::Granted(grant) => Ok(grant),
+            Verdict::Granted(grant) => Ok(Admission { grant, hash: None }),
             Verdict::Refused(Refusal(reason)) => refused(reason),
-            Verdict::CheckPassword(check) => match tokio::time::timeout(patience, self.check(check)).await {
-                Ok(Some(grant)) => Ok(grant),
-                Ok(None) => refused("wrong user or password"),
-                Err(_) => Err((ProtocolError::AuthenticationTimeout, Refusal("too many passwords to check"))),
-            },
+            Verdict::CheckPassword(PasswordCheck { grant: Some(grant), hash, .. }) if vouched == Some(&hash) => {
+                Ok(Admission { grant, hash: Some(hash) })
+            }
+            Verdict::CheckPassword(check) => {
+                let hash = check.hash.clone();
+                match tokio::time::timeout(patience, self.check(check)).await {
+                    Ok(Some(grant)) => Ok(Admission { grant, hash: Some(hash) }),
+                    Ok(None) => refused("wrong user or password"),
+                    Err(_) => Err((ProtocolError::AuthenticationTimeout, Refusal("too many passwords to check"))),
+                }
+            }
         }
     }
 

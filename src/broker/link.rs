@@ -4,24 +4,29 @@
 //! carries publishes with its [`Courier`]. Dropping it ends the client's subscriptions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, error, info};
 
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
 use super::client_state::{ClientState, Identity};
 use super::closed::ClosedClient;
 use super::courier::{Courier, Parcel};
+use super::gate::Admission;
 use super::guard::Guard;
 use super::message_trace::{self, Asked, Trace};
 use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
 use super::trace;
-use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal};
-use crate::protocol::{ClientOp, Info, Parser, ProtocolError, encode};
+use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret};
+use crate::protocol::{ClientOp, Connect, Info, Parser, ProtocolError, encode, quote};
 use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
+
+/// How long a client may wait for its password to be checked again: all of them wait at once.
+const REVIEW_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What became of the bytes given to [`Link::feed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,8 @@ pub struct Link {
     counted: bool,
     guard: Option<Arc<Guard>>,
     subscriptions_max: usize,
+    /// The slow hash that the client's password was found to have.
+    vouched: Option<Secret>,
     client: Arc<ClientState>,
     session: Session,
     parser: Parser,
@@ -61,10 +68,10 @@ impl Link {
         let client = broker.admit(&arrival, now)?;
         let asked = arrival.trusted.is_none() && broker.gate.book().is_required(arrival.way());
         let account = arrival.trusted.clone().unwrap_or_else(|| broker.account.clone());
-        let settings = if asked { &broker.guarded_settings } else { &broker.session_settings };
+        let terms = broker.terms();
         let link = Link {
             courier: Courier::new(account.clone(), client.clone()),
-            session: Session::new(settings.clone(), client.id, now),
+            session: Session::new(terms.settings(asked).clone(), client.id, now),
             parser: Parser::new(),
             nonce: if asked { broker.gate.nonce() } else { String::new() },
             certificate: None,
@@ -72,7 +79,8 @@ impl Link {
             account,
             counted: false,
             guard: None,
-            subscriptions_max: broker.options.subscriptions_max,
+            subscriptions_max: terms.options.subscriptions_max,
+            vouched: None,
             client,
             broker: broker.clone(),
             present: false,
@@ -286,31 +294,15 @@ impl Link {
     pub async fn authenticate(&mut self, now: Timestamp) -> bool {
         // A second CONNECT may lead into another account: nothing is received from the first one any more.
         self.drop_subscriptions();
-        let mut connect = self.session.options().clone();
-        let cookies = &self.arrival.cookies;
-        for (field, cookie) in [
-            (&mut connect.user, &cookies.user),
-            (&mut connect.pass, &cookies.pass),
-            (&mut connect.auth_token, &cookies.token),
-            (&mut connect.jwt, &cookies.jwt),
-        ] {
-            if field.is_empty() {
-                field.clone_from(cookie);
-            }
-        }
-        let presented = Presented {
-            connect: &connect,
-            nonce: &self.nonce,
-            connection_type: self.arrival.way(),
-            ip: self.arrival.ip(),
-            certificate: self.certificate.as_deref(),
-            maps_certificates: self.arrival.tls.maps_certificates,
-            now,
-        };
-        let patience = self.broker.options.session.connect_timeout;
-        let judged = self.broker.gate.judge(&presented, patience).await;
+        let connect = self.credentials();
+        let presented = self.presented(&connect, now);
+        let patience = self.broker.terms().options.session.connect_timeout;
+        let judged = self.broker.gate.judge(&presented, patience, None).await;
         let done = match judged {
-            Ok(grant) => self.enter(&grant),
+            Ok(Admission { grant, hash }) => {
+                self.vouched = hash;
+                self.enter(&grant)
+            }
             Err((error, Refusal(reason))) => {
                 debug!("{} - cid:{} - authentication failed: {reason}", self.client.address, self.client.id);
                 let _ = self.session.handle_authenticated(None);
@@ -328,8 +320,128 @@ impl Link {
         }
     }
 
+    /// What CONNECT said, completed by cookies.
+    fn credentials(&self) -> Connect {
+        let mut connect = self.session.options().clone();
+        let cookies = &self.arrival.cookies;
+        for (field, cookie) in [
+            (&mut connect.user, &cookies.user),
+            (&mut connect.pass, &cookies.pass),
+            (&mut connect.auth_token, &cookies.token),
+            (&mut connect.jwt, &cookies.jwt),
+        ] {
+            if field.is_empty() {
+                field.clone_from(cookie);
+            }
+        }
+        connect
+    }
+
+    fn presented<'a>(&'a self, connect: &'a Connect, now: Timestamp) -> Presented<'a> {
+        Presented {
+            connect,
+            nonce: &self.nonce,
+            connection_type: self.arrival.way(),
+            ip: self.arrival.ip(),
+            certificate: self.certificate.as_deref(),
+            maps_certificates: self.arrival.tls.maps_certificates,
+            now,
+        }
+    }
+
+    /// Looks at the client again, by rules that have changed ([`Broker::reload`]). False when the connection ends: at once
+    /// and without a word for a client whose user has gone or moved to another account, so that it comes again; with
+    /// `Authorization Violation` for one whose credentials no longer hold (nats-server `reloadAuthorization`).
+    pub async fn review(&mut self, now: Timestamp) -> bool {
+        let Some(review) = self.client.take_review() else { return true };
+        let way = self.arrival.way();
+        let terms = self.broker.terms();
+        let asked = self.arrival.trusted.is_none() && self.broker.gate.book().is_required(way);
+        self.session.change_settings(terms.settings(asked).clone());
+        self.client.outbox.set_bytes_max(terms.options.pending_bytes_max);
+        self.subscriptions_max = terms.options.subscriptions_max;
+        let stays = self.arrival.trusted.is_some() || self.review_credentials(asked, now).await;
+        if stays && review.news && self.client.hears_news() {
+            let info = self.info();
+            self.say(|out| encode::info(out, &info));
+        }
+        stays
+    }
+
+    async fn review_credentials(&mut self, asked: bool, now: Timestamp) -> bool {
+        // Who has said nothing yet is judged when it does.
+        if self.session.phase() != Phase::Connected && !(asked && self.session.has_acted()) {
+            return true;
+        }
+        let connect = self.credentials();
+        if self.broker.gate.book().has_no_more(&connect, self.arrival.way()) {
+            self.client.close("Client Closed");
+            return false;
+        }
+        let presented = self.presented(&connect, now);
+        let judged = self.broker.gate.judge(&presented, REVIEW_PATIENCE, self.vouched.as_ref()).await;
+        match judged {
+            Ok(Admission { grant, .. }) if grant.account != self.account.name => {
+                self.client.close("Client Closed");
+                false
+            }
+            Ok(Admission { grant, hash }) => {
+                self.vouched = hash;
+                self.take_grant_anew(&grant);
+                true
+            }
+            Err((error, Refusal(reason))) => {
+                let user = &connect.user;
+                error!("{} - cid:{} - authentication error - User {user:?}", self.client.address, self.client.id);
+                debug!("{} - cid:{} - authentication failed: {reason}", self.client.address, self.client.id);
+                self.refuse(&error);
+                self.client.outbox.close(Closed::AfterFlush);
+                false
+            }
+        }
+    }
+
+    /// The client stays, with what `grant` lets it do: subscriptions beyond that end, with an error.
+    fn take_grant_anew(&mut self, grant: &Grant) {
+        let before = self.session.permit().cloned();
+        self.session.handle_granted_anew(grant);
+        self.subscriptions_max = self.subscriptions_of(grant);
+        let permit = self.session.permit().cloned();
+        let same = match (&before, &permit) {
+            (None, None) => true,
+            (Some(before), Some(permit)) => before.is_like(permit),
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        self.guard = Guard::new(permit.as_ref());
+        let mut subscriptions = self.client.subscription_list();
+        subscriptions.sort_unstable_by(|left, right| (left.sid.len(), &left.sid).cmp(&(right.sid.len(), &right.sid)));
+        for subscription in subscriptions {
+            let queue = subscription.queue.as_deref();
+            if permit.as_ref().is_none_or(|permit| permit.may_subscribe(&subscription.subject, queue)) {
+                subscription.set_guard(self.guard.clone());
+                continue;
+            }
+            self.account.unsubscribe(&subscription);
+            let [subject, sid] = [&*subscription.subject, &*subscription.sid].map(quote);
+            let queue = queue.map(|queue| format!(" using queue {}", quote(queue))).unwrap_or_default();
+            let text = format!("Permissions Violation for Subscription to {subject}{queue} (sid {sid})");
+            self.say(|out| encode::err(out, &text));
+            let user = self.client.identity().user;
+            info!("Removed sub {subject}{queue} (sid {sid}) for User {user:?} - not authorized");
+        }
+    }
+
+    /// How many subscriptions the client may have; 0 for any number.
+    fn subscriptions_of(&self, grant: &Grant) -> usize {
+        let limits = [self.broker.terms().options.subscriptions_max, grant.limits.subscriptions.unwrap_or(0)];
+        limits.into_iter().filter(|&max| max > 0).min().unwrap_or(0)
+    }
+
     fn enter(&mut self, grant: &Grant) -> Result<(), ProtocolError> {
-        let Some(account) = self.broker.find_account(&grant.account).cloned() else {
+        let Some(account) = self.broker.find_account(&grant.account) else {
             return self.session.handle_authenticated(None).map(|_| ());
         };
         self.leave();
@@ -342,8 +454,7 @@ impl Link {
         self.courier = Courier::new(self.account.clone(), self.client.clone());
         let admit = self.session.handle_authenticated(Some(grant))?;
         self.guard = Guard::new(self.session.permit());
-        let limits = [self.broker.options.subscriptions_max, grant.limits.subscriptions.unwrap_or(0)];
-        self.subscriptions_max = limits.into_iter().filter(|&max| max > 0).min().unwrap_or(0);
+        self.subscriptions_max = self.subscriptions_of(grant);
         self.connected(matches!(admit, Admit::Connected { again: true }), grant.login.clone());
         Ok(())
     }

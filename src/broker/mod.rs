@@ -13,6 +13,7 @@ mod link;
 mod message_trace;
 mod outbox;
 mod registry;
+mod reload;
 mod subscription;
 mod trace;
 

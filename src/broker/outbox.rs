@@ -44,7 +44,7 @@ pub struct Outbox {
     waiting_bytes: AtomicUsize,
     /// The last write has not finished for a while: waiting for this client would only slow everyone else down.
     stuck: AtomicBool,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     ready: Notify,
     /// Told whenever waiting for the client may be over: it caught up, is stuck, or is closing.
     drained: Notify,
@@ -73,7 +73,7 @@ impl Outbox {
             pending: Mutex::new(Pending::default()),
             waiting_bytes: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             ready: Notify::new(),
             drained: Notify::new(),
         }
@@ -128,7 +128,7 @@ impl Outbox {
     fn after_append(&self, mut pending: MutexGuard<'_, Pending>, before: usize) -> Appended {
         let waiting = pending.bytes.len() + pending.in_flight_bytes;
         self.waiting_bytes.store(waiting, Ordering::Relaxed);
-        if waiting > self.bytes_max {
+        if waiting > self.bytes_max.load(Ordering::Relaxed) {
             pending.closed = Some(Closed::SlowConsumer);
             pending.bytes = Vec::new();
             drop(pending);
@@ -143,6 +143,11 @@ impl Outbox {
         } else {
             Appended::More
         }
+    }
+
+    /// Closes as a slow consumer above this many waiting bytes from now on.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Wakes the writer.
@@ -232,9 +237,15 @@ impl Outbox {
         self.until(|closed| !self.is_behind() || closed.is_some()).await;
     }
 
-    /// Returns once the outbox accepts nothing more, for whatever reason. Cancel safe.
-    pub async fn until_closed(&self) {
-        self.until(|closed| closed.is_some()).await;
+    /// Returns once the outbox accepts nothing more, for whatever reason, or `other` holds, which is looked at again with
+    /// every [`Outbox::nudge`]. Cancel safe.
+    pub async fn until_closed_or(&self, other: impl Fn() -> bool) {
+        self.until(|closed| closed.is_some() || other()).await;
+    }
+
+    /// Makes those look again who wait in [`Outbox::until_closed_or`].
+    pub fn nudge(&self) {
+        self.drained.notify_waiters();
     }
 
     /// Returns once what was queued is given up: the client was too slow or has gone. Cancel safe.

@@ -1,6 +1,6 @@
 //! Who is connected, what every client is held to, and what all of them did together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -61,19 +61,38 @@ pub struct Totals {
     pub out_bytes: u64,
 }
 
+/// The options, and what sessions are held to by them. A reload replaces them.
+pub(super) struct Terms {
+    pub(super) options: Options,
+    /// Of clients that are let in without being asked.
+    open: Arc<Settings>,
+    /// Of clients that must say who they are.
+    guarded: Arc<Settings>,
+}
+
+impl Terms {
+    pub(super) fn new(options: Options) -> Terms {
+        let settings = |auth_required| Arc::new(Settings { auth_required, ..options.session.clone() });
+        Terms { open: settings(false), guarded: settings(true), options }
+    }
+
+    /// For clients that are `asked` who they are, or not.
+    pub(super) fn settings(&self, asked: bool) -> &Arc<Settings> {
+        if asked { &self.guarded } else { &self.open }
+    }
+}
+
 type PresenceWatcher = Box<dyn Fn(&Presence) + Send + Sync>;
 
 /// The heart of the process: clients, their accounts, and the limits they are held to.
 pub struct Broker {
-    pub options: Options,
-    /// Of clients that are let in without being asked.
-    pub(super) session_settings: Arc<Settings>,
-    /// Of clients that must say who they are.
-    pub(super) guarded_settings: Arc<Settings>,
+    pub(super) terms: RwLock<Arc<Terms>>,
+    /// As in the terms, for those who ask for every message.
+    pub(super) payload_bytes_max: AtomicUsize,
     /// The default account, `$G`.
     pub account: Arc<Account>,
-    /// All accounts, by name, the default and the system account among them.
-    accounts: HashMap<String, Arc<Account>>,
+    /// All accounts, by name, the default and the system account among them, and those that have been retired.
+    pub(super) accounts: RwLock<HashMap<String, Arc<Account>>>,
     system_account: Arc<Account>,
     pub gate: Gate,
     closed_clients: Mutex<ClosedClients>,
@@ -111,7 +130,7 @@ impl Broker {
         Arc::new(Broker {
             account: accounts[DEFAULT_ACCOUNT].clone(),
             system_account: accounts[book.system_account()].clone(),
-            accounts,
+            accounts: RwLock::new(accounts),
             gate: Gate::new(book),
             closed_clients: Mutex::new(ClosedClients::new(options.closed_clients_max)),
             started: now,
@@ -121,10 +140,24 @@ impl Broker {
             closed: Mutex::new(Totals::default()),
             presence_watchers: RwLock::new(Vec::new()),
             system,
-            session_settings: Arc::new(Settings { auth_required: false, ..options.session.clone() }),
-            guarded_settings: Arc::new(Settings { auth_required: true, ..options.session.clone() }),
-            options,
+            payload_bytes_max: AtomicUsize::new(options.session.max_payload),
+            terms: RwLock::new(Arc::new(Terms::new(options))),
         })
+    }
+
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What clients are held to now.
+    pub fn options(&self) -> Options {
+        self.terms().options.clone()
+    }
+
+    /// The largest headers and payload a client may send.
+    #[inline]
+    pub fn payload_bytes_max(&self) -> usize {
+        self.payload_bytes_max.load(Ordering::Relaxed)
     }
 
     fn clients_lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<ClientState>>> {
@@ -135,7 +168,7 @@ impl Broker {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn closed_clients_lock(&self) -> MutexGuard<'_, ClosedClients> {
+    pub(super) fn closed_clients_lock(&self) -> MutexGuard<'_, ClosedClients> {
         self.closed_clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,13 +222,15 @@ impl Broker {
         &self.system_account
     }
 
-    pub fn find_account(&self, name: &str) -> Option<&Arc<Account>> {
-        self.accounts.get(name)
+    pub fn find_account(&self, name: &str) -> Option<Arc<Account>> {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        accounts.get(name).filter(|account| !account.is_retired()).cloned()
     }
 
     /// Every account, by name.
     pub fn accounts(&self) -> Vec<Arc<Account>> {
-        let mut accounts: Vec<_> = self.accounts.values().cloned().collect();
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts: Vec<_> = accounts.values().filter(|account| !account.is_retired()).cloned().collect();
         accounts.sort_by(|left, right| left.name.cmp(&right.name));
         accounts
     }
@@ -244,12 +279,18 @@ impl Broker {
     /// Registers a client; `None` when `connections_max` are connected.
     pub(super) fn admit(&self, arrival: &Arrival, now: Timestamp) -> Option<Arc<ClientState>> {
         let mut clients = self.clients_lock();
-        if clients.len() >= self.options.connections_max {
+        let terms = self.terms();
+        if clients.len() >= terms.options.connections_max {
             return None;
         }
         let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
-        let client =
-            Arc::new(ClientState::new(id, arrival.address.clone(), arrival.way(), now, self.options.pending_bytes_max));
+        let client = Arc::new(ClientState::new(
+            id,
+            arrival.address.clone(),
+            arrival.way(),
+            now,
+            terms.options.pending_bytes_max,
+        ));
         clients.insert(id, client.clone());
         self.closed_lock().connections += 1;
         Some(client)

@@ -1,11 +1,12 @@
 //! One client's interest in a subject, and the other targets a published message can have.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
 use super::client_state::ClientState;
+use super::courier::Parcel;
 use super::guard::Guard;
 use super::message_trace::Trace;
 use crate::router::Keyed;
@@ -20,8 +21,10 @@ pub struct Subscription {
     pub queue: Option<Box<[u8]>>,
     pub client: Arc<ClientState>,
     pub(super) headers_wanted: bool,
-    /// For a client whose deliveries must be looked at.
-    pub(super) guard: Option<Arc<Guard>>,
+    /// Whether there is a guard, so that unrestricted clients pay one load.
+    guarded: AtomicBool,
+    /// For a client whose deliveries must be looked at. A reload may change it.
+    guard: RwLock<Option<Arc<Guard>>>,
     delivered: AtomicU64,
     /// Auto-unsubscribe after this many deliveries; 0 for never.
     deliveries_max: AtomicU64,
@@ -45,7 +48,8 @@ impl Subscription {
             queue: queue.map(Into::into),
             client,
             headers_wanted,
-            guard,
+            guarded: AtomicBool::new(guard.is_some()),
+            guard: RwLock::new(guard),
             delivered: AtomicU64::new(0),
             deliveries_max: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -75,6 +79,31 @@ impl Subscription {
     pub(super) fn is_exhausted(&self) -> bool {
         let max = self.deliveries_max.load(Ordering::Relaxed);
         max != 0 && self.delivered.load(Ordering::Relaxed) >= max
+    }
+
+    /// Other permissions hold for what is delivered from now on.
+    pub(super) fn set_guard(&self, guard: Option<Arc<Guard>>) {
+        let mut current = self.guard.write().unwrap_or_else(PoisonError::into_inner);
+        self.guarded.store(guard.is_some(), Ordering::Relaxed);
+        *current = guard;
+    }
+
+    /// Whether the client may have the message.
+    pub(super) fn may_receive(&self, parcel: &Parcel<'_>) -> bool {
+        if !self.guarded.load(Ordering::Relaxed) {
+            return true;
+        }
+        let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().is_none_or(|guard| guard.may_receive(parcel, self.queue.as_deref()))
+    }
+
+    /// The client is about to receive a message with this reply subject.
+    pub(super) fn note_reply(&self, reply: &[u8]) {
+        if self.guarded.load(Ordering::Relaxed)
+            && let Some(guard) = &*self.guard.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            guard.note_reply(reply);
+        }
     }
 
     pub(super) fn close(&self) {

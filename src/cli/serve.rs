@@ -10,7 +10,7 @@ use super::log::LogHandle;
 use super::signals::{Signals, Told};
 use super::{NATS_SERVER, log};
 use crate::config::{Config, Listen};
-use crate::server::{self, Server, StartError};
+use crate::server::{self, NO_CONFIG_FILE, ReloadRequest, Server, StartError};
 
 /// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
 pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
@@ -38,7 +38,14 @@ pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
-    match runtime.block_on(serve(config, &log, &|| configured(flags, base.clone()))) {
+    let read_again = || match &flags.config {
+        None => Err(NO_CONFIG_FILE.to_owned()),
+        Some(path) => {
+            let config = configured(flags, base.clone())?;
+            config.check().map(|()| config).map_err(|error| Config::with_place(path, &error))
+        }
+    };
+    match runtime.block_on(serve(config, &log, &read_again)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Who reads only the file learns of it as well.
@@ -156,14 +163,21 @@ async fn until_stopped(
     log: &LogHandle,
     read_again: &dyn Fn() -> Result<Config, String>,
 ) -> Next {
+    let mut requests = server.reload_requests();
     loop {
-        let told = signals.next().await;
+        let told = tokio::select! {
+            told = signals.next() => told,
+            Some(ReloadRequest(done)) = requests.recv() => {
+                let _ = done.send(reload(server, log, read_again).await);
+                continue;
+            }
+        };
         info!("Trapped \"{}\" signal", told.name());
         match told {
             Told::Interrupt | Told::Terminate => return Next::Stop,
             Told::LameDuck => return Next::LameDuck,
             Told::Reopen => reopen(log),
-            Told::Reload => reload(server, log, read_again),
+            Told::Reload => drop(reload(server, log, read_again).await),
         }
     }
 }
@@ -195,23 +209,46 @@ fn reopen(log: &LogHandle) {
 }
 
 /// What cannot be read or applied leaves everything as it is.
-fn reload(server: &mut Server, log: &LogHandle, read_again: &dyn Fn() -> Result<Config, String>) {
-    let read = read_again().and_then(|config| config.check().map(|()| config).map_err(|error| error.to_string()));
-    let config = match read {
-        Ok(config) => config,
-        Err(error) => return error!("Failed to reload server configuration: {error}"),
-    };
-    if let Err(error) = log.change(&config.log) {
-        return error!("Failed to reload server configuration: cannot write the log file: {error}");
+async fn reload(
+    server: &mut Server,
+    log: &LogHandle,
+    read_again: &dyn Fn() -> Result<Config, String>,
+) -> Result<(), String> {
+    match try_reload(server, log, read_again).await {
+        Ok(changes) => {
+            for change in changes {
+                info!("Reloaded: {change}");
+            }
+            info!("Reloaded server configuration");
+            Ok(())
+        }
+        Err(error) => {
+            error!("Failed to reload server configuration: {error}");
+            Err(error)
+        }
     }
-    let reloaded = server.reload(&config);
-    for setting in reloaded.applied {
-        info!("Reloaded: {setting}");
+}
+
+async fn try_reload(
+    server: &mut Server,
+    log: &LogHandle,
+    read_again: &dyn Fn() -> Result<Config, String>,
+) -> Result<Vec<String>, String> {
+    let config = read_again()?;
+    let log_before = server.config().log.clone();
+    log.change(&config.log).map_err(|error| format!("cannot write the log file: {error}"))?;
+    match server.reload(&config).await {
+        Ok(changes) => {
+            for warning in &config.warnings {
+                warn!("{warning}");
+            }
+            Ok(changes)
+        }
+        Err(error) => {
+            let _ = log.change(&log_before);
+            Err(error.to_string())
+        }
     }
-    for setting in reloaded.needs_restart {
-        warn!("Reload: {setting} changed, which takes effect with the next start");
-    }
-    info!("Reloaded server configuration");
 }
 
 /// The lines that people and test harnesses look for, then what to try next.

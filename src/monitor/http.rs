@@ -42,6 +42,9 @@ const BUFFER_BYTES_MAX: usize = 16 << 10;
 /// The pause after `accept` failed for want of descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The TLS of the next connection: certificates may change.
+pub type CurrentTls = Arc<dyn Fn() -> Option<TlsAcceptor> + Send + Sync>;
+
 /// The monitoring endpoints of one server.
 pub struct Monitor {
     reports: Arc<Reports>,
@@ -54,7 +57,7 @@ impl Monitor {
 
     /// Answers on `listener`, over TLS when there is a `tls`, until `stop` is cancelled; connections are then closed after
     /// the answer they are at.
-    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>, stop: CancellationToken) {
+    pub async fn serve(self, listener: TcpListener, tls: Option<CurrentTls>, stop: CancellationToken) {
         let monitor = Arc::new(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
@@ -75,7 +78,7 @@ impl Monitor {
                     continue;
                 }
             };
-            let (monitor, tls, stop) = (monitor.clone(), tls.clone(), stop.clone());
+            let (monitor, tls, stop) = (monitor.clone(), tls.as_ref().and_then(|current| current()), stop.clone());
             connections.spawn(async move {
                 let _place = place;
                 let Some(stream) = shake_hands(tls, socket).await else { return };

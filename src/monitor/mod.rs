@@ -24,7 +24,8 @@ mod text;
 mod varz;
 
 pub use events::Events;
-pub use http::Monitor;
+pub use http::{CurrentTls, Monitor};
 pub use reports::{Reports, Shown};
+pub use source::NO_CONFIG_FILE;
 pub use source::{Account, Boxed, Connection, Identity, JetStream, Routes, Source, Stream, Subscription, Totals};
 pub use system::System;

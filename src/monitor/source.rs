@@ -12,6 +12,9 @@ use crate::types::Timestamp;
 /// A future behind a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Why a server without a config file is not reloaded, in nats-server's words.
+pub const NO_CONFIG_FILE: &str = "can only reload config when a file is provided using -c or --config";
+
 /// The running broker as monitoring sees it. The plain methods may hold a lock for as long as a copy takes, and must
 /// not wait for anything else.
 pub trait Source: Send + Sync + 'static {
@@ -34,6 +37,10 @@ pub trait Source: Send + Sync + 'static {
     fn kick(&self, client_id: u64) -> bool;
     /// Tells a client to connect elsewhere; false when there is no such client.
     fn lame_duck(&self, client_id: u64) -> bool;
+    /// Reads the configuration again, and returns when it holds, or why it does not.
+    fn reload(&self) -> Boxed<'_, Result<(), String>> {
+        Box::pin(async { Err(NO_CONFIG_FILE.to_owned()) })
+    }
 }
 
 /// One account.

@@ -162,6 +162,7 @@ impl Letterhead {
 /// The services of one server, for as long as it runs.
 pub struct System {
     letterhead: Arc<Letterhead>,
+    requests: mpsc::Sender<(Inbound, String)>,
 }
 
 /// Where an account's requests come in.
@@ -211,7 +212,18 @@ impl System {
                 }
             }
         });
-        System { letterhead }
+        System { letterhead, requests }
+    }
+
+    /// Serves an account that has come into being.
+    pub fn serve(&self, account: &Account) {
+        let server_id = &self.letterhead.reports.identity.server_id;
+        serve_account(account, server_id, account.is_system(), &self.requests);
+    }
+
+    /// The reports it answers with.
+    pub fn reports(&self) -> &Arc<Reports> {
+        &self.letterhead.reports
     }
 
     pub(super) fn letterhead(&self) -> &Arc<Letterhead> {
@@ -260,7 +272,7 @@ impl Desk {
                 body
             }
         };
-        let mut courier = self.broker.courier_in(account);
+        let mut courier = self.broker.courier_in(&account);
         courier.publish(&request.reply, b"", b"", body.to_string().as_bytes());
         courier.flush();
     }
@@ -315,8 +327,10 @@ impl Desk {
             "KICK" => return client_action(reports.source.kick(cid(body)?), "no such client or leafnode id"),
             "LDM" => return client_action(reports.source.lame_duck(cid(body)?), "no such client id"),
             "RELOAD" => {
-                let text = "the configuration is reloaded by signal: SIGHUP, or --signal reload".to_owned();
-                return Err(Answer::Refused { code: 500, text, with_data: false });
+                return match reports.source.reload().await {
+                    Ok(()) => Ok(Answer::Done),
+                    Err(text) => Err(Answer::Refused { code: 500, text, with_data: false }),
+                };
             }
             _ => return Ok(Answer::Silence),
         }))

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection;
-use super::tls::Handshake;
+use super::tls::CurrentHandshake;
 use crate::broker::Broker;
 use crate::config::Listen;
 
@@ -39,7 +39,7 @@ pub async fn bind(listen: &Listen) -> std::io::Result<TcpListener> {
 pub async fn accept(
     listener: TcpListener,
     broker: Arc<Broker>,
-    handshake: Option<Handshake>,
+    handshake: CurrentHandshake,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -48,7 +48,7 @@ pub async fn accept(
         match listener.accept().await {
             Ok((socket, _)) => {
                 pause = PAUSE_MIN;
-                tasks.spawn(connection::serve_tcp(broker.clone(), socket, handshake.clone(), stop.clone()));
+                tasks.spawn(connection::serve_tcp(broker.clone(), socket, handshake.get(), stop.clone()));
             }
             Err(error) => {
                 warn!("Accept error: {error}; sleeping {pause:?}");

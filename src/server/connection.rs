@@ -63,7 +63,12 @@ impl Reader {
 
 /// Serves a TCP connection until either side ends it or `stop` is cancelled. With a `handshake` it speaks TLS, which the
 /// client begins after INFO or before it (nats-server `createClientEx`).
-pub async fn serve_tcp(broker: Arc<Broker>, socket: TcpStream, handshake: Option<Handshake>, stop: CancellationToken) {
+pub async fn serve_tcp(
+    broker: Arc<Broker>,
+    socket: TcpStream,
+    handshake: Option<Arc<Handshake>>,
+    stop: CancellationToken,
+) {
     let Ok(peer) = socket.peer_addr() else { return };
     // Small messages must not wait for one another; the outbox already joins what can be joined.
     let _ = socket.set_nodelay(true);
@@ -86,7 +91,7 @@ async fn serve_tls(
     broker: Arc<Broker>,
     socket: TcpStream,
     peer: SocketAddr,
-    handshake: Handshake,
+    handshake: Arc<Handshake>,
     stop: CancellationToken,
 ) {
     let patience = handshake.tls.timeout;
@@ -201,6 +206,16 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
     let timer = tokio::time::sleep(until(link.next_deadline()));
     tokio::pin!(timer);
     loop {
+        if client.is_to_be_reviewed() {
+            let stays = tokio::select! {
+                stays = link.review(Timestamp::now()) => stays,
+                () = &mut stopped => return,
+            };
+            if !stays {
+                return;
+            }
+            timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
+        }
         tokio::select! {
             biased;
             read = reader.fill(&mut buffer, room) => match read {
@@ -222,7 +237,10 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
                 timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
                 continue;
             }
-            () = client.outbox.until_closed() => return,
+            () = client.until_told() => match client.outbox.closed() {
+                Some(_) => return,
+                None => continue,
+            },
             () = &mut stopped => {
                 client.set_close_reason("Server Shutdown");
                 return;
@@ -260,6 +278,7 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
             // A publisher far ahead of its readers pauses; it is still cut off or stopped meanwhile.
             tokio::select! {
                 () = link.wait_for_laggards() => {}
+                () = client.until_told() => {}
                 () = &mut stopped => return,
             }
         }
@@ -293,17 +312,17 @@ async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<Clien
             Ok(()) => {}
             Err(reason) => {
                 if reason == Closed::SlowConsumer {
-                    let max = broker.options.pending_bytes_max;
+                    let max = broker.options().pending_bytes_max;
                     cut_slow_consumer(&broker, &client, &format!("MaxPending of {max} Exceeded"));
                 }
                 let _ = writer.shutdown().await;
                 return;
             }
         }
-        if !write_whole(&mut writer, &buffer, &client.outbox, broker.options.write_deadline).await {
+        if !write_whole(&mut writer, &buffer, &client.outbox, || broker.options().write_deadline).await {
             if client.outbox.closed().is_none_or(|reason| reason == Closed::SlowConsumer) {
                 client.set_close_reason("Slow Consumer (Write Deadline)");
-                let deadline = broker.options.write_deadline;
+                let deadline = broker.options().write_deadline;
                 cut_slow_consumer(&broker, &client, &format!("WriteDeadline of {deadline:?} exceeded"));
             }
             client.set_close_reason("Write Error");
@@ -318,7 +337,7 @@ async fn write_whole<W: AsyncWrite + Unpin>(
     writer: &mut W,
     buffer: &[u8],
     outbox: &Outbox,
-    deadline: Duration,
+    deadline: impl Fn() -> Duration,
 ) -> bool {
     let mut rest = buffer;
     while !rest.is_empty() {
@@ -337,7 +356,7 @@ async fn write_whole<W: AsyncWrite + Unpin>(
                 outbox.set_stuck();
                 tokio::select! {
                     done = &mut write => done,
-                    () = tokio::time::sleep(deadline.saturating_sub(STUCK_AFTER)) => return false,
+                    () = tokio::time::sleep(deadline().saturating_sub(STUCK_AFTER)) => return false,
                     () = outbox.until_dropped() => return false,
                 }
             }

@@ -51,6 +51,14 @@ impl RunFiles {
         Ok(())
     }
 
+    /// These are the files now; others that were written are removed.
+    pub fn replace(&mut self, files: RunFiles) {
+        for path in self.written.iter().filter(|path| !files.written.contains(path)) {
+            let _ = std::fs::remove_file(path);
+        }
+        *self = files;
+    }
+
     /// Removes what was written.
     pub fn remove(&self) {
         for path in &self.written {

@@ -16,27 +16,30 @@ mod websocket_stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::tls::Handshake;
+use self::monitoring::{Accounts, Reloads};
+use self::tls::{CurrentHandshake, Handshake};
 use crate::auth::{Book, ConnectionType};
-use crate::broker::jetstream::JetStream;
-use crate::broker::{self, Broker, Options, TraceTerms};
+use crate::broker::jetstream::{self, JetStream};
+use crate::broker::{self, Account, Broker, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen, Log};
 use crate::coordinator::{self, Coordinator};
-use crate::monitor::{Events, Identity, Monitor, Reports, Shown, System};
+use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
-use crate::storage::{self, OpenError, ReadError, Store};
-use crate::types::{Timestamp, id};
+use crate::storage::{self, OpenError, ReadError, Recovered, Store};
+use crate::types::{JetStreamLimits, StreamId, Timestamp, id};
 
-pub use reload::Reloaded;
+pub use crate::monitor::NO_CONFIG_FILE;
+pub use monitoring::ReloadRequest;
+pub use reload::ReloadError;
 
 /// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
 pub const NATS_VERSION: &str = "2.14.0";
@@ -101,20 +104,46 @@ pub struct Server {
     files: files::RunFiles,
     jetstream: Option<Running>,
     coordinator: Option<Coordinator>,
+    system: System,
+    reloads: Reloads,
+    handshake: CurrentHandshake,
+    websocket_handshake: CurrentHandshake,
 }
 
 /// JetStream and what it writes to.
 struct Running {
     /// In the default account.
     jetstream: Arc<JetStream>,
-    /// In other accounts that enable it.
-    others: Vec<Arc<JetStream>>,
+    /// The same, and those in other accounts that enable it.
+    accounts: Accounts,
+    /// Streams of accounts that do not enable it, or do not exist: a reload may change that.
+    asleep: Vec<(String, StreamId)>,
+    options: jetstream::Options,
     store: Store,
 }
 
 impl Running {
     fn all(&self) -> Vec<Arc<JetStream>> {
-        std::iter::once(&self.jetstream).chain(&self.others).cloned().collect()
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts it in an account that did not have it.
+    fn start_in(
+        &mut self,
+        broker: &Arc<Broker>,
+        account: &Arc<Account>,
+        limits: &JetStreamLimits,
+    ) -> Result<(), ReadError> {
+        let mut streams = Vec::new();
+        for (_, id) in self.asleep.iter().filter(|(name, _)| *name == account.name) {
+            streams.extend(self.store.reload(*id)?);
+        }
+        let recovered = Recovered { streams, repaired: false, orphans: Vec::new() };
+        let options = resources::of_account(&self.options, limits);
+        let started = JetStream::start(broker, account, options, self.store.clone(), &recovered)?;
+        self.asleep.retain(|(name, _)| *name != account.name);
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(started));
+        Ok(())
     }
 }
 
@@ -173,13 +202,19 @@ impl Server {
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
         let files = files::RunFiles::write(&config, client_address, monitor_address, websocket_address)?;
-        let streams = jetstream.as_ref().map(Running::all).unwrap_or_default();
-        let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config));
+        let streams = jetstream.as_ref().map(|running| running.accounts.clone()).unwrap_or_default();
+        let reloads = Reloads::default();
+        let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config, reloads.clone()));
         let identity = identity(&broker, client_address, monitor_address);
         let reports = Arc::new(Reports::new(identity, shown(&config, &broker, None), source));
         let in_the_clear = monitor_listener.map(|listener| (listener, None));
-        let acceptor = || handshake.as_ref().map(|handshake| handshake.acceptor.clone());
-        let over_tls = monitor_tls_listener.map(|listener| (listener, acceptor()));
+        let handshake = CurrentHandshake::new(handshake);
+        let websocket_handshake = CurrentHandshake::new(websocket_handshake);
+        let over_tls = monitor_tls_listener.map(|listener| {
+            let handshake = handshake.clone();
+            let current = move || handshake.get().map(|handshake| handshake.acceptor.clone());
+            (listener, Some(Arc::new(current) as CurrentTls))
+        });
         for (listener, tls) in in_the_clear.into_iter().chain(over_tls) {
             tasks.spawn(Monitor::new(reports.clone()).serve(listener, tls, stop_accepting.clone()));
         }
@@ -199,6 +234,10 @@ impl Server {
             files,
             jetstream,
             coordinator: None,
+            system,
+            reloads,
+            handshake: handshake.clone(),
+            websocket_handshake: websocket_handshake.clone(),
         };
         if server.config.coordinator {
             server.coordinator = Some(server.start_coordinator().await?);
@@ -222,12 +261,12 @@ impl Server {
         Ok(Coordinator::start(client, options).await?)
     }
 
-    fn accept(&self, listener: TcpListener, handshake: Option<Handshake>) {
+    fn accept(&self, listener: TcpListener, handshake: CurrentHandshake) {
         let (broker, stop) = (self.broker.clone(), self.stop_connections.clone());
         self.until_stop(accept::accept(listener, broker, handshake, self.tasks.clone(), stop));
     }
 
-    fn accept_websocket(&self, listener: TcpListener, port: u16, handshake: Option<Handshake>) {
+    fn accept_websocket(&self, listener: TcpListener, port: u16, handshake: CurrentHandshake) {
         let Some(settings) = self.config.websocket.clone() else { return };
         let (broker, stop) = (self.broker.clone(), self.stop_connections.clone());
         let entrance = Arc::new(websocket::Entrance { broker, settings, handshake, port, stop });
@@ -308,7 +347,7 @@ impl Server {
             coordinator.stop().await;
         }
         if let Some(running) = &self.jetstream {
-            for jetstream in std::iter::once(&running.jetstream).chain(&running.others) {
+            for jetstream in running.all() {
                 jetstream.stop().await;
             }
         }
@@ -344,17 +383,21 @@ async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Runnin
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
         let options = resources::jetstream(&limits, &folder);
-        let start =
-            |account, options| JetStream::start(&broker, account, options, store.clone(), &recovered).map(Arc::new);
+        let start = |account: &Arc<Account>, options| {
+            JetStream::start(&broker, account, options, store.clone(), &recovered).map(Arc::new)
+        };
         let jetstream = start(&broker.account, options.clone())?;
         let book = broker.gate.book();
-        let mut others = Vec::new();
+        let mut accounts = vec![jetstream.clone()];
         for spec in book.accounts().iter().filter(|spec| spec.name != broker.account.name) {
             if let (Some(limits), Some(account)) = (&spec.jetstream, broker.find_account(&spec.name)) {
-                others.push(start(account, resources::of_account(&options, limits))?);
+                accounts.push(start(&account, resources::of_account(&options, limits))?);
             }
         }
-        Ok(Running { jetstream, others, store })
+        let is_served = |name: &String| accounts.iter().any(|jetstream| jetstream.account().name == *name);
+        let homes = recovered.streams.iter().map(|stream| (jetstream::account_of(stream), stream.id));
+        let asleep = homes.filter(|(name, _)| !is_served(name)).collect();
+        Ok(Running { jetstream, accounts: Arc::new(RwLock::new(accounts)), asleep, options, store })
     });
     started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -1,38 +1,55 @@
 //! The broker as monitoring sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::ConnectionType;
 use crate::broker::jetstream::{self, StreamReport};
 use crate::broker::{Broker, ClientState, ClosedClient};
 use crate::config::Config;
-use crate::monitor::{Account, Boxed, Connection, JetStream, Routes, Source, Stream, Subscription, Totals};
+use crate::monitor::{
+    Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, Subscription, Totals,
+};
 
 /// Reads counters and lists off a running broker.
 pub struct BrokerSource {
     broker: Arc<Broker>,
-    /// The default account's first, then those of other accounts.
-    jetstream: Vec<Arc<jetstream::JetStream>>,
+    jetstream: Accounts,
     store_dir: String,
+    reloads: Reloads,
 }
 
+/// What each account that has it stores, the default account's first; a reload may add some.
+pub type Accounts = Arc<RwLock<Vec<Arc<jetstream::JetStream>>>>;
+
+/// Where requests to read the configuration again go; empty when nobody takes them.
+pub type Reloads = Arc<OnceLock<mpsc::Sender<ReloadRequest>>>;
+
+/// Somebody asks for the configuration to be read again, and wants to know what came of it.
+pub struct ReloadRequest(pub oneshot::Sender<Result<(), String>>);
+
 impl BrokerSource {
-    pub fn new(broker: Arc<Broker>, jetstream: Vec<Arc<jetstream::JetStream>>, config: &Config) -> BrokerSource {
-        BrokerSource { broker, jetstream, store_dir: config.store_dir.display().to_string() }
+    pub fn new(broker: Arc<Broker>, jetstream: Accounts, config: &Config, reloads: Reloads) -> BrokerSource {
+        BrokerSource { broker, jetstream, store_dir: config.store_dir.display().to_string(), reloads }
     }
 
     /// Accounts' JetStreams. Where other accounts have one, the default account's is told of only when it is used.
-    fn shown(&self) -> impl Iterator<Item = &Arc<jetstream::JetStream>> {
-        let several = self.jetstream.len() > 1;
-        self.jetstream
-            .iter()
-            .enumerate()
-            .filter(move |(place, jetstream)| *place > 0 || !several || jetstream.account_info().tier.streams > 0)
-            .map(|(_, jetstream)| jetstream)
+    fn shown(&self) -> Vec<Arc<jetstream::JetStream>> {
+        let mut shown = self.all();
+        shown.retain(|jetstream| self.broker.find_account(&jetstream.account().name).is_some());
+        if shown.len() > 1 && shown[0].account_info().tier.streams == 0 {
+            shown.remove(0);
+        }
+        shown
+    }
+
+    fn all(&self) -> Vec<Arc<jetstream::JetStream>> {
+        self.jetstream.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn jetstream_figures(&self, with_streams: bool, with_consumers: bool) -> Vec<JetStream> {
-        let Some(server) = self.jetstream.first() else { return Vec::new() };
+        let Some(server) = self.all().into_iter().next() else { return Vec::new() };
         let mut figures = Vec::new();
         for jetstream in self.shown() {
             let account = jetstream.account_info();
@@ -110,7 +127,7 @@ impl Source for BrokerSource {
             let traffic = broker.traffic(&account.name);
             Account {
                 is_system: account.is_system(),
-                jetstream: self.shown().any(|jetstream| jetstream.account().name == account.name),
+                jetstream: self.shown().iter().any(|jetstream| jetstream.account().name == account.name),
                 connections: account.connection_count() as u64,
                 subscriptions: account.subscription_count() as u64,
                 routes: routes(&account),
@@ -152,6 +169,18 @@ impl Source for BrokerSource {
 
     fn lame_duck(&self, client_id: u64) -> bool {
         self.broker.client(client_id).as_ref().inspect(|client| self.broker.tell_lame_duck(client)).is_some()
+    }
+
+    fn reload(&self) -> Boxed<'_, Result<(), String>> {
+        Box::pin(async {
+            let Some(reloads) = self.reloads.get() else { return Err(NO_CONFIG_FILE.to_owned()) };
+            let (done, outcome) = oneshot::channel();
+            let stopping = || Err("the server is stopping".to_owned());
+            if reloads.send(ReloadRequest(done)).await.is_err() {
+                return stopping();
+            }
+            outcome.await.unwrap_or_else(|_| stopping())
+        })
     }
 }
 

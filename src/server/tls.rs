@@ -1,7 +1,7 @@
 //! TLS acceptors out of configuration, and what a finished handshake tells.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -90,6 +90,25 @@ impl Handshake {
     /// As [`Handshake::terms`], to one whose handshake came first.
     pub fn terms_after(&self) -> TlsTerms {
         TlsTerms { required: true, available: false, ..self.terms() }
+    }
+}
+
+/// A listener's TLS as it is now: a reload changes it for connections to come.
+#[derive(Clone, Default)]
+pub struct CurrentHandshake(Arc<RwLock<Option<Arc<Handshake>>>>);
+
+impl CurrentHandshake {
+    pub fn new(handshake: Option<Handshake>) -> CurrentHandshake {
+        CurrentHandshake(Arc::new(RwLock::new(handshake.map(Arc::new))))
+    }
+
+    /// `None`: in the clear.
+    pub fn get(&self) -> Option<Arc<Handshake>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn replace(&self, handshake: Option<Handshake>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = handshake.map(Arc::new);
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection;
-use super::tls::{Handshake, peer_names};
+use super::tls::{CurrentHandshake, peer_names};
 use super::websocket_stream::WebSocketStream;
 use crate::auth::CertificateNames;
 use crate::broker::{Arrival, Broker, Cookies, TlsTerms};
@@ -39,7 +39,7 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub struct Entrance {
     pub broker: Arc<Broker>,
     pub settings: WebSocket,
-    pub handshake: Option<Handshake>,
+    pub handshake: CurrentHandshake,
     pub port: u16,
     pub stop: CancellationToken,
 }
@@ -70,7 +70,7 @@ impl Entrance {
     async fn receive(&self, socket: TcpStream, peer: SocketAddr) {
         let _ = socket.set_nodelay(true);
         let patience = self.settings.handshake_timeout;
-        let Some(handshake) = &self.handshake else {
+        let Some(handshake) = self.handshake.get() else {
             return self.serve(socket, peer, TlsTerms::default(), None).await;
         };
         match tokio::time::timeout(patience, handshake.acceptor.accept(socket)).await {

@@ -55,6 +55,12 @@ impl Keepalive {
         self.next = now + first + first / 5 * spread as u32 / 0x1_0000;
     }
 
+    /// Other rules from now on; a ping that would come too late by them comes sooner.
+    pub(super) fn change(&mut self, interval: Duration, max_out: u32, now: Timestamp) {
+        (self.interval, self.max_out) = (interval, max_out);
+        self.next = self.next.min(now + interval);
+    }
+
     pub(super) fn next(&self) -> Timestamp {
         self.next
     }

@@ -338,11 +338,33 @@ impl Session {
     pub fn handle_authenticated(&mut self, grant: Option<&Grant>) -> Result<Admit, ProtocolError> {
         assert_eq!(self.phase, Phase::Authenticating, "credentials are looked at only after CONNECT");
         let Some(grant) = grant else { return self.close(ProtocolError::AuthorizationViolation) };
+        self.take_grant(grant);
+        self.finish_connect()
+    }
+
+    /// Holds the session to other settings from now on. What its user may do is told by
+    /// [`Session::handle_granted_anew`].
+    pub fn change_settings(&mut self, settings: Arc<Settings>) {
+        self.keepalive.change(settings.ping_interval, settings.max_pings_out, self.last_activity);
+        self.max_payload = settings.max_payload;
+        self.settings = settings;
+    }
+
+    /// Whether the client has done anything yet.
+    pub fn has_acted(&self) -> bool {
+        self.in_time
+    }
+
+    /// The credentials have been looked at again, by new rules, and grant this now.
+    pub fn handle_granted_anew(&mut self, grant: &Grant) {
+        self.take_grant(grant);
+    }
+
+    fn take_grant(&mut self, grant: &Grant) {
         self.permit.clone_from(&grant.permit);
         self.publish_cache = PublishCache::default();
         self.max_payload = grant.limits.payload_bytes.unwrap_or(usize::MAX).min(self.settings.max_payload);
         self.expires = grant.expires;
-        self.finish_connect()
     }
 
     /// What the client may do; `None` for everything.

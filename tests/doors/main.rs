@@ -4,6 +4,7 @@
 mod accounts;
 mod gate;
 mod permissions;
+mod reload;
 mod tls;
 mod websocket;
 
@@ -44,6 +45,13 @@ impl World {
     pub async fn refusal(text: &str) -> String {
         let folder = tempfile::tempdir().expect("a temporary folder");
         World::serve(&folder, text).await.err().expect("the broker refuses to start").to_string()
+    }
+
+    /// Reloads the broker with other settings.
+    pub async fn reload(&mut self, text: &str) -> Result<Vec<String>, String> {
+        let base = Config { coordinator: false, monitor: None, ..Config::on_free_ports(self.folder.path()) };
+        let config = read_text(base, text).map_err(|errors| errors.to_string())?;
+        self.server.reload(&config).await.map_err(|error| error.to_string())
     }
 
     /// Stops the broker and starts another one over the same store.

@@ -84,6 +84,10 @@ async fn a_certificate_says_who_the_client_is() {
 
 /// A connection that begins with a handshake.
 async fn handshake(port: u16) -> tokio_rustls::client::TlsStream<TcpStream> {
+    try_handshake(port).await.unwrap()
+}
+
+async fn try_handshake(port: u16) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -91,7 +95,7 @@ async fn handshake(port: u16) -> tokio_rustls::client::TlsStream<TcpStream> {
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
+    connector.connect(ServerName::try_from("localhost").unwrap(), socket).await
 }
 
 /// What a client that shakes hands first reads first.
@@ -157,4 +161,39 @@ async fn monitoring_answers_over_tls() {
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time");
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     world.server.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_and_tls_switched_off_and_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let put = |name: &str| {
+        std::fs::copy(file(&format!("{name}.pem")), &cert).unwrap();
+        std::fs::copy(file(&format!("{name}-key.pem")), &key).unwrap();
+    };
+    put("server");
+    let text = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, timeout: 20, handshake_first: true }}");
+    let mut world = World::start(&text).await;
+    let port = world.address().port();
+    let mut live = handshake(port).await;
+    // Another certificate at the same place: one that is not this host's.
+    put("client");
+    assert_eq!(world.reload(&text).await.unwrap(), ["tls = enabled"]);
+    assert!(try_handshake(port).await.is_err(), "the new certificate is shown");
+    std::fs::write(&cert, "no certificate").unwrap();
+    assert!(world.reload(&text).await.unwrap_err().contains("error parsing X509 certificate/key pair"));
+    put("server");
+    world.reload(&text).await.unwrap();
+    handshake(port).await;
+    assert_eq!(world.reload("").await.unwrap(), ["tls = disabled"]);
+    assert_eq!(world.wire().await.ask("CONNECT {\"verbose\":false}").await, ["PONG"], "in the clear");
+    // Who came over TLS before is served all the while.
+    live.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.unwrap();
+    let mut heard = String::new();
+    while !heard.contains("PONG") {
+        let mut bytes = [0; 4096];
+        let read = tokio::time::timeout(PATIENCE, live.read(&mut bytes)).await.unwrap().unwrap();
+        assert!(read > 0, "{heard}");
+        heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+    }
 }

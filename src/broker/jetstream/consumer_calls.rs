@@ -192,7 +192,7 @@ impl StreamTask {
         }
         config.set_inactive_default();
         let config = Arc::new(config);
-        let payload_bytes_max = self.context.broker.options.session.max_payload;
+        let payload_bytes_max = self.context.broker.payload_bytes_max();
         let setup = setup(stream, &name, config.clone(), now, payload_bytes_max);
         let consumer = Consumer::new(setup, self.contents.stream.index(), self.visible, now);
         // Consumers that live in memory, and all of a stream that does, are gone after a restart.

@@ -212,8 +212,8 @@ impl StreamTask {
 
     fn direct_budget(&self, options: &MsgGet) -> usize {
         match usize::try_from(options.max_bytes) {
-            Ok(bytes) if bytes > 0 => bytes.min(self.context.broker.options.pending_bytes_max),
-            _ => self.context.broker.options.pending_bytes_max / 4,
+            Ok(bytes) if bytes > 0 => bytes.min(self.context.broker.options().pending_bytes_max),
+            _ => self.context.broker.options().pending_bytes_max / 4,
         }
     }
 }

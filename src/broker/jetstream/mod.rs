@@ -43,6 +43,7 @@ use tokio::sync::mpsc;
 
 pub use self::context::{API_LEVEL, Options};
 use self::context::{ApiCounters, Context, PushSubjects, Usage};
+pub use self::recovery::account_of;
 use self::registry::Registry;
 use self::service::FILTERS;
 use super::{Account, Broker};

@@ -57,7 +57,7 @@ pub(super) fn is_restoring(recovered: &RecoveredStream) -> bool {
 }
 
 /// The name of the account that a stored stream is in.
-pub(super) fn account_of(recovered: &RecoveredStream) -> String {
+pub fn account_of(recovered: &RecoveredStream) -> String {
     #[derive(serde::Deserialize)]
     struct Home {
         #[serde(rename = "$account")]
@@ -135,7 +135,7 @@ pub(super) fn from_rows(shared: &Shared, store: &Store, recovered: &RecoveredStr
     stream.settle_schedules();
     stream.restore_positions(recovered.sources.iter().map(|row| (&*row.name, row.seq, &*row.identity)));
     let now = Timestamp::now();
-    let payload_bytes_max = shared.context.broker.options.session.max_payload;
+    let payload_bytes_max = shared.context.broker.payload_bytes_max();
     let mut consumers = Vec::with_capacity(recovered.consumers.len());
     for row in &recovered.consumers {
         match parse_consumer(row) {

@@ -193,7 +193,7 @@ impl Import {
             Storage::Memory => Home::Memory(Arc::new(MemoryLog::default())),
         };
         // What came from a source, or was counted, has headers that no client sent.
-        let reader = BackupReader::new(context.broker.options.session.max_payload + HEADERS_MAX);
+        let reader = BackupReader::new(context.broker.payload_bytes_max() + HEADERS_MAX);
         let shared = Arc::new(Shared::new(context, config.clone(), created, home));
         Import {
             registry,
@@ -347,7 +347,7 @@ impl Import {
     /// Adds the consumers, and their rows to the batch.
     fn restore_consumers(&mut self, rebuilt: &mut Rebuilt) -> Result<(), ApiError> {
         let (terms, now) = (terms(&self.config), Timestamp::now());
-        let payload_bytes_max = self.registry.context.broker.options.session.max_payload;
+        let payload_bytes_max = self.registry.context.broker.payload_bytes_max();
         for (name, mut config, progress) in std::mem::take(&mut self.consumers) {
             // Those that mirrors and sources made for a while stay behind.
             if config.direct {

@@ -33,7 +33,7 @@ impl StreamTask {
         let world = World {
             interest: &|subject| consumers.any_matches(subject) || followers.any_matches(subject),
             read: &read,
-            payload_bytes_max: context.broker.options.session.max_payload,
+            payload_bytes_max: context.broker.payload_bytes_max(),
         };
         change(stream, &world, &mut turn.changes)
     }
