@@ -80,6 +80,17 @@ pub struct AccountSpec {
     pub connections_max: Option<usize>,
     pub subscriptions_max: Option<usize>,
     pub payload_bytes_max: Option<usize>,
+    /// Where messages with a sampled `traceparent` header have their way told (ADR-41).
+    pub trace: Option<AccountTrace>,
+}
+
+/// What of an account's messages is traced without their asking for it by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountTrace {
+    /// A literal subject.
+    pub dest: String,
+    /// How many of a hundred are.
+    pub percent: u8,
 }
 
 /// A plan that contradicts itself.

@@ -72,6 +72,15 @@ pub struct AccountClaims {
     pub default_permissions: JwtPermissions,
     #[serde(deserialize_with = "or_default")]
     pub tags: Vec<String>,
+    pub trace: Option<JwtTrace>,
+}
+
+/// Where sampled messages have their way told; of a hundred so many, 0 for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct JwtTrace {
+    pub dest: String,
+    pub sampling: i64,
 }
 
 /// -1: no limit.

@@ -18,8 +18,8 @@ mod responses;
 mod secret;
 
 pub use book::{
-    AccountSpec, Book, BookError, Credential, Grant, Login, PasswordCheck, Plan, Presented, Refusal, SimpleLogin, User,
-    UserLimits, Verdict,
+    AccountSpec, AccountTrace, Book, BookError, Credential, Grant, Login, PasswordCheck, Plan, Presented, Refusal,
+    SimpleLogin, User, UserLimits, Verdict,
 };
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::book::{AccountSpec, BookError, Grant, Login, Presented, Refusal, UserLimits, Verdict};
+use super::book::{AccountSpec, AccountTrace, BookError, Grant, Login, Presented, Refusal, UserLimits, Verdict};
 use super::claims::{AccountClaims, Claims, JwtPermissions, JwtSubjects, OperatorClaims, SigningKey, UserClaims};
 use super::connection_type::ConnectionType;
 use super::nkey::{KeyKind, PublicKey};
 use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 use super::permit::Permit;
-use crate::types::{JetStreamLimits, Timestamp};
+use crate::types::{JetStreamLimits, Timestamp, subject};
 
 /// The operators that are trusted and the accounts they have signed.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Operators {
                 connections_max: bound(limits.conn),
                 subscriptions_max: bound(limits.subs),
                 payload_bytes_max: bound(limits.payload),
+                trace: trace(&account.body),
             }
         })
     }
@@ -169,6 +170,12 @@ fn scope<'a>(
             Ok(Some(template.as_ref()))
         }
     }
+}
+
+fn trace(account: &AccountClaims) -> Option<AccountTrace> {
+    let trace = account.trace.as_ref().filter(|trace| subject::is_valid_literal(trace.dest.as_bytes()))?;
+    let percent = u8::try_from(trace.sampling).ok().filter(|percent| (1..=100).contains(percent)).unwrap_or(100);
+    Some(AccountTrace { dest: trace.dest.clone(), percent })
 }
 
 fn jetstream(account: &AccountClaims) -> Option<JetStreamLimits> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::subscription::{Service, StreamDoor, Subscription, Target};
-use crate::auth::AccountSpec;
+use crate::auth::{AccountSpec, AccountTrace};
 use crate::router::{InvalidFilter, Matches, Sublist};
 
 type InterestWatcher = Box<dyn Fn(&[u8]) + Send + Sync>;
@@ -34,6 +34,9 @@ pub struct Account {
     generation: AtomicU64,
     next_key: AtomicU64,
     watchers: RwLock<Vec<InterestWatcher>>,
+    /// Where messages with a sampled `traceparent` have their way told, and whether that is anywhere.
+    trace: RwLock<Option<Arc<AccountTrace>>>,
+    traces: AtomicBool,
     /// `$JS.<domain>.API.`, under which clients reach `$JS.API.` as well.
     domain_prefix: OnceLock<Box<[u8]>>,
 }
@@ -51,6 +54,8 @@ impl Account {
             generation: AtomicU64::new(1),
             next_key: AtomicU64::new(1),
             watchers: RwLock::new(Vec::new()),
+            trace: RwLock::new(None),
+            traces: AtomicBool::new(false),
             domain_prefix: OnceLock::new(),
         }
     }
@@ -78,11 +83,9 @@ impl Account {
 
     pub(super) fn from_spec(spec: &AccountSpec, role: AccountRole) -> Account {
         let label = if spec.name_tag.is_empty() { &spec.name } else { &spec.name_tag };
-        Account {
-            label: label.clone(),
-            connections_max: AtomicUsize::new(spec.connections_max.unwrap_or(usize::MAX)),
-            ..Account::new(&spec.name, role)
-        }
+        let account = Account { label: label.clone(), ..Account::new(&spec.name, role) };
+        account.change_spec(Some(spec));
+        account
     }
 
     /// Holds it to what its configuration says now; `None` when there is none any more.
@@ -90,6 +93,18 @@ impl Account {
         self.retired.store(spec.is_none(), Ordering::Relaxed);
         if let Some(spec) = spec {
             self.connections_max.store(spec.connections_max.unwrap_or(usize::MAX), Ordering::Relaxed);
+            let mut trace = self.trace.write().unwrap_or_else(PoisonError::into_inner);
+            *trace = spec.trace.clone().map(Arc::new);
+            self.traces.store(trace.is_some(), Ordering::Relaxed);
+        }
+    }
+
+    /// Where messages that are sampled elsewhere have their way told; mostly nowhere.
+    #[inline]
+    pub(super) fn trace(&self) -> Option<Arc<AccountTrace>> {
+        match self.traces.load(Ordering::Relaxed) {
+            false => None,
+            true => self.trace.read().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -141,6 +141,12 @@ impl Link {
                     break;
                 }
                 Err(error) => {
+                    if error == ProtocolError::MaxPayload
+                        && self.session.phase() == Phase::Connected
+                        && let Some((subject, headers, bytes)) = message_trace::too_large(&input[fed.consumed..])
+                    {
+                        self.trace_refused(subject, headers, bytes, "maximum payload exceeded".to_owned());
+                    }
                     self.refuse(&error);
                     fed.close = true;
                     break;
@@ -154,6 +160,13 @@ impl Link {
                 Ok(admit) => self.carry_out(admit, op),
                 Err(error) => Err(error),
             };
+            if let (Err(ProtocolError::PublishDenied(denied)), ClientOp::Pub { subject, headers, payload, .. }) =
+                (&done, &op)
+                && **denied == **subject
+            {
+                let error = ProtocolError::PublishDenied(denied.clone()).text().into_owned();
+                self.trace_refused(subject, headers, headers.len() + payload.len(), error);
+            }
             if let Err(error) = done
                 && self.refuse(&error)
             {
@@ -180,9 +193,10 @@ impl Link {
                 if self.session.verbose() {
                     self.say(encode::ok);
                 }
-                if !headers.is_empty() && message_trace::may_be_asked(headers) {
-                    match Asked::parse(headers) {
+                if !headers.is_empty() && message_trace::may_be_asked(headers, self.account.trace().as_deref()) {
+                    match self.trace_asked(headers) {
                         Asked::Nothing => {}
+                        Asked::Never => return self.publish_untraced(subject, reply, headers, payload),
                         Asked::Nowhere => return Ok(()),
                         Asked::Trace { dest, only } => {
                             return self.publish_traced((dest, only), subject, reply, headers, payload);
@@ -252,18 +266,57 @@ impl Link {
         if self.session.permit().is_some_and(|permit| !permit.may_publish(asked.0.as_bytes())) {
             return Err(ProtocolError::PublishDenied(asked.0.as_bytes().into()));
         }
-        let (info, account) = (self.info(), &self.account.name);
-        let trace = Arc::new(Trace::new(asked, info, &self.client, account, subject, headers, payload.len()));
+        let trace = Arc::new(self.trace(asked, subject, headers, headers.len() + payload.len(), String::new()));
         let mapped = self.account.mapped(subject);
         if let Some(to) = &mapped {
             trace.mapped(to);
         }
         let to = mapped.as_deref().unwrap_or(subject);
         let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
-        if !self.courier.send_traced(parcel, &trace) {
+        let stored = self.courier.send_traced(parcel, &trace);
+        // The API is the system account's, to nats-server's eyes.
+        if to.starts_with(b"$JS.API.") && self.account.has_filter(b"$JS.API.>") {
+            trace.service(&self.broker.system_account().name, to);
+        }
+        if !stored {
             trace.tell(&mut self.courier);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn trace_asked(&self, headers: &[u8]) -> Asked {
+        Asked::parse(headers, self.account.trace().as_deref(), || rand::random_range(0..100))
+    }
+
+    fn trace(&self, asked: (String, bool), subject: &[u8], headers: &[u8], bytes: usize, error: String) -> Trace {
+        Trace::new(asked, self.info(), &self.client, &self.account.name, subject, headers, bytes, error)
+    }
+
+    /// Publishes a message that is not to be traced, here or further on.
+    #[cold]
+    fn publish_untraced(
+        &mut self,
+        subject: &[u8],
+        reply: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let headers = &message_trace::disabled(headers)[..];
+        self.carry_out(Admit::Publish, ClientOp::Pub { subject, reply, headers, payload })
+    }
+
+    /// Tells of a message that asked to be traced and is not let in.
+    #[cold]
+    fn trace_refused(&mut self, subject: &[u8], headers: &[u8], bytes: usize, error: String) {
+        if !message_trace::may_be_asked(headers, self.account.trace().as_deref()) {
+            return;
+        }
+        let Asked::Trace { dest, only } = self.trace_asked(headers) else { return };
+        if self.session.permit().is_none_or(|permit| permit.may_publish(dest.as_bytes())) {
+            let trace = self.trace((dest, only), subject, headers, bytes, error);
+            trace.tell(&mut self.courier);
+        }
     }
 
     /// Tells a requester that nobody listens: status 503 with the subject, through its own subscription (nats-server

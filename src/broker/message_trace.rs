@@ -2,19 +2,29 @@
 //! that subject, one event per step. Everything here is off the way of other messages.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use super::client_state::ClientState;
 use super::courier::Courier;
 use super::subscription::Subscription;
+use crate::auth::AccountTrace;
+use crate::backup::s2;
 use crate::protocol::Info;
+use crate::types::header::HeaderBuilder;
 use crate::types::{Headers, Timestamp, header, subject};
 
 const DEST: &str = "Nats-Trace-Dest";
 const ONLY: &str = "Nats-Trace-Only";
+/// Of servers before 2.11: what has it is not traced.
+const ORIGIN_ACCOUNT: &str = "Nats-Trace-Origin-Account";
+/// W3C trace context, in any case.
+const PARENT: &str = "traceparent";
 /// In place of a destination in what is stored, so that a delivery is not traced again.
 const DISABLED: &str = "trace disabled";
 /// nats-server's number for a client among the kinds of connections.
@@ -26,16 +36,19 @@ pub(super) const NO_ECHO: &str = "Not delivered because of no echo";
 pub(super) const DENIED: &str = "Not delivered because subscription denies this subject";
 pub(super) const CLOSED: &str = "Not delivered because subscription is closed";
 
-/// Whether a header block may ask for a trace; [`Asked::parse`] knows for sure.
+/// Whether a header block may ask for a trace; [`Asked::parse`] knows for sure. Where an account traces nothing by itself,
+/// only a destination does.
 #[inline]
-pub(super) fn may_be_asked(block: &[u8]) -> bool {
-    memchr::memmem::find(block, DEST.as_bytes()).is_some()
+pub(super) fn may_be_asked(block: &[u8], account: Option<&AccountTrace>) -> bool {
+    account.is_some() || memchr::memmem::find(block, DEST.as_bytes()).is_some()
 }
 
 /// What a message's headers ask for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Nothing,
+    /// Not to be traced, here or further on.
+    Never,
     /// To be traced and not delivered, in a way that cannot be traced: it goes nowhere.
     Nowhere,
     Trace {
@@ -45,17 +58,105 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    pub(super) fn parse(block: &[u8]) -> Asked {
+    /// `account` says what is traced without a destination of its own, `dice` gives 0 to 99.
+    pub(super) fn parse(block: &[u8], account: Option<&AccountTrace>, dice: impl FnOnce() -> u8) -> Asked {
         let headers = Headers::new(block);
         let get = |name| headers.get_str(name).filter(|value| !value.is_empty());
+        let Some(dest) = get(DEST) else {
+            let Some(account) = account.filter(|_| is_sampled(headers)) else { return Asked::Nothing };
+            if get(ORIGIN_ACCOUNT).is_some() || dice() >= account.percent {
+                return Asked::Never;
+            }
+            return Asked::Trace { dest: account.dest.clone(), only: false };
+        };
+        if dest == DISABLED {
+            return Asked::Nothing;
+        }
         let only = get(ONLY).is_some_and(|value| ["1", "true", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes)));
-        match get(DEST) {
-            None | Some(DISABLED) => Asked::Nothing,
-            Some(dest) if subject::is_valid_literal(dest.as_bytes()) => Asked::Trace { dest: dest.to_owned(), only },
-            Some(_) if only => Asked::Nowhere,
-            Some(_) => Asked::Nothing,
+        let is_old = get(ORIGIN_ACCOUNT).is_some();
+        if is_old || !subject::is_valid_literal(dest.as_bytes()) {
+            return match only {
+                true => Asked::Nowhere,
+                false if is_old => Asked::Never,
+                false => Asked::Nothing,
+            };
+        }
+        Asked::Trace { dest: dest.to_owned(), only }
+    }
+}
+
+/// Whether a `traceparent` says that its trace is recorded. Its flags are read as nats-server does: a signed byte.
+fn is_sampled(headers: Headers<'_>) -> bool {
+    headers.iter().any(|(name, value)| {
+        let mut fields = value.split(|&byte| byte == b'-').skip(3);
+        let (Some(flags), None) = (fields.next(), fields.next()) else { return false };
+        let flags = std::str::from_utf8(flags).ok().filter(|flags| flags.len() == 2);
+        name.eq_ignore_ascii_case(PARENT.as_bytes())
+            && flags.and_then(|flags| i8::from_str_radix(flags, 16).ok()).is_some_and(|flags| flags & 1 == 1)
+    })
+}
+
+/// How a trace is sent, by what its message's `Accept-Encoding` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    /// Nothing that is accepted is known here.
+    Identity,
+    Gzip,
+    Snappy,
+}
+
+impl Encoding {
+    fn accepted(header: Option<&Vec<String>>) -> Encoding {
+        let Some(accepted) = header.and_then(|values| values.first()) else { return Encoding::Plain };
+        let accepted = accepted.to_ascii_lowercase();
+        if accepted.contains("snappy") || accepted.contains("s2") {
+            Encoding::Snappy
+        } else if accepted.contains("gzip") {
+            Encoding::Gzip
+        } else {
+            Encoding::Identity
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Encoding::Plain => "",
+            Encoding::Identity => "identity",
+            Encoding::Gzip => "gzip",
+            Encoding::Snappy => "snappy",
+        }
+    }
+
+    fn encode(self, body: Vec<u8>) -> Vec<u8> {
+        match self {
+            Encoding::Plain | Encoding::Identity => body,
+            Encoding::Gzip => {
+                let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+                gzip.write_all(&body).expect("a vector takes all");
+                gzip.finish().expect("a vector takes all")
+            }
+            Encoding::Snappy => {
+                let (mut frames, mut out) = (s2::Encoder::default(), Vec::new());
+                frames.push(&body, &mut out);
+                frames.flush(&mut out);
+                out
+            }
+        }
+    }
+}
+
+/// The subject, the header block as far as it is there and the size in bytes of a publish whose payload is too large, out
+/// of the bytes that begin with its control line.
+pub(super) fn too_large(input: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let end = memchr::memmem::find(input, b"\r\n")?;
+    let mut words = input[..end].split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let verb = words.next()?;
+    let words: Vec<&[u8]> = words.collect();
+    let [subject, .., header_bytes, bytes] = words[..] else { return None };
+    let number = |word| std::str::from_utf8(word).ok()?.parse::<usize>().ok();
+    let block = input[end + 2..].get(..).map(|rest| &rest[..rest.len().min(number(header_bytes).unwrap_or(0))])?;
+    verb.eq_ignore_ascii_case(b"HPUB").then_some((subject, block, number(bytes)?))
 }
 
 /// A traced message's headers as a stream stores them.
@@ -68,7 +169,7 @@ pub struct Trace {
     dest: String,
     /// The message is not delivered.
     pub only: bool,
-    told_encoding: bool,
+    encoding: Encoding,
     server: Server,
     request: Request,
     steps: Mutex<Vec<Step>>,
@@ -106,9 +207,13 @@ enum Step {
         name: String,
         acc: String,
         subj: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        error: String,
     },
     #[serde(rename = "sm")]
     Mapping { ts: Timestamp, to: String },
+    #[serde(rename = "si")]
+    ServiceImport { ts: Timestamp, acc: String, from: String, to: String },
     #[serde(rename = "js")]
     JetStream {
         ts: Timestamp,
@@ -147,7 +252,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Trace {
-    /// The trace of a message that `client` publishes.
+    /// The trace of a message of `msgsize` bytes, headers and payload, that `client` publishes; it is not let in for an
+    /// `error`.
     pub(super) fn new(
         (dest, only): (String, bool),
         info: Info,
@@ -155,7 +261,8 @@ impl Trace {
         account: &str,
         subject: &[u8],
         block: &[u8],
-        payload_bytes: usize,
+        msgsize: usize,
+        error: String,
     ) -> Trace {
         let mut header = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in Headers::new(block).iter().filter(|(name, value)| !name.is_empty() && !value.is_empty()) {
@@ -168,11 +275,12 @@ impl Trace {
             name: client.identity().name,
             acc: account.to_owned(),
             subj: text(subject),
+            error,
         };
         Trace {
             dest,
             only,
-            told_encoding: header.contains_key("Accept-Encoding"),
+            encoding: Encoding::accepted(header.get("Accept-Encoding")),
             server: Server {
                 name: info.server_name,
                 host: info.host,
@@ -184,7 +292,7 @@ impl Trace {
                 seq: 0,
                 time: Timestamp::ZERO,
             },
-            request: Request { header, msgsize: block.len() + payload_bytes },
+            request: Request { header, msgsize },
             steps: Mutex::new(vec![ingress]),
         }
     }
@@ -196,6 +304,12 @@ impl Trace {
     /// The account maps the subject to another one.
     pub(super) fn mapped(&self, to: &[u8]) {
         self.note(Step::Mapping { ts: Timestamp::now(), to: text(to) });
+    }
+
+    /// The message is a request to a service that another account has for all.
+    pub(super) fn service(&self, account: &str, subject: &[u8]) {
+        let (from, to) = (text(subject), text(subject));
+        self.note(Step::ServiceImport { ts: Timestamp::now(), acc: account.to_owned(), from, to });
     }
 
     /// The message goes to a subscription, or for a reason does not.
@@ -225,9 +339,11 @@ impl Trace {
         let server = Server { seq, time: Timestamp::now(), ..self.server.clone() };
         let told = Told { server, request: &self.request, events: &steps };
         let body = serde_json::to_vec(&told).expect("a trace is always JSON");
-        // Asked for a compressed answer, we give a plain one and say so.
-        let block: &[u8] = if self.told_encoding { b"NATS/1.0\r\nContent-Encoding: identity\r\n\r\n" } else { b"" };
-        courier.publish(self.dest.as_bytes(), b"", block, &body);
+        let block = match self.encoding.name() {
+            "" => Vec::new(),
+            name => HeaderBuilder::new().add("Content-Encoding", name).build(),
+        };
+        courier.publish(self.dest.as_bytes(), b"", &block, &self.encoding.encode(body));
     }
 }
 
@@ -248,10 +364,80 @@ mod tests {
             (&[("Nats-Trace-Dest", "t.*"), ("Nats-Trace-Only", "1")], Asked::Nowhere),
             (&[("Nats-Trace-Dest", "t.*")], Asked::Nothing),
             (&[("Nats-Trace-Only", "1")], Asked::Nothing),
+            (&[("Nats-Trace-Dest", "t.d"), ("Nats-Trace-Origin-Account", "A")], Asked::Never),
+            (
+                &[("Nats-Trace-Dest", "t.d"), ("Nats-Trace-Origin-Account", "A"), ("Nats-Trace-Only", "1")],
+                Asked::Nowhere,
+            ),
+            (&[("traceparent", "0-1-2-01")], Asked::Nothing),
         ] {
             let block =
                 headers.iter().fold(HeaderBuilder::new(), |block, (name, value)| block.add(name, value)).build();
-            assert_eq!(Asked::parse(&block), expected, "{headers:?}");
+            assert_eq!(Asked::parse(&block, None, || 0), expected, "{headers:?}");
+        }
+    }
+
+    /// As nats-server 2.15.1 judged them.
+    #[test]
+    fn what_an_account_samples() {
+        let account = AccountTrace { dest: "acc.trace".into(), percent: 30 };
+        let asked = |lines: &[(&str, &str)], dice: u8| {
+            let block = lines.iter().fold(HeaderBuilder::new(), |block, (name, value)| block.add(name, value)).build();
+            Asked::parse(&block, Some(&account), || dice)
+        };
+        let traced = Asked::Trace { dest: "acc.trace".into(), only: false };
+        let id = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        for (flags, sampled) in [
+            ("01", true),
+            ("03", true),
+            ("+1", true),
+            ("7f", true),
+            ("00", false),
+            ("0", false),
+            ("81", false),
+            ("zz", false),
+            ("-1", false),
+        ] {
+            let expected = if sampled { &traced } else { &Asked::Nothing };
+            assert_eq!(asked(&[("traceparent", &format!("{id}-{flags}"))], 0), *expected, "{flags}");
+        }
+        assert_eq!(asked(&[("TraceParent", "x-y-z-01")], 29), traced);
+        assert_eq!(asked(&[("traceparent", "x-y-z-01")], 30), Asked::Never);
+        assert_eq!(asked(&[("traceparent", "x-01")], 0), Asked::Nothing);
+        assert_eq!(asked(&[("traceparent", "x-y-z-01"), ("Nats-Trace-Only", "1")], 0), traced);
+        let own = asked(&[("traceparent", "x-y-z-01"), ("Nats-Trace-Dest", "t.d")], 99);
+        assert_eq!(own, Asked::Trace { dest: "t.d".into(), only: false });
+        assert_eq!(asked(&[("traceparent", "x-y-z-01"), ("Nats-Trace-Dest", DISABLED)], 0), Asked::Nothing);
+    }
+
+    #[test]
+    fn encodings() {
+        for (accepted, expected) in [
+            ("gzip", Encoding::Gzip),
+            ("Snappy", Encoding::Snappy),
+            ("S2", Encoding::Snappy),
+            ("gzip, deflate, br", Encoding::Gzip),
+            ("deflate, snappy;q=0.5", Encoding::Snappy),
+            ("br", Encoding::Identity),
+            ("identity", Encoding::Identity),
+        ] {
+            assert_eq!(Encoding::accepted(Some(&vec![accepted.to_owned()])), expected, "{accepted}");
+        }
+        assert_eq!(Encoding::accepted(None), Encoding::Plain);
+        let gzip = Encoding::Gzip.encode(b"hello".to_vec());
+        let mut plain = Vec::new();
+        std::io::copy(&mut flate2::read::GzDecoder::new(&gzip[..]), &mut plain).unwrap();
+        assert_eq!(plain, b"hello");
+        assert!(Encoding::Snappy.encode(b"hello".to_vec()).starts_with(b"\xff\x06\x00\x00sNaPpY"));
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_by_its_control_line() {
+        let input = b"HPUB a.b reply 20 99999999\r\nNATS/1.0\r\nA: b\r\n\r\nxx";
+        assert_eq!(too_large(input), Some((&b"a.b"[..], &b"NATS/1.0\r\nA: b\r\n\r\n"[..], 99_999_999)));
+        assert_eq!(too_large(b"hpub a 20 99\r\nNATS"), Some((&b"a"[..], &b"NATS"[..], 99)));
+        for other in [&b"PUB a.b 99999999\r\n"[..], b"HPUB a 1\r\n", b"HPUB a.b 20 99", b"HPUB a 1 x\r\n", b""] {
+            assert_eq!(too_large(other), None);
         }
     }
 }

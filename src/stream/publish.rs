@@ -132,6 +132,11 @@ impl Stream {
         })
     }
 
+    /// The subject under which a message would be stored.
+    pub fn subject_as_stored(&mut self, message: &Message) -> Vec<u8> {
+        self.subjects.take(message).as_ref().unwrap_or(message).subject().to_vec()
+    }
+
     fn process(
         &mut self,
         message: &Message,

@@ -6,6 +6,7 @@ mod gate;
 mod permissions;
 mod reload;
 mod tls;
+mod traces;
 mod websocket;
 
 use std::net::SocketAddr;

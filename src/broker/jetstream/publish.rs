@@ -92,10 +92,17 @@ impl StreamTask {
             Ok(_) => (false, String::new()),
             Err(error) => (false, error.to_string()),
         };
-        let (shared, message) = (self.shared.clone(), inbound.message.clone());
+        let shared = self.shared.clone();
+        let subject = match published {
+            Ok(Published::Stored { seq } | Published::Counted { seq, .. }) if !trace.only => {
+                self.contents.stream.index().subject_of(*seq).map(|subject| subject.to_vec())
+            }
+            _ => None,
+        };
+        let subject = subject.unwrap_or_else(|| self.contents.stream.subject_as_stored(&inbound.message));
         self.turn.releases.push(Release::Done(Box::new(move |result| {
             let error = result.err().map_or(error, |failed| failed.to_string());
-            trace.jetstream(&shared.name, message.subject(), no_interest, error);
+            trace.jetstream(&shared.name, &subject, no_interest, error);
             shared.acker.with(|courier| trace.tell(courier));
         })));
     }

@@ -5,14 +5,14 @@ use super::permissions;
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Value};
-use crate::auth::{AccountSpec, ConnectionType, Credential, Permissions, Secret, SimpleLogin, User};
+use crate::auth::{AccountSpec, AccountTrace, ConnectionType, Credential, Permissions, Secret, SimpleLogin, User};
 use crate::config::Config;
-use crate::types::JetStreamLimits;
+use crate::types::{JetStreamLimits, subject};
 
 const AUTHORIZATION: &[&str] = &["default_permissions", "password", "timeout", "token", "user", "users"];
 const USER: &[&str] = &["allowed_connection_types", "nkey", "password", "permissions", "user"];
 const ACCOUNT: &[&str] =
-    &["default_permissions", "exports", "imports", "jetstream", "limits", "mappings", "nkey", "users"];
+    &["default_permissions", "exports", "imports", "jetstream", "limits", "mappings", "msg_trace", "nkey", "users"];
 const ACCOUNT_JETSTREAM: &[&str] = &[
     "disk_max_stream_bytes",
     "max_ack_pending",
@@ -163,13 +163,56 @@ fn account(entry: &Entry, config: &mut Config, report: &mut Report) {
             "nkey" => drop(report.ok(value.text())),
             "imports" | "exports" => report.unserved(entry, "accounts do not share subjects yet"),
             "mappings" | "maps" => report.unserved(entry, "subjects are not mapped"),
-            "msg_trace" | "trace_dest" | "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
+            "msg_trace" | "trace_dest" => spec.trace = trace(entry, report),
+            "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
             _ => report.unknown(entry, ACCOUNT),
         }
     }
     give_defaults(&mut members, defaults);
     config.auth.users.extend(members);
     config.auth.accounts.push(spec);
+}
+
+/// A destination, or `dest` and `sampling` (nats-server `parseAccountMsgTrace`).
+fn trace(entry: &Entry, report: &mut Report) -> Option<AccountTrace> {
+    let mut dest = None;
+    let mut percent = None;
+    let read_dest = |value: &Value, report: &mut Report| {
+        let text = report.ok(text(value))?;
+        match subject::is_valid_literal(text.as_bytes()) {
+            true => Some(text),
+            false => {
+                report.error(value.wrong(format!("Trace destination {text:?} is not valid")));
+                None
+            }
+        }
+    };
+    match &entry.value.kind {
+        Kind::Map(map) => {
+            for entry in map.iter() {
+                let value = &entry.value;
+                match entry.name().as_str() {
+                    "dest" => dest = read_dest(value, report),
+                    "sampling" => {
+                        let number = match &value.kind {
+                            Kind::Text(text) => text.strip_suffix('%').unwrap_or(text).parse().ok(),
+                            _ => value.integer().ok(),
+                        };
+                        percent = number.and_then(|number: i64| u8::try_from(number).ok());
+                        if !percent.is_some_and(|percent| (1..=100).contains(&percent)) {
+                            report.error(value.wrong("Trace destination sampling is invalid, needs to be [1..100]"));
+                        }
+                    }
+                    _ => report.unknown(entry, &["dest", "sampling"]),
+                }
+            }
+        }
+        _ => dest = read_dest(&entry.value, report),
+    }
+    if dest.is_none() && percent.is_some() {
+        report.warnings.push(format!("{}: sampling is ignored since no trace destination was set", entry.at));
+    }
+    dest.map(|dest| AccountTrace { dest, percent: percent.unwrap_or(100) })
 }
 
 fn limits(value: &Value, spec: &mut AccountSpec, report: &mut Report) {
