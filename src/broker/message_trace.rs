@@ -155,7 +155,8 @@ pub(super) fn too_large(input: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let words: Vec<&[u8]> = words.collect();
     let [subject, .., header_bytes, bytes] = words[..] else { return None };
     let number = |word| std::str::from_utf8(word).ok()?.parse::<usize>().ok();
-    let block = input[end + 2..].get(..).map(|rest| &rest[..rest.len().min(number(header_bytes).unwrap_or(0))])?;
+    let rest = &input[end + 2..];
+    let block = &rest[..rest.len().min(number(header_bytes)?)];
     verb.eq_ignore_ascii_case(b"HPUB").then_some((subject, block, number(bytes)?))
 }
 
@@ -433,7 +434,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_told_by_its_control_line() {
-        let input = b"HPUB a.b reply 20 99999999\r\nNATS/1.0\r\nA: b\r\n\r\nxx";
+        let input = b"HPUB a.b reply 18 99999999\r\nNATS/1.0\r\nA: b\r\n\r\nxx";
         assert_eq!(too_large(input), Some((&b"a.b"[..], &b"NATS/1.0\r\nA: b\r\n\r\n"[..], 99_999_999)));
         assert_eq!(too_large(b"hpub a 20 99\r\nNATS"), Some((&b"a"[..], &b"NATS"[..], 99)));
         for other in [&b"PUB a.b 99999999\r\n"[..], b"HPUB a 1\r\n", b"HPUB a.b 20 99", b"HPUB a 1 x\r\n", b""] {
