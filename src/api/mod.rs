@@ -12,6 +12,7 @@ mod json;
 pub mod metadata;
 mod page;
 mod pub_ack;
+pub mod read;
 mod request;
 mod response;
 mod stream_request;

@@ -47,6 +47,8 @@ pub struct Stream {
     ageing_from: u64,
     /// No message expires before this.
     expiry_not_before: Timestamp,
+    /// A purge tells where an empty log would begin, as on nats-server.
+    pub(super) has_been_purged: bool,
 }
 
 impl Stream {
@@ -70,6 +72,7 @@ impl Stream {
             positions: Positions::default(),
             ageing_from: 0,
             expiry_not_before: Timestamp::ZERO,
+            has_been_purged: false,
             config,
         }
     }
@@ -289,7 +292,11 @@ impl Stream {
         StreamState {
             messages: index.len(),
             bytes: index.bytes(),
-            first_seq: if index.last_seq() == 0 && self.config.first_seq == 0 { 0 } else { index.first_seq() },
+            first_seq: if index.last_seq() == 0 && self.config.first_seq == 0 && !self.has_been_purged {
+                0
+            } else {
+                index.first_seq()
+            },
             first_time: index.time_of(index.first_seq()).unwrap_or_default(),
             last_seq: index.last_seq(),
             last_time: index.last_time(),

@@ -131,6 +131,10 @@ impl Model {
 
     /// The error code publishing would meet, or the duplicate's sequence.
     fn judge(&self, draft: &Draft, message: &Message) -> Result<Option<u64>, u32> {
+        let size = message.headers().len() + message.payload().len();
+        if self.config.max_msg_size > 0 && size > self.config.max_msg_size as usize {
+            return Err(10054);
+        }
         if let Some((offset, of)) = draft.expect_subject
             && offset != 0
         {
@@ -145,10 +149,6 @@ impl Model {
         }
         if draft.rollup.is_some() && !self.config.allow_rollup_hdrs {
             return Err(10111);
-        }
-        let size = message.headers().len() + message.payload().len();
-        if self.config.max_msg_size > 0 && size > self.config.max_msg_size as usize {
-            return Err(10054);
         }
         if !self.wanted(draft) {
             return Ok(None);

@@ -149,6 +149,7 @@ impl Stream {
         if self.config.sealed {
             return Err(ApiError::STREAM_SEALED);
         }
+        self.check_size(message)?;
         let increment = counter::increment(&headers)?;
         if increment.is_some() && origin == Origin::Client {
             counter::check_client(self.config.allow_msg_counter, message, &headers)?;

@@ -1,5 +1,6 @@
 //! Purges, rollups and deletes.
 
+use super::config::Storage;
 use super::machine::Stream;
 use super::{Changes, Filter, Removal, RemovalReason};
 use crate::types::ApiError;
@@ -45,7 +46,9 @@ impl Stream {
         if self.remove(seq, RemovalReason::Delete, changes) {
             return Ok(());
         }
-        Err(if seq > self.index.last_seq() {
+        Err(if self.config.storage == Storage::Memory {
+            ApiError::SEQUENCE_NOT_FOUND.with(seq)
+        } else if seq > self.index.last_seq() {
             ApiError::STREAM_MSG_DELETE_FAILED_F.with("stream store EOF")
         } else if seq < self.index.first_seq() {
             ApiError::STREAM_MSG_DELETE_FAILED_F.with("no message found")
@@ -90,6 +93,7 @@ impl Stream {
             self.index.clear();
             changes.state_dirty = true;
         }
+        self.has_been_purged = true;
         purged
     }
 
@@ -97,6 +101,7 @@ impl Stream {
         if seq > self.index.last_seq() {
             let purged = self.purge_all(reason, changes);
             if seq - 1 > self.index.last_seq() {
+                changes.removes.push(Removal::Range { from: self.index.last_seq() + 1, to: seq - 1, reason });
                 self.index.skip_to(seq - 1, self.index.last_time());
                 changes.state_dirty = true;
             }

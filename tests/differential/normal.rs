@@ -105,6 +105,7 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
 fn header(line: &str) -> String {
     match line.split_once(": ") {
         Some((name, value)) if is_now(value) => format!("{name}: <time>"),
+        Some((name @ "Nats-Subject", value)) => format!("{name}: {}", reply(value)),
         Some((name @ "Nats-Stream-Identity", _)) => format!("{name}: <id>"),
         _ => line.to_owned(),
     }

@@ -10,8 +10,18 @@ use crate::script::{Item, Line, Mode, Publish, Script, Step, unescape};
 use crate::wire::{Delivered, PATIENCE, Wire};
 
 /// When nothing says how many answers come: the wait for the first one, and the quiet after which no more is expected.
-const FIRST: Duration = Duration::from_millis(1000);
-const QUIET: Duration = Duration::from_millis(250);
+#[derive(Clone, Copy)]
+pub struct Pace {
+    first: Duration,
+    quiet: Duration,
+}
+
+impl Pace {
+    pub const PATIENT: Pace = Pace { first: Duration::from_millis(1000), quiet: Duration::from_millis(250) };
+    /// May miss an answer: whatever is found this way is looked at again with patience.
+    pub const QUICK: Pace = Pace { first: Duration::from_millis(100), quiet: Duration::from_millis(30) };
+}
+
 /// Time for answers that should not come.
 const NONE: Duration = Duration::from_millis(50);
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -21,6 +31,7 @@ pub const NOTHING: &str = "(nothing)";
 /// One connection to a server, and what a script has made of it.
 pub struct Player {
     wire: Wire,
+    pace: Pace,
     subscriptions: BTreeMap<String, (u64, String)>,
     /// What the script gave words to.
     words: Words,
@@ -45,10 +56,11 @@ pub type Answers = BTreeMap<usize, Vec<String>>;
 /// Plays a whole script; `expected` tells what each line is likely to be answered, so that nobody waits in vain.
 pub fn play(
     address: &str,
+    pace: Pace,
     script: &Script,
     expected: impl Fn(&Line) -> Option<Vec<String>>,
 ) -> Result<Answers, String> {
-    let mut player = Player::connect(address)?;
+    let mut player = Player::connect(address, pace)?;
     let mut answers = Answers::new();
     let mut before: Vec<&Line> = Vec::new();
     for (at, item) in script.items.iter().enumerate() {
@@ -87,9 +99,10 @@ pub fn play(
 }
 
 impl Player {
-    pub fn connect(address: &str) -> Result<Player, String> {
+    pub fn connect(address: &str, pace: Pace) -> Result<Player, String> {
         Ok(Player {
             wire: Wire::connect(address)?,
+            pace,
             subscriptions: BTreeMap::new(),
             words: Words::new(),
             replies: Words::new(),
@@ -220,13 +233,13 @@ impl Player {
         let mut got = Vec::new();
         match expect {
             Expect::Anything => {
-                let mut wait = FIRST;
+                let mut wait = self.pace.first;
                 while let Some(message) = self.wire.next(sid, Instant::now() + wait)? {
                     if !many {
                         got.push(message);
                         break;
                     }
-                    wait = if ends(&message) { NONE } else { QUIET };
+                    wait = if ends(&message) { NONE } else { self.pace.quiet };
                     got.push(message);
                 }
             }

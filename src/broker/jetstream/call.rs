@@ -9,8 +9,8 @@ use super::direct_get::Look;
 use super::sourcing_consumer;
 use super::stream_task::{Report, StreamTask};
 use crate::api::{
-    self, Action, Advisory, Cluster, ConsumerForm, ConsumerList, Endpoint, Found, Kind, MsgDelete, MsgGet, Names,
-    Offset, Page, PagedStreamInfo, Purge, StoredMsg, StreamInfo, StreamInfoQuery, Strictness, Success,
+    self, Action, Advisory, Cluster, ConsumerForm, ConsumerList, Endpoint, Found, Kind, MsgGet, Names, Page,
+    PagedStreamInfo, StoredMsg, StreamInfo, Strictness, Success,
 };
 use crate::broker::Inbound;
 use crate::consumer::{Closing, ConsumerInfo};
@@ -122,10 +122,7 @@ impl StreamTask {
     }
 
     fn stream_info(&mut self, body: &[u8], now: Timestamp) -> Answered {
-        let query = match api::is_object_or_array(body) {
-            true => api::decode::<StreamInfoQuery>(body, Strictness::Strict)?,
-            false => StreamInfoQuery::default(),
-        };
+        let query = api::read::stream_info(body)?;
         let mut info = self.info(now);
         info.cluster = Some(Cluster { leader: self.context.server_name.clone() });
         let index = self.contents.stream.index();
@@ -181,11 +178,7 @@ impl StreamTask {
     }
 
     fn purge(&mut self, body: &[u8]) -> Answered {
-        let purge = match api::is_object_or_array(body) {
-            true => api::decode::<Purge>(body, Strictness::Strict)?,
-            false => Purge::default(),
-        };
-        purge.check()?;
+        let purge = api::read::purge(body)?;
         let filter = (!purge.filter.is_empty()).then_some(purge.filter.as_bytes());
         let before = self.turn.changes.removes.len();
         let purged = self.contents.stream.handle_purge(filter, purge.seq, purge.keep, &mut self.turn.changes)?;
@@ -194,10 +187,7 @@ impl StreamTask {
     }
 
     fn msg_delete(&mut self, body: &[u8]) -> Answered {
-        if api::is_empty(body) {
-            return Err(ApiError::BAD_REQUEST);
-        }
-        let request: MsgDelete = api::decode(body, Strictness::Strict)?;
+        let request = api::read::msg_delete(body)?;
         let before = self.turn.changes.removes.len();
         self.contents.stream.handle_delete(request.seq, &mut self.turn.changes)?;
         self.tell_removed(before);
@@ -205,11 +195,7 @@ impl StreamTask {
     }
 
     fn msg_get(&mut self, body: &[u8]) -> Result<Look, ApiError> {
-        if api::is_empty(body) {
-            return Err(ApiError::BAD_REQUEST);
-        }
-        let request: MsgGet = api::decode(body, Strictness::Strict)?;
-        request.check()?;
+        let request = api::read::msg_get(body)?;
         let index = self.contents.stream.index();
         let from = request.start_time.map_or(request.seq, |time| index.seq_at_time(time));
         let seq = if !request.next_by_subj.is_empty() {
@@ -228,14 +214,14 @@ impl StreamTask {
 
     fn consumer_names(&mut self, body: &[u8]) -> Answered {
         let names = self.consumers.public_names();
-        let page = Page::new(names.len(), offset(body)?, api::NAMES_LIMIT);
+        let page = Page::new(names.len(), api::read::offset(body)?, api::NAMES_LIMIT);
         let names = names[page.range()].iter().map(|name| name.to_string()).collect();
         Ok(api::response(Kind::ConsumerNames, Names::consumers(page, names)))
     }
 
     fn consumer_list(&mut self, body: &[u8], now: Timestamp) -> Answered {
         let names = self.consumers.public_names();
-        let page = Page::new(names.len(), offset(body)?, api::LIST_LIMIT);
+        let page = Page::new(names.len(), api::read::offset(body)?, api::LIST_LIMIT);
         let mut consumers = self.consumer_infos(&names[page.range()], now);
         for info in &mut consumers {
             api::metadata::remove_dynamic(&mut std::sync::Arc::make_mut(&mut info.config).metadata);
@@ -248,17 +234,13 @@ impl StreamTask {
     }
 
     fn consumer_info(&mut self, name: &str, body: &[u8], now: Timestamp) -> Answered {
-        if !api::is_empty(body) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::read::no_body(body)?;
         let info = self.describe_consumer(name, now).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         Ok(api::response(Kind::ConsumerInfo, info))
     }
 
     fn delete_consumer(&mut self, name: &str, body: &[u8], now: Timestamp) -> Answered {
-        if !api::is_empty(body) {
-            return Err(ApiError::NOT_EMPTY_REQUEST);
-        }
+        api::read::no_body(body)?;
         if !self.end_consumer(name.as_bytes(), Closing::Deleted, now) {
             return Err(ApiError::CONSUMER_NOT_FOUND);
         }
@@ -283,12 +265,5 @@ impl StreamTask {
             *headers = sourcing_consumer::identity_headers(self.shared.created);
         }
         Ok(api::response(Kind::ConsumerCreate, info))
-    }
-}
-
-fn offset(body: &[u8]) -> Result<i64, ApiError> {
-    match api::is_object_or_array(body) {
-        true => Ok(api::decode::<Offset>(body, Strictness::Strict)?.offset),
-        false => Ok(0),
     }
 }

@@ -9,10 +9,7 @@ use super::context::API_LEVEL;
 use super::shared::Home;
 use super::sourcing_consumer;
 use super::stream_task::StreamTask;
-use crate::api::{
-    self, Action, ConsumerForm, ConsumerReset, CreateAction, CreateConsumer, Kind, Pause, Paused, Reset, Strictness,
-    Unpin,
-};
+use crate::api::{self, Action, ConsumerForm, ConsumerReset, CreateAction, Kind, Paused, Reset, Strictness, Unpin};
 use crate::broker::Inbound;
 use crate::consumer::config_check::is_valid_asset_name;
 use crate::consumer::{Closing, Consumer, ConsumerConfig, ConsumerInfo, Setup, StreamTerms};
@@ -67,15 +64,8 @@ impl StreamTask {
         asked: &Inbound,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        let request: CreateConsumer = api::decode(asked.message.payload(), Strictness::Strict)?;
-        if *request.stream_name != *self.shared.name {
-            return Err(ApiError::STREAM_MISMATCH);
-        }
+        let request = api::read::create_consumer(&self.shared.name, form, asked.message.payload())?;
         let mut config = request.config;
-        check_form(form, &mut config)?;
-        if config.replicas > 1 {
-            return Err(ApiError::STREAM_REPLICAS_NOT_SUPPORTED);
-        }
         let stream_config = self.contents.stream.config().clone();
         let terms = terms(&stream_config);
         sourcing_consumer::settle(&mut config, stream_config.retention);
@@ -322,10 +312,7 @@ impl StreamTask {
 
     /// Holds a consumer's deliveries until a time, or lets them go on.
     pub(super) fn pause_consumer(&mut self, name: &str, body: &[u8], now: Timestamp) -> Answered {
-        let request: Pause = match api::is_object_or_array(body) {
-            true => api::decode(body, Strictness::Strict)?,
-            false => Pause::default(),
-        };
+        let request = api::read::pause(body)?;
         let place = self.consumers.find(name.as_bytes()).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         let until = request.pause_until;
@@ -395,81 +382,3 @@ impl StreamTask {
 /// An answer that only says it was done.
 #[derive(serde::Serialize)]
 struct Nothing {}
-
-/// Checks that the subject and the body of a request name the same consumer, and settles its name.
-fn check_form(form: ConsumerForm<'_>, config: &mut ConsumerConfig) -> Result<(), ApiError> {
-    let has_separator = |name: &str| name.contains(['\\', '/']);
-    match form {
-        ConsumerForm::Legacy => {
-            if has_separator(&config.name) {
-                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
-            }
-            if !config.durable.is_empty() {
-                return Err(ApiError::CONSUMER_EPHEMERAL_WITH_DURABLE_NAME);
-            }
-        }
-        ConsumerForm::Durable(name) => {
-            if has_separator(name) {
-                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
-            }
-            if config.durable.is_empty() {
-                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_SET);
-            }
-            if name != config.durable {
-                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT);
-            }
-            config.name = name.to_owned();
-        }
-        ConsumerForm::Named { consumer, filter } => {
-            if has_separator(consumer) {
-                return Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS);
-            }
-            if !config.durable.is_empty() && consumer != config.durable {
-                return Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT);
-            }
-            config.name = consumer.to_owned();
-            if !filter.is_empty() && !config.filter_subjects.is_empty() {
-                return Err(ApiError::CONSUMER_MULTIPLE_FILTERS_NOT_ALLOWED);
-            }
-            if !filter.is_empty() && config.filter_subject != filter {
-                return Err(ApiError::CONSUMER_CREATE_FILTER_SUBJECT_MISMATCH);
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subject_and_body_name_the_same_consumer() {
-        let check = |form: ConsumerForm<'_>, body: &str, expected: Result<&str, ApiError>| {
-            let mut config: ConsumerConfig = serde_json::from_str(body).unwrap();
-            let got = check_form(form, &mut config).map(|()| config.name);
-            assert_eq!(got, expected.map(str::to_owned), "{form:?} {body}");
-        };
-        let named = |consumer, filter| ConsumerForm::Named { consumer, filter };
-        check(ConsumerForm::Legacy, "{}", Ok(""));
-        check(ConsumerForm::Legacy, r#"{"name":"e"}"#, Ok("e"));
-        check(ConsumerForm::Legacy, r#"{"durable_name":"x"}"#, Err(ApiError::CONSUMER_EPHEMERAL_WITH_DURABLE_NAME));
-        check(ConsumerForm::Durable("d"), "{}", Err(ApiError::CONSUMER_DURABLE_NAME_NOT_SET));
-        check(
-            ConsumerForm::Durable("d"),
-            r#"{"durable_name":"e"}"#,
-            Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT),
-        );
-        check(ConsumerForm::Durable("d"), r#"{"durable_name":"d"}"#, Ok("d"));
-        check(named("c", ""), "{}", Ok("c"));
-        check(named("a\\b", ""), "{}", Err(ApiError::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS));
-        check(named("c", "s.a"), "{}", Err(ApiError::CONSUMER_CREATE_FILTER_SUBJECT_MISMATCH));
-        check(named("c", "s.a"), r#"{"filter_subject":"s.a"}"#, Ok("c"));
-        check(
-            named("c", "s.a"),
-            r#"{"filter_subjects":["s.a"]}"#,
-            Err(ApiError::CONSUMER_MULTIPLE_FILTERS_NOT_ALLOWED),
-        );
-        check(named("c", ""), r#"{"durable_name":"d"}"#, Err(ApiError::CONSUMER_DURABLE_NAME_NOT_MATCH_SUBJECT));
-    }
-}

@@ -5,6 +5,7 @@ use tracing::{error, warn};
 use super::commit::Release;
 use super::stream_task::StreamTask;
 use crate::broker::Parcel;
+use crate::consumer::config::AckPolicy;
 use crate::consumer::{self, Ack, AckKind, Closing, Delivery, Output, ack};
 use crate::stream::config::Retention;
 use crate::types::{StoredMessage, Timestamp, id};
@@ -37,6 +38,10 @@ impl StreamTask {
             let kind = AckKind::parse(inbound.message.payload());
             if let Some(slot) = self.consumers.get(place) {
                 let consumer = &mut slot.consumer;
+                if consumer.config().ack_policy == AckPolicy::None {
+                    self.context.nobody_there(&mut self.courier, &inbound);
+                    continue;
+                }
                 self.contents.with_view(|view| consumer.handle_ack(parsed, kind, inbound.reply.clone(), view, now));
             }
         }

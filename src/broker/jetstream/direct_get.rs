@@ -100,6 +100,11 @@ impl StreamTask {
                     None if up_to_seq > 0 => up_to_seq,
                     None => index.last_seq(),
                 };
+                // An empty one, which elsewhere stands for everything, is no subject here.
+                let filters: Vec<String> = filters.into_iter().filter(|filter| !filter.is_empty()).collect();
+                if filters.is_empty() {
+                    return Outcome::Refused(DirectGetError::NoResults);
+                }
                 return self.direct_multi(request, &options, &filters, from_seq, up_to);
             }
             DirectGet::Seq(seq) if options.batch == 0 => {

@@ -138,8 +138,8 @@ impl Desk {
                     self.registry.context.nobody_there(&mut self.courier, &request);
                 }
                 None => {
-                    let error = missing_stream(&endpoint, &request);
-                    self.finish(&request, kind, Err(error));
+                    let checked = api::read::check_body(&endpoint, request.message.payload());
+                    self.finish(&request, kind, checked.and(Err(ApiError::STREAM_NOT_FOUND)));
                 }
             },
             Endpoint::StreamLeaderStepDown(_)
@@ -179,21 +179,6 @@ fn finish(
     let failed = answered.is_err();
     let body = answered.unwrap_or_else(|error| api::error_response(kind, &error));
     registry.context.respond(courier, request, &body, failed);
-}
-
-/// What nats-server finds first to complain about when the stream does not exist.
-fn missing_stream(endpoint: &Endpoint<'_>, request: &Inbound) -> ApiError {
-    if matches!(endpoint, Endpoint::ConsumerUnpin(..)) {
-        return api::Unpin::read(request.message.payload()).err().unwrap_or(ApiError::STREAM_NOT_FOUND);
-    }
-    if let Endpoint::ConsumerCreate { stream, .. } = endpoint {
-        match api::decode::<api::CreateConsumer>(request.message.payload(), Strictness::Strict) {
-            Err(error) => return error,
-            Ok(create) if create.stream_name != *stream => return ApiError::STREAM_MISMATCH,
-            Ok(_) => {}
-        }
-    }
-    ApiError::STREAM_NOT_FOUND
 }
 
 fn cluster_required() -> ApiError {

@@ -179,7 +179,7 @@ impl StreamTask {
             seq: if is_mirror { state.last_seq } else { position.seq },
             identity: position.identity,
             recreated: false,
-            is_fresh: state.messages == 0 && state.first_seq == 0,
+            is_fresh: state.messages == 0 && state.last_seq == 0,
             shortened: (state.first_seq > 1 && !state.last_time.is_zero()).then_some(state.last_time),
             last_time: state.last_time,
         };
