@@ -10,11 +10,13 @@ use hashbrown::HashMap;
 
 use super::certificate::CertificateNames;
 use super::connection_type::ConnectionType;
+use super::mapping::{Mapping, MappingSpec};
 use super::nkey::{KeyKind, PublicKey};
 use super::operator::Operators;
 use super::permission::Permissions;
 use super::permit::Permit;
 use super::secret::Secret;
+use super::sharing::{self, Export, Import, Route, SharingError};
 use super::{DEFAULT_ACCOUNT, SYSTEM_ACCOUNT};
 use crate::protocol::Connect;
 use crate::types::{JetStreamLimits, Timestamp};
@@ -29,6 +31,8 @@ pub struct Plan {
     pub no_auth_user: Option<String>,
     /// Accounts beside `$G`.
     pub accounts: Vec<AccountSpec>,
+    /// Subjects of `$G`'s clients.
+    pub mappings: Vec<MappingSpec>,
     pub system_account: Option<String>,
     /// Operator JWTs: with any, users come with JWTs and by no other way.
     pub operators: Vec<String>,
@@ -80,6 +84,9 @@ pub struct AccountSpec {
     pub connections_max: Option<usize>,
     pub subscriptions_max: Option<usize>,
     pub payload_bytes_max: Option<usize>,
+    pub exports: Vec<Export>,
+    pub imports: Vec<Import>,
+    pub mappings: Vec<MappingSpec>,
     /// Where messages with a sampled `traceparent` header have their way told (ADR-41).
     pub trace: Option<AccountTrace>,
 }
@@ -110,6 +117,10 @@ pub enum BookError {
     SystemAccount(String),
     #[error("operators and users exclude each other: with an operator, users come with JWTs")]
     OperatorAndUsers,
+    #[error(transparent)]
+    Sharing(SharingError),
+    #[error("Error adding mapping for {subject:?} : {reason}")]
+    Mapping { subject: String, reason: String },
     #[error("operator JWT: {0}")]
     Operator(super::ClaimsError),
     #[error("account JWT of {account}: {reason}")]
@@ -125,6 +136,8 @@ impl BookError {
             BookError::UserAccount { user, .. } => vec![user],
             BookError::SystemAccount(_) => vec!["system_account", "system"],
             BookError::OperatorAndUsers | BookError::Operator(_) => vec!["operator"],
+            BookError::Sharing(error) => vec![error.word()],
+            BookError::Mapping { subject, .. } => vec![subject],
             BookError::AccountJwt { account, .. } => vec![account],
         }
     }
@@ -210,6 +223,9 @@ pub struct Book {
     websocket_no_auth_user: Option<String>,
     operators: Option<Operators>,
     accounts: Vec<AccountSpec>,
+    routes: Vec<Route>,
+    complaints: Vec<SharingError>,
+    mappings: Vec<MappingSpec>,
     system_account: String,
     /// Some user's hash, checked in place of one that does not exist.
     decoy: Option<Secret>,
@@ -253,6 +269,15 @@ impl Book {
         if !exists(&system_account) {
             return Err(BookError::SystemAccount(system_account));
         }
+        let (routes, complaints) = sharing::routes(&accounts);
+        // What an account's token asks for in vain is its own affair.
+        if let (Some(error), None) = (complaints.first(), &operators) {
+            return Err(BookError::Sharing(error.clone()));
+        }
+        for spec in accounts.iter().flat_map(|account| &account.mappings).chain(&plan.mappings) {
+            let bad = |reason| BookError::Mapping { subject: spec.source.clone(), reason };
+            Mapping::new(spec).map_err(bad)?;
+        }
         let mut book = Book {
             simple: plan.simple.clone().map(with_grant),
             users: HashMap::new(),
@@ -263,6 +288,9 @@ impl Book {
             operators,
             system_account,
             decoy: None,
+            routes,
+            complaints,
+            mappings: plan.mappings.clone(),
             accounts: Vec::new(),
         };
         for user in &plan.users {
@@ -321,6 +349,25 @@ impl Book {
     /// Accounts beside `$G`, and beside `$SYS` unless the plan says something about it.
     pub fn accounts(&self) -> &[AccountSpec] {
         &self.accounts
+    }
+
+    /// What leads from one account into another.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Exports and imports in accounts' tokens that do not hold.
+    pub fn complaints(&self) -> &[SharingError] {
+        &self.complaints
+    }
+
+    /// What an account's clients publish to that is routed as something else.
+    pub fn mappings(&self, account: &str) -> &[MappingSpec] {
+        match self.accounts.iter().find(|spec| spec.name == account) {
+            Some(spec) => &spec.mappings,
+            None if account == DEFAULT_ACCOUNT => &self.mappings,
+            None => &[],
+        }
     }
 
     pub fn system_account(&self) -> &str {

@@ -72,6 +72,13 @@ pub struct AccountClaims {
     pub default_permissions: JwtPermissions,
     #[serde(deserialize_with = "or_default")]
     pub tags: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub exports: Vec<JwtExport>,
+    #[serde(deserialize_with = "or_default")]
+    pub imports: Vec<JwtImport>,
+    /// Destinations by source.
+    #[serde(deserialize_with = "or_default")]
+    pub mappings: BTreeMap<String, Vec<JwtDestination>>,
     pub trace: Option<JwtTrace>,
 }
 
@@ -81,6 +88,57 @@ pub struct AccountClaims {
 pub struct JwtTrace {
     pub dest: String,
     pub sampling: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JwtExport {
+    pub subject: String,
+    /// `stream` or `service`.
+    pub r#type: String,
+    /// Importers need an activation token.
+    pub token_req: bool,
+    /// Activations issued up to then count no more, by account; `*` for all.
+    #[serde(deserialize_with = "or_default")]
+    pub revocations: BTreeMap<String, i64>,
+    pub response_type: String,
+    /// Nanoseconds; 0 for the default.
+    pub response_threshold: i64,
+    pub account_token_position: usize,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JwtImport {
+    /// Of the publisher: the exporter of a stream, the importer of a service.
+    pub subject: String,
+    pub account: String,
+    pub token: String,
+    /// Of the receiver, in older tokens.
+    pub to: String,
+    /// What it is called in the importing account; `subject` is then the exporter's.
+    pub local_subject: String,
+    pub r#type: String,
+    pub share: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JwtDestination {
+    pub subject: String,
+    /// Percent; 0 for 100.
+    pub weight: u8,
+    pub cluster: String,
+}
+
+/// Allows the account that it is about to import something.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ActivationClaims {
+    /// What may be imported.
+    pub subject: String,
+    pub kind: String,
+    pub issuer_account: String,
 }
 
 /// -1: no limit.
@@ -294,6 +352,12 @@ impl Body for AccountClaims {
 impl Body for UserClaims {
     const KIND: &'static str = "user";
     const SUBJECT: KeyKind = KeyKind::User;
+    const ISSUERS: &'static [KeyKind] = &[KeyKind::Account];
+}
+
+impl Body for ActivationClaims {
+    const KIND: &'static str = "activation";
+    const SUBJECT: KeyKind = KeyKind::Account;
     const ISSUERS: &'static [KeyKind] = &[KeyKind::Account];
 }
 

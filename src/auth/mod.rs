@@ -10,12 +10,14 @@ mod book;
 mod certificate;
 mod claims;
 mod connection_type;
+mod mapping;
 mod nkey;
 mod operator;
 mod permission;
 mod permit;
 mod responses;
 mod secret;
+mod sharing;
 
 pub use book::{
     AccountSpec, AccountTrace, Book, BookError, Credential, Grant, Login, PasswordCheck, Plan, Presented, Refusal,
@@ -24,12 +26,14 @@ pub use book::{
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};
 pub use connection_type::ConnectionType;
+pub use mapping::{Mapping, MappingSpec};
 pub use nkey::{KeyKind, NONCE_BYTES, PublicKey};
 pub use operator::Operators;
 pub use permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 pub use permit::{Permit, PublishCache};
 pub use responses::Responses;
 pub use secret::{Secret, check_hash};
+pub use sharing::{Export, Import, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError};
 
 /// The account of those who name none.
 pub const DEFAULT_ACCOUNT: &str = "$G";

@@ -10,11 +10,16 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 
 use super::book::{AccountSpec, AccountTrace, BookError, Grant, Login, Presented, Refusal, UserLimits, Verdict};
-use super::claims::{AccountClaims, Claims, JwtPermissions, JwtSubjects, OperatorClaims, SigningKey, UserClaims};
+use super::claims::{
+    AccountClaims, ActivationClaims, Claims, JwtDestination, JwtExport, JwtImport, JwtPermissions, JwtSubjects,
+    OperatorClaims, SigningKey, UserClaims,
+};
 use super::connection_type::ConnectionType;
+use super::mapping::MappingSpec;
 use super::nkey::{KeyKind, PublicKey};
 use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 use super::permit::Permit;
+use super::sharing::{Export, Import, Responses as ServiceResponses, Shared, covers};
 use crate::types::{JetStreamLimits, Timestamp, subject};
 
 /// The operators that are trusted and the accounts they have signed.
@@ -72,9 +77,36 @@ impl Operators {
                 connections_max: bound(limits.conn),
                 subscriptions_max: bound(limits.subs),
                 payload_bytes_max: bound(limits.payload),
+                exports: account.body.exports.iter().map(export).collect(),
+                imports: account.body.imports.iter().map(|claim| self.import(account, claim)).collect(),
+                mappings: account.body.mappings.iter().map(mapping).collect(),
                 trace: trace(&account.body),
             }
         })
+    }
+
+    /// An import, with a look at its activation token. One that expires does not count: nobody would look at the clock later.
+    fn import(&self, account: &Claims<AccountClaims>, claim: &JwtImport) -> Import {
+        let import = import(claim);
+        let activates = |exporter: &Claims<AccountClaims>, export: &JwtExport| {
+            let Ok(token) = Claims::<ActivationClaims>::decode(&claim.token) else { return false };
+            let by_key = token.body.issuer_account == exporter.subject
+                && exporter.body.signing_keys.iter().any(|key| key.key() == token.issuer);
+            let revoked = |key: &str| export.revocations.get(key).is_some_and(|&until| token.issued_at <= until);
+            (token.issuer == exporter.subject || by_key)
+                && token.subject == account.subject
+                && token.expires == 0
+                && kind(&token.body.kind) == import.kind
+                && covers(&token.body.subject, &import.subject)
+                && !revoked(&token.subject)
+                && !revoked("*")
+        };
+        let activated = self.accounts.get(&claim.account).is_some_and(|exporter| {
+            let exports = exporter.body.exports.iter();
+            let mut exports = exports.filter(|export| kind(&export.r#type) == import.kind);
+            exports.any(|export| covers(&export.subject, &import.subject) && activates(exporter, export))
+        });
+        Import { activated, ..import }
     }
 
     /// Decides over a CONNECT.
@@ -146,6 +178,43 @@ impl Operators {
             expires: expires.map(|at| Timestamp(at.saturating_mul(1_000_000_000))),
         })
     }
+}
+
+fn kind(text: &str) -> Shared {
+    if text.eq_ignore_ascii_case("service") { Shared::Service } else { Shared::Stream }
+}
+
+fn export(claim: &JwtExport) -> Export {
+    Export {
+        kind: kind(&claim.r#type),
+        subject: claim.subject.clone(),
+        accounts: Vec::new(),
+        needs_activation: claim.token_req,
+        account_token: claim.account_token_position,
+        responses: match &*claim.response_type {
+            "Stream" | "Chunked" => ServiceResponses::Many,
+            _ => ServiceResponses::One,
+        },
+        response_wait: u64::try_from(claim.response_threshold).ok().filter(|&ns| ns > 0).map(Duration::from_nanos),
+    }
+}
+
+fn import(claim: &JwtImport) -> Import {
+    let kind = kind(&claim.r#type);
+    let import = Import { kind, account: claim.account.clone(), share: claim.share, ..Import::default() };
+    let (subject, to) = (claim.subject.clone(), claim.to.clone());
+    match (kind, &*claim.local_subject) {
+        (Shared::Stream, "") => Import { subject, prefix: to, ..import },
+        (Shared::Service, "") if !to.is_empty() => Import { subject: to, to: subject, ..import },
+        (_, local) => Import { subject, to: local.to_owned(), ..import },
+    }
+}
+
+fn mapping((source, destinations): (&String, &Vec<JwtDestination>)) -> MappingSpec {
+    let here = destinations.iter().filter(|destination| destination.cluster.is_empty());
+    let percent = |weight: u8| if weight == 0 { 100 } else { weight };
+    let destinations = here.map(|destination| (destination.subject.clone(), percent(destination.weight))).collect();
+    MappingSpec { source: source.clone(), destinations }
 }
 
 /// What the key that signed the user's token lays down; `None` where the token speaks for itself.

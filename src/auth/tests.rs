@@ -389,3 +389,59 @@ proptest! {
         let _ = CertificateNames::read(text.as_bytes());
     }
 }
+
+#[test]
+fn accounts_share_by_jwt_what_is_activated() {
+    let (operator, from, to, key) =
+        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_account());
+    let exports = json!({
+        "exports": [
+            { "subject": "open.>", "type": "stream" },
+            { "subject": "asked.>", "type": "stream", "token_req": true, "revocations": {} },
+            { "subject": "q.*", "type": "service", "response_type": "Stream", "response_threshold": 5_000_000_000_i64 },
+        ],
+        "signing_keys": [ key.public_key() ],
+        "mappings": { "a": [ { "subject": "b", "weight": 30 }, { "subject": "elsewhere", "cluster": "x" } ] },
+    });
+    let activation = |issuer: &KeyPair, subject: &str, more: serde_json::Value| {
+        let body = json!({ "subject": subject, "kind": "stream", "issuer_account": from.public_key() });
+        token(issuer, &to.public_key(), "activation", more, body)
+    };
+    let book = |exports: &serde_json::Value, imports: serde_json::Value| {
+        let account =
+            |key: &KeyPair, body| (key.public_key(), token(&operator, &key.public_key(), "account", json!({}), body));
+        let imports = json!({ "imports": imports });
+        let operators = vec![token(&operator, &operator.public_key(), "operator", json!({}), json!({}))];
+        let account_jwts = vec![account(&from, exports.clone()), account(&to, imports)];
+        Book::new(&Plan { operators, account_jwts, ..Plan::default() }).unwrap()
+    };
+    let import = |subject: &str, kind: &str, more: serde_json::Value| {
+        let mut import = json!({ "account": from.public_key(), "subject": subject, "type": kind });
+        import.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        import
+    };
+    let check = |import: serde_json::Value, expected: Option<&str>| {
+        let book = book(&exports, json!([import]));
+        assert_eq!(book.routes().first().map(|route| &*route.filter), expected, "{import}");
+        assert_eq!(book.complaints().is_empty(), expected.is_some());
+    };
+    check(import("open.x", "stream", json!({})), Some("open.x"));
+    check(import("closed", "stream", json!({})), None);
+    check(import("q.*", "service", json!({ "local_subject": "ask.$1" })), Some("ask.*"));
+    check(import("ask", "service", json!({ "to": "q.x" })), Some("ask"));
+    check(import("asked.x", "stream", json!({})), None);
+    let with = |token: String| import("asked.x", "stream", json!({ "token": token }));
+    check(with(activation(&from, "asked.>", json!({}))), Some("asked.x"));
+    check(with(activation(&key, "asked.>", json!({}))), Some("asked.x"));
+    check(with(activation(&to, "asked.>", json!({}))), None);
+    check(with(activation(&from, "asked.y", json!({}))), None);
+    check(with(activation(&from, "asked.>", json!({ "exp": NOW_SECONDS + 60 }))), None);
+    check(with(activation(&from, "asked.>", json!({ "sub": key.public_key() }))), None);
+    let mut revoked = exports.clone();
+    revoked["exports"][1]["revocations"] = json!({ to.public_key(): NOW_SECONDS });
+    assert!(book(&revoked, json!([with(activation(&from, "asked.>", json!({})))])).routes().is_empty());
+    let book = book(&exports, json!([import("q.*", "service", json!({}))]));
+    let route = &book.routes()[0];
+    assert_eq!((route.responses, route.response_wait), (ServiceResponses::Many, Duration::from_secs(5)));
+    assert_eq!(book.mappings(&from.public_key())[0].destinations, [("b".to_owned(), 30)]);
+}

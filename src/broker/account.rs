@@ -1,11 +1,13 @@
 //! An isolated subject space: its router, and who may be asked about interest in it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use super::bridge::{Answers, Bridge, Mapped};
 use super::subscription::{Service, StreamDoor, Subscription, Target};
-use crate::auth::{AccountSpec, AccountTrace};
+use crate::auth::{AccountSpec, AccountTrace, Mapping};
 use crate::router::{InvalidFilter, Matches, Sublist};
+use crate::types::transform::Dice;
 
 type InterestWatcher = Box<dyn Fn(&[u8]) + Send + Sync>;
 
@@ -39,6 +41,13 @@ pub struct Account {
     traces: AtomicBool,
     /// `$JS.<domain>.API.`, under which clients reach `$JS.API.` as well.
     domain_prefix: OnceLock<Box<[u8]>>,
+    /// The first that matches decides.
+    mappings: RwLock<Vec<Mapping>>,
+    has_mappings: AtomicBool,
+    /// What leads from here into other accounts, by the filters they stand under.
+    bridges: Mutex<Vec<(Box<[u8]>, u64)>>,
+    /// What services here owe to other accounts.
+    pub(super) answers: Answers,
 }
 
 impl Account {
@@ -57,6 +66,10 @@ impl Account {
             trace: RwLock::new(None),
             traces: AtomicBool::new(false),
             domain_prefix: OnceLock::new(),
+            mappings: RwLock::new(Vec::new()),
+            has_mappings: AtomicBool::new(false),
+            bridges: Mutex::new(Vec::new()),
+            answers: Answers::default(),
         }
     }
 
@@ -66,9 +79,34 @@ impl Account {
         assert!(set.is_ok(), "a domain is set once, when JetStream starts");
     }
 
-    /// What a client's publish on `subject` is routed as, when that differs (nats-server `generateJSMappingTable`).
+    /// What is routed as what from now on.
+    pub(super) fn set_mappings(&self, mappings: Vec<Mapping>) {
+        self.has_mappings.store(!mappings.is_empty(), Ordering::Release);
+        *self.mappings.write().unwrap_or_else(PoisonError::into_inner) = mappings;
+    }
+
+    /// What a client's publish on `subject` is routed as.
     #[inline]
-    pub(super) fn mapped(&self, subject: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn mapped(&self, subject: &[u8]) -> Mapped {
+        if self.has_mappings.load(Ordering::Acquire)
+            && let Some(mapped) = self.mapped_by_rule(subject)
+        {
+            return mapped;
+        }
+        self.in_domain(subject).map_or(Mapped::Same, Mapped::To)
+    }
+
+    #[cold]
+    fn mapped_by_rule(&self, subject: &[u8]) -> Option<Mapped> {
+        let mappings = self.mappings.read().unwrap_or_else(PoisonError::into_inner);
+        let mapping = mappings.iter().find(|mapping| mapping.matches(subject))?;
+        let to = mapping.apply(subject, rand::random_range(0..100), &mut Dice::new(rand::random()));
+        Some(to.map_or(Mapped::Nowhere, Mapped::To))
+    }
+
+    /// What a request under the own domain's prefix is, whoever asks (nats-server `generateJSMappingTable`).
+    #[inline]
+    fn in_domain(&self, subject: &[u8]) -> Option<Vec<u8>> {
         let prefix = self.domain_prefix.get()?;
         let rest = subject.strip_prefix(&**prefix)?;
         let (group, _) = rest.split_at(rest.iter().position(|byte| *byte == b'.').unwrap_or(rest.len()));
@@ -229,6 +267,30 @@ impl Account {
         self.change(|router| router.insert(filter, None, Target::Service { key, service }))?;
         self.tell_watchers(filter);
         Ok(key)
+    }
+
+    /// Sends what comes on `filter`, which is valid, into another account.
+    pub(super) fn add_bridge(&self, filter: &[u8], bridge: Arc<Bridge>) {
+        let key = bridge.key;
+        if self.change(|router| router.insert(filter, None, Target::Bridge(bridge))).is_ok() {
+            self.bridges_lock().push((filter.into(), key));
+            self.tell_watchers(filter);
+        }
+    }
+
+    pub(super) fn has_bridge(&self, filter: &[u8]) -> bool {
+        self.bridges_lock().iter().any(|(known, _)| **known == *filter)
+    }
+
+    pub(super) fn remove_bridges(&self) {
+        let bridges = std::mem::take(&mut *self.bridges_lock());
+        for (filter, key) in bridges {
+            self.remove_target(&filter, key);
+        }
+    }
+
+    fn bridges_lock(&self) -> MutexGuard<'_, Vec<(Box<[u8]>, u64)>> {
+        self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn remove_target(&self, filter: &[u8], key: u64) {

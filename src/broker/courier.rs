@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 
 use super::account::Account;
+use super::bridge::{Bridge, REPLY_PREFIX};
 use super::client_state::ClientState;
 use super::message_trace::{self, Trace};
 use super::outbox::Appended;
@@ -39,10 +40,13 @@ pub struct Parcel<'a> {
 pub struct Courier {
     account: Arc<Account>,
     routes: RouteCache,
+    /// Accounts that messages have crossed into, most have none.
+    abroad: Vec<(Arc<Account>, RouteCache)>,
     bag: Bag,
 }
 
 /// Targets by subject, valid for one generation of the router.
+#[derive(Default)]
 struct RouteCache {
     generation: u64,
     last_subject: Vec<u8>,
@@ -61,10 +65,11 @@ struct Bag {
     arena: BytesMut,
     random: u64,
     exhausted: Vec<Arc<super::subscription::Subscription>>,
+    /// Bridges that the message at hand has come to.
+    bridges: Vec<Arc<Bridge>>,
 }
 
 struct StreamBatch {
-    key: u64,
     door: Arc<dyn StreamDoor>,
     messages: Vec<Inbound>,
 }
@@ -75,12 +80,8 @@ impl Courier {
         let seed = origin.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Courier {
             account,
-            routes: RouteCache {
-                generation: 0,
-                last_subject: Vec::new(),
-                last: Arc::new(Matches::default()),
-                by_subject: HashMap::new(),
-            },
+            routes: RouteCache::default(),
+            abroad: Vec::new(),
             bag: Bag {
                 origin,
                 echo: true,
@@ -90,6 +91,7 @@ impl Courier {
                 arena: BytesMut::new(),
                 random: seed,
                 exhausted: Vec::new(),
+                bridges: Vec::new(),
             },
         }
     }
@@ -106,11 +108,51 @@ impl Courier {
     /// [`Courier::flush`].
     pub fn send(&mut self, parcel: Parcel<'_>) -> usize {
         let matches = self.routes.find(&self.account, parcel.to);
-        let receivers = self.bag.deliver(matches, parcel);
-        if !self.bag.exhausted.is_empty() {
-            for subscription in self.bag.exhausted.drain(..) {
-                self.account.unsubscribe(&subscription);
+        let mut receivers = self.bag.deliver(matches, parcel);
+        self.bag.end_exhausted(&self.account);
+        if !self.bag.bridges.is_empty() {
+            receivers += self.cross(parcel, &mut Vec::new());
+        }
+        receivers
+    }
+
+    /// Takes a message over the bridges it has come to, and returns how many receivers it has beyond them. `crossed` are those
+    /// it has come over already: none is taken twice.
+    #[cold]
+    fn cross(&mut self, parcel: Parcel<'_>, crossed: &mut Vec<Arc<Bridge>>) -> usize {
+        let mut receivers = 0;
+        for bridge in std::mem::take(&mut self.bag.bridges) {
+            if crossed.iter().any(|other| Arc::ptr_eq(other, &bridge)) {
+                continue;
             }
+            let Some(crossing) = bridge.cross(&parcel, &self.bag.origin, crossed.is_empty()) else { continue };
+            let is_abroad = |known: &(Arc<Account>, RouteCache)| Arc::ptr_eq(&known.0, &crossing.account);
+            let at = self.abroad.iter().position(is_abroad).unwrap_or_else(|| {
+                self.abroad.push((crossing.account.clone(), RouteCache::default()));
+                self.abroad.len() - 1
+            });
+            let beyond = Parcel {
+                to: &crossing.subject,
+                // A consumer's delivery keeps the subject that is shown.
+                shown_subject: if parcel.shown_subject == parcel.to { &crossing.subject } else { parcel.shown_subject },
+                reply: crossing.reply.as_deref().unwrap_or(parcel.reply),
+                headers: crossing.headers.as_deref().unwrap_or(parcel.headers),
+                payload: parcel.payload,
+            };
+            let (account, routes) = &mut self.abroad[at];
+            let mut found = self.bag.deliver(routes.find(account, beyond.to), beyond);
+            self.bag.end_exhausted(&crossing.account);
+            if !bridge.leads_on() {
+                self.bag.bridges.clear();
+            } else if !self.bag.bridges.is_empty() {
+                crossed.push(bridge.clone());
+                found += self.cross(beyond, crossed);
+                crossed.pop();
+            }
+            if found == 0 {
+                bridge.withdraw(&crossing);
+            }
+            receivers += found;
         }
         receivers
     }
@@ -128,8 +170,9 @@ impl Courier {
             let _ = after.iter().chain(before).any(|target| self.bag.hand_over_traced(target, parcel, trace));
         }
         let stored = matches.plain.iter().any(|target| matches!(target, Target::Stream { door, .. } if door.stores()));
-        for subscription in self.bag.exhausted.drain(..) {
-            self.account.unsubscribe(&subscription);
+        self.bag.end_exhausted(&self.account);
+        if !self.bag.bridges.is_empty() {
+            self.cross(parcel, &mut Vec::new());
         }
         stored
     }
@@ -171,10 +214,8 @@ impl Courier {
 
     /// Gives back memory that only a busy courier needs.
     pub fn rest(&mut self) {
-        self.routes.by_subject = HashMap::new();
-        self.routes.last_subject = Vec::new();
-        self.routes.last = Arc::new(Matches::default());
-        self.routes.generation = 0;
+        self.routes = RouteCache::default();
+        self.abroad = Vec::new();
         self.bag.arena = BytesMut::new();
         self.bag.for_streams = Vec::new();
         self.bag.to_wake = Vec::new();
@@ -183,7 +224,7 @@ impl Courier {
 
 /// Reply inboxes and acks name a new subject each time: remembering them would only push out the others.
 fn is_worth_caching(subject: &[u8]) -> bool {
-    !subject.starts_with(b"_INBOX.") && !subject.starts_with(b"$JS.ACK.")
+    !subject.starts_with(b"_INBOX.") && !subject.starts_with(b"$JS.ACK.") && !subject.starts_with(REPLY_PREFIX)
 }
 
 impl RouteCache {
@@ -276,12 +317,17 @@ impl Bag {
                 }
                 true
             }
-            Target::Stream { key, door } => {
+            Target::Bridge(bridge) => {
+                self.bridges.push(bridge.clone());
+                false
+            }
+            Target::Stream { door, .. } => {
                 let inbound = self.inbound(parcel);
-                match self.for_streams.iter_mut().find(|batch| batch.key == *key) {
+                let is_same = |batch: &&mut StreamBatch| std::ptr::addr_eq(Arc::as_ptr(&batch.door), Arc::as_ptr(door));
+                match self.for_streams.iter_mut().find(is_same) {
                     Some(batch) => batch.messages.push(inbound),
                     None => {
-                        self.for_streams.push(StreamBatch { key: *key, door: door.clone(), messages: vec![inbound] });
+                        self.for_streams.push(StreamBatch { door: door.clone(), messages: vec![inbound] });
                     }
                 }
                 true
@@ -297,6 +343,13 @@ impl Bag {
                 service.call(inbound);
                 true
             }
+        }
+    }
+
+    /// Ends subscriptions that have had all they asked for.
+    fn end_exhausted(&mut self, account: &Account) {
+        for subscription in self.exhausted.drain(..) {
+            account.unsubscribe(&subscription);
         }
     }
 

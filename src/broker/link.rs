@@ -10,6 +10,7 @@ use tracing::{debug, error, info};
 
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
+use super::bridge::Mapped;
 use super::client_state::{ClientState, Identity};
 use super::closed::ClosedClient;
 use super::courier::{Courier, Parcel};
@@ -203,11 +204,12 @@ impl Link {
                         }
                     }
                 }
-                let mapped = self.account.mapped(subject);
-                if self.courier.publish(mapped.as_deref().unwrap_or(subject), reply, headers, payload) == 0
-                    && !reply.is_empty()
-                    && self.session.no_responders()
-                {
+                let receivers = match self.account.mapped(subject) {
+                    Mapped::Same => self.courier.publish(subject, reply, headers, payload),
+                    Mapped::To(subject) => self.courier.publish(&subject, reply, headers, payload),
+                    Mapped::Nowhere => 0,
+                };
+                if receivers == 0 && !reply.is_empty() && self.session.no_responders() {
                     self.answer_no_responders(subject, reply);
                 }
             }
@@ -268,12 +270,16 @@ impl Link {
         }
         let trace = Arc::new(self.trace(asked, subject, headers, headers.len() + payload.len(), String::new()));
         let mapped = self.account.mapped(subject);
-        if let Some(to) = &mapped {
-            trace.mapped(to);
-        }
-        let to = mapped.as_deref().unwrap_or(subject);
+        let to = match &mapped {
+            Mapped::Same => subject,
+            Mapped::To(to) => {
+                trace.mapped(to);
+                to
+            }
+            Mapped::Nowhere => b"",
+        };
         let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
-        let stored = self.courier.send_traced(parcel, &trace);
+        let stored = !to.is_empty() && self.courier.send_traced(parcel, &trace);
         // The API is the system account's, to nats-server's eyes.
         if to.starts_with(b"$JS.API.") && self.account.has_filter(b"$JS.API.>") {
             trace.service(&self.broker.system_account().name, to);

@@ -3,6 +3,7 @@
 
 mod account;
 mod arrival;
+mod bridge;
 mod client_state;
 mod closed;
 mod courier;
@@ -26,5 +27,5 @@ pub use gate::Gate;
 pub use link::{Fed, Link};
 pub use outbox::{Closed, Outbox};
 pub use registry::{Broker, Options, Presence, Totals};
-pub use subscription::{Inbound, Service, StreamDoor, Subscription, Target};
+pub use subscription::{Inbound, Service, StreamDoor, Subscription};
 pub use trace::{TraceTerms, show_traces};

@@ -8,12 +8,13 @@ use hashbrown::HashMap;
 
 use super::account::{Account, AccountRole};
 use super::arrival::Arrival;
+use super::bridge;
 use super::client_state::{ClientState, Identity};
 use super::closed::{ClosedClient, ClosedClients, Traffic};
 use super::courier::Courier;
 use super::gate::Gate;
 use super::outbox::Appended;
-use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT};
+use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT, Mapping};
 use crate::protocol::{Info, encode};
 use crate::session::Settings;
 use crate::types::Timestamp;
@@ -127,6 +128,7 @@ impl Broker {
         for name in [DEFAULT_ACCOUNT, book.system_account()] {
             accounts.entry(name.to_owned()).or_insert_with(|| Arc::new(Account::new(name, role(name))));
         }
+        share(&book, &accounts);
         Arc::new(Broker {
             account: accounts[DEFAULT_ACCOUNT].clone(),
             system_account: accounts[book.system_account()].clone(),
@@ -344,4 +346,17 @@ impl Broker {
         }
         totals
     }
+}
+
+/// Lets accounts map subjects and see of each other what the book says, in place of what was said before.
+pub(super) fn share(book: &Book, accounts: &HashMap<String, Arc<Account>>) {
+    for complaint in book.complaints() {
+        tracing::warn!("{complaint}");
+    }
+    let all: Vec<_> = accounts.values().cloned().collect();
+    for account in &all {
+        let mappings = book.mappings(&account.name).iter();
+        account.set_mappings(mappings.filter_map(|spec| Mapping::new(spec).ok()).collect());
+    }
+    bridge::install(book.routes(), |name| accounts.get(name).cloned(), &all);
 }

@@ -9,12 +9,12 @@ use tokio_util::task::TaskTracker;
 use super::account::{Account, AccountRole};
 use super::client_state::{ClientState, Review};
 use super::outbox::{Appended, Closed};
-use super::registry::{Broker, Options, Terms};
+use super::registry::{self, Broker, Options, Terms};
 use crate::auth::{Book, ConnectionType};
 use crate::protocol::{Info, ProtocolError, encode};
 
 impl Broker {
-    /// Sets up the accounts of `book`: new ones, which are returned, other limits of known ones, and those it does not
+    /// Sets up the accounts of `book`: new ones, which are returned, other limits of known ones, what they share, and those it does not
     /// name go. To be called before [`Broker::reload`], so that an account is ready when its first client comes.
     pub fn prepare_accounts(&self, book: &Book) -> Vec<Arc<Account>> {
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
@@ -33,6 +33,7 @@ impl Broker {
                 }
             }
         }
+        registry::share(book, &accounts);
         new
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use super::bridge::Bridge;
 use super::client_state::ClientState;
 use super::courier::Parcel;
 use super::guard::Guard;
@@ -172,10 +173,11 @@ pub trait Service: Send + Sync {
 
 /// Who gets a message.
 #[derive(Clone)]
-pub enum Target {
+pub(super) enum Target {
     Client(Arc<Subscription>),
     Stream { key: u64, door: Arc<dyn StreamDoor> },
     Service { key: u64, service: Arc<dyn Service> },
+    Bridge(Arc<Bridge>),
 }
 
 impl Keyed for Target {
@@ -183,6 +185,7 @@ impl Keyed for Target {
         match self {
             Target::Client(subscription) => subscription.key,
             Target::Stream { key, .. } | Target::Service { key, .. } => *key,
+            Target::Bridge(bridge) => bridge.key,
         }
     }
 }

@@ -165,7 +165,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         folder.filter(|folder| !folder.as_os_str().is_empty())
     };
     let folders = [config.ports_file_dir.clone(), folder_of(&config.pid_file), folder_of(&config.log.file)];
-    for folder in folders.into_iter().flatten().filter(|folder| !folder.is_dir()) {
+    if let Some(folder) = folders.into_iter().flatten().find(|folder| !folder.is_dir()) {
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(StartError::File { path: folder.display().to_string(), source });
     }

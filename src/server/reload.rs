@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::tls::{Handshake, TlsError};
 use super::{ReloadRequest, Server, StartError, advertised, files, options, shown, trace_terms};
-use crate::auth::Book;
+use crate::auth::{Book, Plan};
 use crate::broker;
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::storage::ReadError;
@@ -59,7 +59,10 @@ impl Server {
         let mut lines = changed_limits(&old.limits, &new.limits);
         let mut note = |changed: bool, what: &str| lines.extend(changed.then(|| what.to_owned()));
         note(new.log != old.log, "log");
-        note(old.auth_plan() != new.auth_plan(), "authorization users");
+        let users =
+            |config: &Config| Plan { accounts: vec![], account_jwts: vec![], mappings: vec![], ..config.auth_plan() };
+        note(users(&old) != users(new), "authorization users");
+        note(old.auth.mappings != new.auth.mappings, "mappings");
         note(old.auth.accounts != new.auth.accounts || old.auth.account_jwts != new.auth.account_jwts, "accounts");
         let tls = |on: bool| if on { "tls = enabled" } else { "tls = disabled" };
         note(handshake.is_some() || self.handshake.get().is_some(), tls(handshake.is_some()));

@@ -12,6 +12,7 @@ pub mod message;
 pub mod subject;
 pub mod time;
 pub mod transform;
+pub mod wildcards;
 
 pub use api_error::ApiError;
 pub use go_duration::GoDuration;

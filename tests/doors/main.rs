@@ -5,6 +5,7 @@ mod accounts;
 mod gate;
 mod permissions;
 mod reload;
+mod sharing;
 mod tls;
 mod traces;
 mod websocket;

@@ -4,6 +4,7 @@
 use super::permissions;
 use super::place::FileError;
 use super::report::Report;
+use super::sharing;
 use super::value::{Entry, Kind, Value};
 use crate::auth::{AccountSpec, AccountTrace, ConnectionType, Credential, Permissions, Secret, SimpleLogin, User};
 use crate::config::Config;
@@ -161,8 +162,9 @@ fn account(entry: &Entry, config: &mut Config, report: &mut Report) {
             "limits" => limits(value, &mut spec, report),
             // The account's own key: who could sign with it could not do so here.
             "nkey" => drop(report.ok(value.text())),
-            "imports" | "exports" => report.unserved(entry, "accounts do not share subjects yet"),
-            "mappings" | "maps" => report.unserved(entry, "subjects are not mapped"),
+            "exports" => spec.exports = sharing::exports(value, report),
+            "imports" => spec.imports = sharing::imports(value, report),
+            "mappings" | "maps" => spec.mappings = sharing::mappings(value, report),
             "msg_trace" | "trace_dest" => spec.trace = trace(entry, report),
             "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
             _ => report.unknown(entry, ACCOUNT),

@@ -32,6 +32,7 @@ mod place;
 mod report;
 mod resolve;
 mod scalar;
+mod sharing;
 mod streams;
 mod tls;
 mod top;

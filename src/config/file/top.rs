@@ -3,7 +3,7 @@
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Map, Value};
-use super::{access, jetstream, streams, tls, websocket};
+use super::{access, jetstream, sharing, streams, tls, websocket};
 use crate::config::{Config, Listen, Tls};
 
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
@@ -157,6 +157,7 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         // Who may connect, and how the wire is protected: ignoring what is not served would open what was meant to be shut.
         "authorization" => access::authorization(value, config, report),
         "accounts" => access::accounts(value, config, report),
+        "mappings" | "maps" => config.auth.mappings = sharing::mappings(value, report),
         "no_auth_user" => access::name(value, &mut config.auth.no_auth_user, report),
         "system_account" | "system" => access::name(value, &mut config.auth.system_account, report),
         "operator" | "operators" | "roots" | "root" | "root_operators" | "root_operator" => {
@@ -194,7 +195,6 @@ fn unserved(name: &str) -> Option<&'static str> {
         "prof_port" | "prof_block_rate" => "natterjack has no profiling port",
         "http_base_path" => "monitoring answers at /",
         "ocsp" | "ocsp_cache" => "natterjack does not staple OCSP answers",
-        "mappings" | "maps" => "subjects are not mapped",
         "max_sub_tokens" | "max_subscription_tokens" => "subscriptions may have any number of tokens",
         "connect_error_reports" | "reconnect_error_reports" => "it is about routes",
         "default_js_domain" => "there is one domain",

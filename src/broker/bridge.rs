@@ -1,0 +1,233 @@
+//! What leads from one account into another: imports of streams and services, and the way back for answers.
+//!
+//! ```text
+//!  exporter's router ── stream import ──► importer's router
+//!  importer's router ── service import ─► exporter's router, with a reply subject of the exporter's account
+//!  exporter's router ── `_R_.>` ────────► importer's router, on the reply subject that was asked with
+//! ```
+//! Source: nats-server `processServiceImport`, `addStreamImport`. Different: a stream's import stands in the exporter's router
+//! once, and not again for each subscription of the importer's.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use serde_json::{Value, json};
+
+use super::account::Account;
+use super::client_state::ClientState;
+use super::courier::Parcel;
+use crate::auth::{Rewrite, Route, ServiceResponses, Shared};
+use crate::types::transform::Dice;
+use crate::types::{Headers, Timestamp, header, id};
+
+/// Under which answers come back to an account that exports services.
+pub(super) const REPLY_PREFIX: &[u8] = b"_R_.";
+/// Tells a service who asks (nats-server `ClientInfoHdr`).
+const REQUEST_INFO: &str = "Nats-Request-Info";
+/// Replies of consumers' deliveries: acks go by their subject, which must stay.
+const ACK_PREFIX: &[u8] = b"$JS.ACK.";
+/// Outstanding answers of one account. The oldest are forgotten for more.
+const ANSWERS_MAX: usize = 64 * 1024;
+
+/// See the module.
+pub(super) struct Bridge {
+    pub(super) key: u64,
+    way: Way,
+}
+
+enum Way {
+    Import {
+        route: Route,
+        from: Weak<Account>,
+        into: Weak<Account>,
+    },
+    /// Back to whoever asked in another account.
+    Answer {
+        at: Weak<Account>,
+    },
+}
+
+/// A message on the other side.
+pub(super) struct Crossing {
+    pub(super) account: Arc<Account>,
+    pub(super) subject: Vec<u8>,
+    /// `None`: as it was.
+    pub(super) reply: Option<Vec<u8>>,
+    /// `None`: as they were.
+    pub(super) headers: Option<Vec<u8>>,
+}
+
+impl Bridge {
+    fn new(account: &Account, way: Way) -> Arc<Bridge> {
+        Arc::new(Bridge { key: account.new_key(), way })
+    }
+
+    /// Whether a message goes on over other bridges beyond this one: of streams only direct imports count, as in nats-server.
+    pub(super) fn leads_on(&self) -> bool {
+        !matches!(&self.way, Way::Import { route, .. } if route.kind == Shared::Stream)
+    }
+
+    /// Where a message that has come to the bridge goes on; `None` when it ends here. `is_first`: it has come over no other.
+    pub(super) fn cross(&self, parcel: &Parcel<'_>, origin: &ClientState, is_first: bool) -> Option<Crossing> {
+        match &self.way {
+            Way::Answer { at } => at.upgrade()?.answers.find(parcel.to, parcel.payload.is_empty()),
+            Way::Import { route, from, into } => {
+                let account = into.upgrade()?;
+                let subject = match &route.rewrite {
+                    Rewrite::Same => parcel.to.to_vec(),
+                    Rewrite::Literal(text) => text.as_bytes().to_vec(),
+                    Rewrite::Transform(transform, _) => transform.apply(parcel.to, &mut Dice::new(0))?,
+                };
+                let crossing = Crossing { account, subject, reply: None, headers: None };
+                if route.kind == Shared::Stream {
+                    return Some(crossing);
+                }
+                let from = from.upgrade()?;
+                let reply = match parcel.reply {
+                    [] => None,
+                    reply if reply.starts_with(ACK_PREFIX) => None,
+                    reply => Some(crossing.account.answers.expect(&from, reply, route)),
+                };
+                let asked_before = if is_first { None } else { told_info(parcel.headers) };
+                let info = match asked_before {
+                    Some(mut info) => {
+                        info["svc"] = json!(from.name);
+                        info
+                    }
+                    None => request_info(origin, &from, route.share),
+                };
+                let headers = Some(with_request_info(parcel.headers, &info));
+                Some(match crossing.account.mapped(&crossing.subject) {
+                    Mapped::Same => Crossing { reply, headers, ..crossing },
+                    Mapped::To(subject) => Crossing { subject, reply, headers, ..crossing },
+                    Mapped::Nowhere => return None,
+                })
+            }
+        }
+    }
+
+    /// Nobody took what had crossed: no answer will come.
+    pub(super) fn withdraw(&self, crossing: &Crossing) {
+        if let (Way::Import { .. }, Some(reply)) = (&self.way, &crossing.reply) {
+            crossing.account.answers.forget(reply);
+        }
+    }
+}
+
+/// What an account's mappings make of a subject.
+pub(super) enum Mapped {
+    Same,
+    To(Vec<u8>),
+    Nowhere,
+}
+
+/// Puts the routes into the accounts' routers, in place of those put there before.
+pub(super) fn install(routes: &[Route], find: impl Fn(&str) -> Option<Arc<Account>>, accounts: &[Arc<Account>]) {
+    for account in accounts {
+        account.remove_bridges();
+    }
+    for route in routes {
+        let (Some(from), Some(into)) = (find(&route.from), find(&route.into)) else { continue };
+        let way = Way::Import { route: route.clone(), from: Arc::downgrade(&from), into: Arc::downgrade(&into) };
+        from.add_bridge(route.filter.as_bytes(), Bridge::new(&from, way));
+        let answers_filter = [REPLY_PREFIX, b">"].concat();
+        if route.kind == Shared::Service && !into.has_bridge(&answers_filter) {
+            into.add_bridge(&answers_filter, Bridge::new(&into, Way::Answer { at: Arc::downgrade(&into) }));
+        }
+    }
+}
+
+/// Answers that an account's services owe to other accounts.
+#[derive(Default)]
+pub(super) struct Answers(Mutex<HashMap<Box<[u8]>, Answer>>);
+
+struct Answer {
+    to: Weak<Account>,
+    reply: Box<[u8]>,
+    responses: ServiceResponses,
+    wait: Duration,
+    until: Timestamp,
+}
+
+impl Answers {
+    /// A reply subject of this account's for a request from another one.
+    fn expect(&self, from: &Arc<Account>, reply: &[u8], route: &Route) -> Vec<u8> {
+        let now = Timestamp::now();
+        let subject = [REPLY_PREFIX, id::unique().as_bytes()].concat();
+        let answer = Answer {
+            to: Arc::downgrade(from),
+            reply: reply.into(),
+            responses: route.responses,
+            wait: route.response_wait,
+            until: now + route.response_wait,
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Growing is when to look for those that nobody waits for any more.
+        if all.len() == all.capacity() || all.len() >= ANSWERS_MAX {
+            all.retain(|_, answer| answer.until > now);
+        }
+        if all.len() >= ANSWERS_MAX
+            && let Some(oldest) = all.iter().min_by_key(|(_, answer)| answer.until).map(|(subject, _)| subject.clone())
+        {
+            all.remove(&oldest);
+        }
+        all.insert(subject.as_slice().into(), answer);
+        subject
+    }
+
+    fn find(&self, subject: &[u8], is_end: bool) -> Option<Crossing> {
+        let now = Timestamp::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = all.get_mut(subject)?;
+        let account = answer.to.upgrade().filter(|_| answer.until > now);
+        let crossing =
+            account.map(|account| Crossing { account, subject: answer.reply.to_vec(), reply: None, headers: None });
+        if crossing.is_none() || answer.responses == ServiceResponses::One || is_end {
+            all.remove(subject);
+        } else {
+            answer.until = now + answer.wait;
+        }
+        crossing
+    }
+
+    fn forget(&self, subject: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
+    }
+}
+
+/// Who asked at the first of several accounts.
+fn told_info(headers: &[u8]) -> Option<Value> {
+    let info: Value = serde_json::from_slice(Headers::new(headers).get(REQUEST_INFO)?).ok()?;
+    info.is_object().then_some(info)
+}
+
+/// The headers, with who asks in place of what a client may have put there.
+fn with_request_info(headers: &[u8], info: &Value) -> Vec<u8> {
+    let is_info = |name: &[u8]| name.eq_ignore_ascii_case(REQUEST_INFO.as_bytes());
+    let cleaned = header::without(headers, is_info);
+    header::with_line(cleaned.as_deref().unwrap_or(headers), REQUEST_INFO, &info.to_string())
+}
+
+/// Who asks (nats-server `getClientInfo`): the account, and more where the import shares it.
+fn request_info(client: &ClientState, account: &Account, share: bool) -> Value {
+    let mut info = json!({ "acc": account.name });
+    let rtt = client.round_trip().as_nanos() as u64;
+    if rtt > 0 {
+        info["rtt"] = json!(rtt);
+    }
+    if share {
+        let identity = client.identity();
+        info["start"] = json!(client.started);
+        info["host"] = json!(client.ip());
+        info["id"] = json!(client.id);
+        info["kind"] = json!("Client");
+        info["client_type"] = json!("nats");
+        let said =
+            [("user", identity.user), ("name", identity.name), ("lang", identity.lang), ("ver", identity.version)];
+        for (key, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
+            info[key] = json!(text);
+        }
+    }
+    info
+}
