@@ -164,7 +164,8 @@ impl StreamTask {
         terms: &StreamTerms<'_>,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        if stream.max_consumers > 0 && self.consumers.limited_count() as i64 >= stream.max_consumers {
+        let limited = stream.max_consumers > 0 && !config.direct && !config.sourcing;
+        if limited && self.consumers.limited_count() as i64 >= stream.max_consumers {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
         if terms.work_queue {
