@@ -268,7 +268,9 @@ impl Link {
         if self.session.permit().is_some_and(|permit| !permit.may_publish(asked.0.as_bytes())) {
             return Err(ProtocolError::PublishDenied(asked.0.as_bytes().into()));
         }
-        let trace = Arc::new(self.trace(asked, subject, headers, headers.len() + payload.len(), String::new()));
+        let bytes = headers.len() + payload.len();
+        let published = message_trace::Published { subject, block: headers, bytes, error: String::new() };
+        let trace = Arc::new(self.trace(asked, published));
         let mapped = self.account.mapped(subject);
         let to = match &mapped {
             Mapped::Same => subject,
@@ -295,8 +297,8 @@ impl Link {
         Asked::parse(headers, self.account.trace().as_deref(), || rand::random_range(0..100))
     }
 
-    fn trace(&self, asked: (String, bool), subject: &[u8], headers: &[u8], bytes: usize, error: String) -> Trace {
-        Trace::new(asked, self.info(), &self.client, &self.account.name, subject, headers, bytes, error)
+    fn trace(&self, asked: (String, bool), published: message_trace::Published<'_>) -> Trace {
+        Trace::new(asked, self.info(), &self.client, &self.account.name, published)
     }
 
     /// Publishes a message that is not to be traced, here or further on.
@@ -320,7 +322,8 @@ impl Link {
         }
         let Asked::Trace { dest, only } = self.trace_asked(headers) else { return };
         if self.session.permit().is_none_or(|permit| permit.may_publish(dest.as_bytes())) {
-            let trace = self.trace((dest, only), subject, headers, bytes, error);
+            let published = message_trace::Published { subject, block: headers, bytes, error };
+            let trace = self.trace((dest, only), published);
             trace.tell(&mut self.courier);
         }
     }

@@ -165,6 +165,17 @@ pub(super) fn disabled(block: &[u8]) -> Vec<u8> {
     header::with_value(block, DEST, DISABLED)
 }
 
+/// A message as it comes in.
+pub(super) struct Published<'a> {
+    pub(super) subject: &'a [u8],
+    /// Of its headers, all or what has come of them.
+    pub(super) block: &'a [u8],
+    /// Headers and payload.
+    pub(super) bytes: usize,
+    /// Why it is not let in; empty when it is.
+    pub(super) error: String,
+}
+
 /// One message's trace, filled in on its way.
 pub struct Trace {
     dest: String,
@@ -253,18 +264,15 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Trace {
-    /// The trace of a message of `msgsize` bytes, headers and payload, that `client` publishes; it is not let in for an
-    /// `error`.
+    /// The trace of a message that `client` publishes.
     pub(super) fn new(
         (dest, only): (String, bool),
         info: Info,
         client: &ClientState,
         account: &str,
-        subject: &[u8],
-        block: &[u8],
-        msgsize: usize,
-        error: String,
+        published: Published<'_>,
     ) -> Trace {
+        let Published { subject, block, bytes: msgsize, error } = published;
         let mut header = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in Headers::new(block).iter().filter(|(name, value)| !name.is_empty() && !value.is_empty()) {
             header.entry(text(name)).or_default().push(text(value));
