@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::types::Timestamp;
+use crate::types::{ApiError, Timestamp};
 
 /// A future behind a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,6 +31,8 @@ pub trait Source: Send + Sync + 'static {
     /// JetStream's figures, one for each account that has it; none when it is off. Streams' states may be asked of their
     /// tasks, hence a future.
     fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>>;
+    /// Deletes all streams of an account, if it has any.
+    fn purge_account<'a>(&'a self, account: &'a str) -> Boxed<'a, Result<(), ApiError>>;
     /// `Err` says in one sentence why the broker cannot serve right now: `/healthz` answers 503 with it.
     fn health(&self) -> Result<(), String>;
     /// Ends a client's connection; false when there is no such client.

@@ -48,6 +48,8 @@ const SERVER_VERBS: [&str; 15] = [
 /// What only `$SYS.REQ.SERVER.<id>.<verb>` does.
 const OPERATOR_VERBS: [&str; 3] = ["KICK", "LDM", "RELOAD"];
 const ACCOUNT_VERBS: [&str; 7] = ["SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ", "CONNS"];
+/// What is asked of the system account only.
+const SYSTEM_SUBJECTS: [&str; 2] = ["$SYS.REQ.>", "$JS.API.ACCOUNT.PURGE.*"];
 /// What every account may ask about itself.
 const OWN_SUBJECTS: [&str; 4] =
     ["$SYS.REQ.USER.INFO", "$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.SERVER.PING.CONNZ"];
@@ -60,11 +62,16 @@ enum Question<'a> {
     Account(&'a str, &'a str),
     /// The figures of all accounts that are used.
     AllStatz,
+    /// All streams of an account are to be deleted.
+    Purge(&'a str),
 }
 
 impl<'a> Question<'a> {
     /// `None` when nobody answers there. `own` is the asker's account, unless that is the system account.
     fn parse(subject: &'a str, server_id: &str, own: Option<&'a str>) -> Option<Question<'a>> {
+        if let Some(account) = subject.strip_prefix("$JS.API.ACCOUNT.PURGE.") {
+            return own.is_none().then_some(Question::Purge(account));
+        }
         let tokens: Vec<&str> = subject.strip_prefix("$SYS.REQ.")?.split('.').collect();
         match (tokens.as_slice(), own) {
             (["USER", "INFO"], _) => Some(Question::User),
@@ -232,7 +239,7 @@ impl System {
 }
 
 fn serve_account(account: &Account, server_id: &str, is_system: bool, requests: &mpsc::Sender<(Inbound, String)>) {
-    let filters: &[&str] = if is_system { &["$SYS.REQ.>"] } else { &OWN_SUBJECTS };
+    let filters: &[&str] = if is_system { &SYSTEM_SUBJECTS } else { &OWN_SUBJECTS };
     let door = Arc::new(Door {
         server_id: server_id.to_owned(),
         account: account.name.clone(),
@@ -283,6 +290,9 @@ impl Desk {
         let is_system = account == self.broker.system_account().name;
         let own = (!is_system).then_some(account);
         let question = Question::parse(&subject, &reports.identity.server_id, own).ok_or(Answer::Silence)?;
+        if let Question::Purge(account) = question {
+            return Ok(Answer::Plain(self.purge(account).await));
+        }
         let body = request.message.payload();
         let filter: Filter = options(body)?;
         if !self.is_meant(&filter) {
@@ -296,7 +306,18 @@ impl Desk {
             Question::Server(verb) => self.server_report(verb, body, now).await?,
             Question::Account(named, verb) => self.account_report(named, verb, body, now).await?,
             Question::AllStatz => Answer::Data(value(reports.account_statz(&options(body)?, now))),
+            Question::Purge(_) => Answer::Silence,
         })
+    }
+
+    /// `ACCOUNT.PURGE`, with the API's kind of answer (nats-server `jsLeaderAccountPurgeRequest`).
+    async fn purge(&self, account: &str) -> Value {
+        let mut answer = json!({"type": "io.nats.jetstream.api.v1.account_purge_response"});
+        match self.letterhead.reports().source.purge_account(account).await {
+            Ok(()) => answer["initiated"] = true.into(),
+            Err(error) => answer["error"] = value(error),
+        }
+        answer
     }
 
     async fn server_report(&self, verb: &str, body: &[u8], now: Timestamp) -> Result<Answer, Answer> {
@@ -454,5 +475,7 @@ mod tests {
         check("ACCOUNT.PING.STATZ", None, Some(Question::AllStatz));
         check("ACCOUNT.B.FOO", None, None);
         check("CLAIMS.LIST", None, None);
+        assert_eq!(Question::parse("$JS.API.ACCOUNT.PURGE.B", "NID", None), Some(Question::Purge("B")));
+        assert_eq!(Question::parse("$JS.API.ACCOUNT.PURGE.B", "NID", Some("A")), None);
     }
 }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::monitor::{
     Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, Subscription, Totals,
 };
+use crate::types::ApiError;
 
 /// Reads counters and lists off a running broker.
 pub struct BrokerSource {
@@ -156,6 +157,16 @@ impl Source for BrokerSource {
 
     fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>> {
         Box::pin(self.jetstream_figures(with_streams, with_consumers))
+    }
+
+    fn purge_account<'a>(&'a self, account: &'a str) -> Boxed<'a, Result<(), ApiError>> {
+        let named = self.all().into_iter().find(|jetstream| jetstream.account().name == account);
+        Box::pin(async move {
+            match named {
+                Some(jetstream) => jetstream.purge().await,
+                None => Ok(()),
+            }
+        })
     }
 
     fn health(&self) -> Result<(), String> {

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+mod accounts;
 mod benchmarks;
 mod checks;
 mod consumers;
@@ -26,6 +27,8 @@ struct Cli {
     home: Rc<tempfile::TempDir>,
     /// Who types; the password is the same word.
     user: Option<&'static str>,
+    /// How long the command waits for answers.
+    timeout: &'static str,
 }
 
 /// An account to work in, and the system account.
@@ -39,7 +42,7 @@ impl Cli {
         let program = or_skip(&format!("the nats command: {test}"), nats_cli())?;
         let server = Rc::new(Server::start(Program::under_test()).expect("a server for the nats command"));
         let home = Rc::new(tempfile::tempdir().expect("a folder for the nats command"));
-        Some(Cli { program, server, home, user: None })
+        Some(Cli { program, server, home, user: None, timeout: "10s" })
     }
 
     /// With a server of two accounts: the command is run by `app`, and by `sys` of the system account.
@@ -52,13 +55,25 @@ impl Cli {
         std::fs::write(&config, text).expect("a config file");
         let served = Program::under_test().arg("-c").arg(config.display().to_string());
         let server = Rc::new(Server::start(served).expect("a server with accounts"));
-        let cli = |user| Cli { program: program.clone(), server: server.clone(), home: home.clone(), user: Some(user) };
+        let cli = |user| Cli {
+            program: program.clone(),
+            server: server.clone(),
+            home: home.clone(),
+            user: Some(user),
+            timeout: "10s",
+        };
         Some((cli("app"), cli("sys")))
+    }
+
+    /// For what waits until its time is up, in case another server answers.
+    fn hasty(&self) -> Cli {
+        let (program, server, home) = (self.program.clone(), self.server.clone(), self.home.clone());
+        Cli { program, server, home, timeout: "1s", ..*self }
     }
 
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--server", &self.server.url(), "--timeout", "10s"]);
+        command.args(["--server", &self.server.url(), "--timeout", self.timeout]);
         if let Some(user) = self.user {
             command.args(["--user", user, "--password", user]);
         }

@@ -107,6 +107,10 @@ impl Source for Table {
         Box::pin(std::future::ready(if self.jetstream { vec![figures] } else { Vec::new() }))
     }
 
+    fn purge_account<'a>(&'a self, _account: &'a str) -> Boxed<'a, Result<(), natterjack::types::ApiError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn health(&self) -> Result<(), String> {
         self.health.clone()
     }

@@ -39,17 +39,18 @@ mod world;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::context::{API_LEVEL, Options};
 use self::context::{ApiCounters, Context, PushSubjects, Usage};
 pub use self::recovery::account_of;
-use self::registry::Registry;
+use self::registry::{Change, Registry};
 use self::service::FILTERS;
 use super::{Account, Broker};
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
 use crate::storage::{ReadError, Recovered, Store};
+use crate::types::ApiError;
 
 /// Requests that add, change or remove streams and have not been looked at yet; further ones are refused.
 const CHANGES_MAX: usize = 1024;
@@ -57,6 +58,8 @@ const CHANGES_MAX: usize = 1024;
 /// A running JetStream.
 pub struct JetStream {
     registry: Arc<Registry>,
+    /// To the registry, for as long as the service is there.
+    changes: mpsc::WeakSender<Change>,
     /// The service's place in the router, by filter.
     service: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -111,6 +114,7 @@ impl JetStream {
         }
         let (changes, requests) = mpsc::channel(CHANGES_MAX);
         tokio::spawn(registry.clone().serve(requests));
+        let to_registry = changes.downgrade();
         let service = service::start(registry.clone(), changes);
         let service = FILTERS
             .iter()
@@ -119,7 +123,7 @@ impl JetStream {
                 (*filter, key.expect("the API's own subjects are valid"))
             })
             .collect();
-        Ok(JetStream { registry, service: Mutex::new(service) })
+        Ok(JetStream { registry, changes: to_registry, service: Mutex::new(service) })
     }
 
     /// Finishes what has begun: waiting pulls are sent home, rows written, tasks ended. The store stays open.
@@ -149,6 +153,18 @@ impl JetStream {
     /// What `$JS.API.INFO` says.
     pub fn account_info(&self) -> AccountInfo {
         self.registry.account_info()
+    }
+
+    /// Deletes every stream of the account.
+    ///
+    /// # Errors
+    /// When a stream cannot be deleted; it and those after it are still there.
+    pub async fn purge(&self) -> Result<(), ApiError> {
+        let (done, purged) = oneshot::channel();
+        if let Some(changes) = self.changes.upgrade() {
+            let _ = changes.send(Change::Purge(done)).await;
+        }
+        purged.await.unwrap_or(Err(ApiError::NOT_ENABLED))
     }
 
     /// Messages and bytes in all streams.

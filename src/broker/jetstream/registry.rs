@@ -34,6 +34,8 @@ pub(super) enum Change {
     Restore(Inbound, mpsc::Sender<Change>),
     /// A restored stream, complete but for its name.
     Adopt(Box<Restored>),
+    /// Every stream goes.
+    Purge(oneshot::Sender<Result<(), ApiError>>),
 }
 
 /// All streams of the account.
@@ -221,6 +223,11 @@ impl Registry {
             let (request, changes) = match change {
                 Change::Request(request) => (request, None),
                 Change::Restore(request, changes) => (request, Some(changes)),
+                Change::Purge(done) => {
+                    let _ = done.send(self.purge(&mut courier).await);
+                    courier.flush();
+                    continue;
+                }
                 Change::Adopt(restored) => {
                     self.adopt(*restored, &mut courier).await;
                     courier.flush();
@@ -338,6 +345,19 @@ impl Registry {
         if !api::is_empty(body) {
             return Err(ApiError::NOT_EMPTY_REQUEST);
         }
+        self.remove(name, courier).await?;
+        Ok(api::response(Kind::StreamDelete, Success::DONE))
+    }
+
+    /// Deletes every stream, as nats-server's `jsLeaderAccountPurgeRequest` does.
+    async fn purge(&self, courier: &mut Courier) -> Result<(), ApiError> {
+        for shared in self.list("") {
+            self.remove(&shared.name, courier).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str, courier: &mut Courier) -> Result<(), ApiError> {
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         // From here on nobody reaches it; what is in its inbox is still done.
         for subject in shared.sourcing.stop() {
@@ -348,7 +368,7 @@ impl Registry {
         shared.inbox.push(Command::Delete { done });
         deleted.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
         self.advise(courier, name, Action::Delete);
-        Ok(api::response(Kind::StreamDelete, Success::DONE))
+        Ok(())
     }
 
     /// What a restore is to make, checked as nats-server's `jsStreamRestoreRequest` does.

@@ -25,6 +25,10 @@ fn an_accounts_streams_and_services_are_checked() {
     app.check("server check jetstream", &["OK JetStream", "streams=2", "consumers=2"]);
     app.check("server check jetstream --format prometheus", &["nats_server_check_jetstream_streams"]);
     app.refused("server check request --subject nobody --payload a", "CRITICAL");
+    let _replier = app.start("reply pond.echo 'pong {{Count}}'");
+    app.until("server check request --subject pond.echo --payload a --match-payload pong", "OK");
+    app.refused("server check request --subject pond.echo --payload a --match-payload other", "CRITICAL");
+    app.refused("server check credential --credential nowhere.creds", "CRITICAL");
 }
 
 #[test]

@@ -26,6 +26,12 @@ fn consumers_are_found_edited_paused_copied_and_refused() {
     cli.check("consumer info TASKS pull", &["Paused Until Deadline"]);
     cli.check("consumer resume TASKS pull -f", &["was resumed while previously paused"]);
     cli.refused("consumer unpin TASKS pin a -f", "no priority groups have pinned clients");
+    let pull = r#"'{"batch":1,"group":"a","expires":1000000000}'"#;
+    cli.check(&format!("req $JS.API.CONSUMER.MSG.NEXT.TASKS.pin {pull}"), &["Nats-Pin-Id: ", "task 1"]);
+    cli.check("consumer info TASKS pin", &["Priority Groups: a: pinned "]);
+    cli.check("server check consumer --stream TASKS --consumer pin --pinned", &["OK TASKS_pin", "pinned_groups=1"]);
+    cli.check("consumer unpin TASKS pin a -f", &["Unpinned client ", "from Priority Group TASKS > pin > a"]);
+    cli.check("consumer info TASKS pin", &["Priority Groups: a: No client"]);
     cli.check("consumer report TASKS", &["pull", "push", "pin", "copied"]);
     cli.refused("consumer rm TASKS nobody -f", "consumer");
 }

@@ -30,6 +30,31 @@ fn streams_are_searched_copied_purged_in_part_and_sealed() {
 }
 
 #[test]
+fn mirrors_and_sources_are_filled_reported_and_checked() {
+    let Some(cli) = Cli::new("mirrors and sources") else { return };
+    cli.run("stream add ORIGIN --subjects 'o.>' --defaults");
+    cli.run("pub o.a 'm{{Count}}' --count 5");
+    cli.run("pub o.b other");
+    cli.check(r#"stream add COPY --mirror '{"name":"ORIGIN"}' --defaults"#, &["Mirror: ORIGIN"]);
+    let add = r#"stream add SOME --source '{"name":"ORIGIN","filter_subject":"o.a"}' --defaults"#;
+    cli.check(add, &["Sources: ORIGIN"]);
+    cli.until("stream info COPY", "Messages: 6");
+    cli.until("stream info SOME", "Messages: 5");
+    cli.check("stream info COPY", &["Mirror Information", "Stream Name: ORIGIN", "Lag: 0", "Bytes: 213 B"]);
+    cli.check("stream info SOME", &["Source Information", "Subject Filter: o.a", "Lag: 0", "Last Sequence: 5"]);
+    cli.check("stream get COPY 6", &["other", "o.b"]);
+    cli.check("stream get SOME 5", &["m5", "Nats-Stream-Source: ORIGIN 5"]);
+    cli.check("stream report", &["Replication Report", "Mirror", "o.a untransformed"]);
+    cli.check("server check stream --stream COPY --lag-critical 10 --seen-critical 1h", &["OK COPY", "Mirror ORIGIN"]);
+    let sources = "server check stream --stream SOME --min-sources 1 --max-sources 1 --lag-critical 10";
+    cli.check(sources, &["OK SOME", "1 sources current"]);
+    cli.refused("server check stream --stream SOME --min-sources 2 --max-sources 3", "CRITICAL SOME");
+    cli.refused("server check stream --stream ORIGIN --lag-critical 10", "not mirrored");
+    let circle = r#"stream add TWICE --source '{"name":"ORIGIN"}' --source '{"name":"COPY"}' --defaults"#;
+    cli.refused(circle, "detected cycle (10052)");
+}
+
+#[test]
 fn counters_count() {
     let Some(cli) = Cli::new("counters") else { return };
     cli.check("stream add COUNTS --subjects 'count.>' --allow-counter --allow-direct --defaults", &["Counters: true"]);
