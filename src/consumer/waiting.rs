@@ -137,7 +137,8 @@ impl WaitQueue {
             reply: pull.reply,
             wanted: pull.batch,
             delivered: 0,
-            bytes: pull.max_bytes,
+            // As nats-server has it, less than nothing is no limit.
+            bytes: pull.max_bytes.max(0),
             expires,
             heartbeat,
             no_wait: pull.no_wait,

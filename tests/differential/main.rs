@@ -9,6 +9,9 @@
 //! < {...}                                       nats-server's answer, written by the recording
 //! REQ* subject >reply <A: b | C: d> body        with headers; all answers until it is quiet
 //! PUB subject >reply <A: b> body                no answer expected (a reply subject is optional)
+//! SHAPE subject body                            as REQ; of the answer's JSON only the names and types of fields count
+//! USER name password                            goes on, to the end of the case, as this user
+//! CONFIG key: value                             a line of both servers' config files
 //! SUB word subject [queue]                      listens; TAKE word tells what came since, UNSUB word ends it
 //! POLL 1500 subject body                        asks until the recorded answer comes (recording waits 1,500 ms)
 //! WAIT 100                                      milliseconds
@@ -47,6 +50,7 @@ mod support;
 
 mod backups;
 mod compare;
+mod coverage;
 mod generate;
 mod normal;
 mod run;
@@ -116,6 +120,15 @@ fn corpus_is_answered_as_recorded() {
     assert!(wrong.is_empty(), "{} of {compared} differ\n{}", wrong.len(), wrong.join("\n"));
 }
 
+#[test]
+fn corpus_asks_for_everything() {
+    let entries = fs::read_dir(corpus_dir()).expect("the corpus folder").flatten();
+    let texts = entries.map(|entry| fs::read_to_string(entry.path()).expect("a corpus file"));
+    let scripts: Vec<Script> = texts.map(|text| Script::parse(&text).expect("a corpus file that parses")).collect();
+    let missing = coverage::missing(&scripts);
+    assert!(missing.is_empty(), "the corpus lacks\n{}", missing.join("\n"));
+}
+
 /// Plays a file and, when asked to, writes it anew. How many steps were compared, and what differs.
 fn play_file(path: &Path, recording: bool, pending: Option<&str>) -> Result<(usize, Vec<String>), String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
@@ -132,7 +145,7 @@ fn play_file(path: &Path, recording: bool, pending: Option<&str>) -> Result<(usi
 
 /// Replaces the recorded answers by what the real server says now.
 fn record(script: &mut Script) -> Result<(), String> {
-    let theirs = Theirs::start()?;
+    let theirs = Theirs::with(&script.config())?;
     let mut answers = run::play(&theirs.address(), Pace::PATIENT, script, |_| None)?;
     for (at, item) in script.items.iter_mut().enumerate() {
         if let Item::Line(line) = item {
@@ -144,7 +157,7 @@ fn record(script: &mut Script) -> Result<(), String> {
 
 /// How many steps were compared, and what differs.
 fn play_ours(script: &mut Script, recording: bool, pending: Option<&str>) -> Result<(usize, Vec<String>), String> {
-    let ours = Ours::start()?;
+    let ours = Ours::with(&script.config())?;
     let expected = |line: &script::Line| match &line.ours {
         Some(_) if recording => None,
         Some((_, answers)) => Some(answers.clone()),

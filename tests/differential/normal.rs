@@ -42,6 +42,42 @@ pub fn message(message: &Delivered, inbox: &str, words: &Words) -> String {
     if parts.is_empty() { "(empty)".to_owned() } else { parts.join(" ") }
 }
 
+const UNSEEN: &[&str] = &[
+    "rtt",
+    "feature_flags",
+    "go",
+    "git_commit",
+    "config_digest",
+    "System recvQ",
+    "subscriptions_list",
+    "disk_io_wait_stats",
+];
+
+/// What a JSON body looks like: its fields, and the types of their values. Numbers are left out, because zeros are; so are
+/// what changes while one looks, and what tells of clusters, of Go and of nats-server's own switches.
+pub fn shape(body: &[u8]) -> String {
+    fn of(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let seen = |key: &String, value: &Value| {
+                    !value.is_number() && value != &serde_json::json!({}) && !UNSEEN.contains(&key.as_str())
+                };
+                fields
+                    .iter()
+                    .filter(|(key, value)| seen(key, value))
+                    .map(|(key, value)| (key.clone(), of(value)))
+                    .collect()
+            }
+            Value::Array(items) => Value::Array(items.first().map(of).into_iter().collect()),
+            Value::String(_) => "text".into(),
+            Value::Number(_) => "number".into(),
+            Value::Bool(_) => "bool".into(),
+            Value::Null => Value::Null,
+        }
+    }
+    json(body).map_or_else(|| "no JSON".to_owned(), |value| of(&value).to_string())
+}
+
 /// The body's JSON, when it is an object or an array.
 pub fn json(body: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Value>(body).ok().filter(|value| value.is_object() || value.is_array())
@@ -107,6 +143,10 @@ fn header(line: &str) -> String {
         Some((name, value)) if is_now(value) => format!("{name}: <time>"),
         Some((name @ "Nats-Subject", value)) => format!("{name}: {}", reply(value)),
         Some((name @ "Nats-Stream-Identity", _)) => format!("{name}: <id>"),
+        // Its last word is the origin's identity.
+        Some((name @ "Nats-Stream-Source", value)) => {
+            format!("{name}: {} <id>", value.rsplit_once(' ').map_or(value, |(before, _)| before))
+        }
         _ => line.to_owned(),
     }
 }

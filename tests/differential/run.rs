@@ -30,7 +30,10 @@ pub const NOTHING: &str = "(nothing)";
 
 /// One connection to a server, and what a script has made of it.
 pub struct Player {
+    address: String,
     wire: Wire,
+    /// Whether the connection is one that a script asked for.
+    is_user: bool,
     pace: Pace,
     subscriptions: BTreeMap<String, (u64, String)>,
     /// What the script gave words to.
@@ -65,7 +68,7 @@ pub fn play(
     let mut before: Vec<&Line> = Vec::new();
     for (at, item) in script.items.iter().enumerate() {
         let line = match item {
-            Item::Text(_) => continue,
+            Item::Text(_) | Item::Config(_) => continue,
             Item::Case(_) => {
                 player.clear()?;
                 before.clear();
@@ -101,7 +104,9 @@ pub fn play(
 impl Player {
     pub fn connect(address: &str, pace: Pace) -> Result<Player, String> {
         Ok(Player {
-            wire: Wire::connect(address)?,
+            address: address.to_owned(),
+            wire: Wire::connect(address, None)?,
+            is_user: false,
             pace,
             subscriptions: BTreeMap::new(),
             words: Words::new(),
@@ -113,6 +118,10 @@ impl Player {
 
     /// Forgets everything: subscriptions, words, and the server's streams.
     pub fn clear(&mut self) -> Result<(), String> {
+        if std::mem::take(&mut self.is_user) {
+            self.wire = Wire::connect(&self.address, None)?;
+            self.subscriptions.clear();
+        }
         for (_, (sid, _)) in std::mem::take(&mut self.subscriptions) {
             self.wire.unsubscribe(sid)?;
         }
@@ -141,7 +150,20 @@ impl Player {
     /// Does one step, and tells what came of it, in lines without what differs from run to run.
     pub fn perform(&mut self, step: &Step, expect: Expect<'_>) -> Result<Vec<String>, String> {
         let got = match step {
-            Step::Request { many, publish } => self.request(publish, expect, *many)?,
+            Step::Request { many, shape, publish } => {
+                let got = self.request(publish, expect, *many)?;
+                if *shape {
+                    self.last_body = got.last().map(|message| message.body.clone()).unwrap_or_default();
+                    return Ok(got.iter().map(|message| normal::shape(&message.body)).collect());
+                }
+                got
+            }
+            Step::User { name, password } => {
+                self.subscriptions.clear();
+                self.is_user = true;
+                self.wire = Wire::connect(&self.address, Some((name, password)))?;
+                return Ok(self.take_errors());
+            }
             Step::Poll { ms, publish } => return self.poll(*ms, publish, expect),
             Step::Publish(publish) => {
                 let reply = self.expand(&publish.reply);

@@ -8,6 +8,8 @@ pub enum Step {
     /// A request with one answer, or (`many`) with all that comes until it is quiet.
     Request {
         many: bool,
+        /// Only names and types of JSON fields are told.
+        shape: bool,
         publish: Publish,
     },
     /// As `Request`, asked again until the answer is the recorded one; when recording, asked once after `ms`.
@@ -32,6 +34,11 @@ pub enum Step {
     /// Lets time pass that the broker has to notice.
     Wait {
         ms: u64,
+    },
+    /// From here on to the end of the case, a connection of this user's.
+    User {
+        name: String,
+        password: String,
     },
     /// A word for a value of the last answer, by its path in JSON: later lines write it as `{word}`.
     Let {
@@ -78,6 +85,8 @@ pub enum Mode {
 pub enum Item {
     /// A comment or an empty line, kept as it is.
     Text(String),
+    /// A line of both servers' config files.
+    Config(String),
     /// Begins a case: all streams are deleted.
     Case(String),
     Line(Box<Line>),
@@ -89,6 +98,15 @@ pub struct Script {
 }
 
 impl Script {
+    /// What both servers' config files say.
+    pub fn config(&self) -> String {
+        let lines = self.items.iter().filter_map(|item| match item {
+            Item::Config(line) => Some(line.as_str()),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     pub fn parse(text: &str) -> Result<Script, String> {
         let mut items: Vec<Item> = Vec::new();
         for (at, raw) in text.lines().enumerate() {
@@ -100,6 +118,8 @@ impl Script {
             });
             if let Some(title) = raw.strip_prefix("## ") {
                 items.push(Item::Case(title.to_owned()));
+            } else if let Some(line) = raw.strip_prefix("CONFIG ") {
+                items.push(Item::Config(line.to_owned()));
             } else if raw.trim().is_empty() || raw.starts_with('#') {
                 items.push(Item::Text(raw.to_owned()));
             } else if let Some(answer) = raw.strip_prefix("< ") {
@@ -138,6 +158,7 @@ impl fmt::Display for Script {
         for item in &self.items {
             match item {
                 Item::Text(text) => writeln!(f, "{text}")?,
+                Item::Config(line) => writeln!(f, "CONFIG {line}")?,
                 Item::Case(title) => writeln!(f, "## {title}")?,
                 Item::Line(line) => {
                     let mode = match line.mode {
@@ -170,8 +191,9 @@ impl Step {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let words: Vec<&str> = rest.split_whitespace().collect();
         Ok(match (verb, words.as_slice()) {
-            ("REQ", _) => Step::Request { many: false, publish: Publish::parse(rest)? },
-            ("REQ*", _) => Step::Request { many: true, publish: Publish::parse(rest)? },
+            ("REQ", _) => Step::Request { many: false, shape: false, publish: Publish::parse(rest)? },
+            ("REQ*", _) => Step::Request { many: true, shape: false, publish: Publish::parse(rest)? },
+            ("SHAPE", _) => Step::Request { many: false, shape: true, publish: Publish::parse(rest)? },
             ("PUB", _) => Step::Publish(Publish::parse(rest)?),
             ("POLL", [ms, ..]) => {
                 let rest = rest.split_once(' ').ok_or("nothing to ask")?.1;
@@ -186,6 +208,7 @@ impl Step {
             ("UNSUB", [name]) => Step::Unsubscribe { name: (*name).into() },
             ("TAKE", [name]) => Step::Take { name: (*name).into() },
             ("WAIT", [ms]) => Step::Wait { ms: number(ms)? },
+            ("USER", [name, password]) => Step::User { name: (*name).into(), password: (*password).into() },
             ("LET", [word, path]) => Step::Let { word: (*word).into(), path: (*path).into() },
             _ => return Err("not a step".to_owned()),
         })

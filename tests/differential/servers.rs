@@ -1,5 +1,6 @@
 //! The two servers, each with a store of its own and the same limits.
 
+use natterjack::config::file::read_text;
 use natterjack::config::{Config, Limits};
 use natterjack::server::Server;
 use tokio::runtime::Runtime;
@@ -17,6 +18,11 @@ pub struct Ours {
 
 impl Ours {
     pub fn start() -> Result<Ours, String> {
+        Ours::with("")
+    }
+
+    /// With these lines in its config file.
+    pub fn with(lines: &str) -> Result<Ours, String> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|e| e.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -29,6 +35,7 @@ impl Ours {
             limits: Limits { payload_bytes_max: 1 << 20, ..Limits::default() },
             ..Config::on_free_ports(folder.path())
         };
+        let config = read_text(config, lines).map_err(|e| e.to_string())?;
         let server = runtime.block_on(Server::start(config)).map_err(|e| e.to_string())?;
         let address = server.client_address().ok_or("it does not listen")?.to_string();
         Ok(Ours { server: Some(server), address, runtime, _folder: folder })
@@ -52,8 +59,12 @@ pub struct Theirs(server::Server);
 
 impl Theirs {
     pub fn start() -> Result<Theirs, String> {
+        Theirs::with("")
+    }
+
+    pub fn with(lines: &str) -> Result<Theirs, String> {
         let path = nats_server::find()?;
-        Ok(Theirs(server::Server::start(Program::nats_server(path))?))
+        Ok(Theirs(server::Server::start(Program::nats_server(path).config(lines))?))
     }
 
     pub fn address(&self) -> String {

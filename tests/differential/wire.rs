@@ -30,13 +30,15 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn connect(address: &str) -> Result<Wire, String> {
+    pub fn connect(address: &str, user: Option<(&str, &str)>) -> Result<Wire, String> {
         let socket = TcpStream::connect(address).map_err(|e| format!("{address}: {e}"))?;
         socket.set_nodelay(true).map_err(|e| e.to_string())?;
         let mut wire =
             Wire { socket, read: Vec::new(), arrived: BTreeMap::new(), errors: Vec::new(), pongs: 0, last_sid: 0 };
-        wire.send(br#"CONNECT {"verbose":false,"headers":true,"no_responders":true,"name":"differential","lang":"test","version":"1"}"#)?;
-        wire.send(b"\r\n")?;
+        let user = user.map(|(name, password)| format!(r#","user":"{name}","pass":"{password}""#)).unwrap_or_default();
+        let options =
+            r#""verbose":false,"headers":true,"no_responders":true,"name":"differential","lang":"test","version":"1""#;
+        wire.send(format!("CONNECT {{{options}{user}}}\r\n").as_bytes())?;
         wire.flush()?;
         Ok(wire)
     }

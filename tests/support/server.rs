@@ -18,7 +18,7 @@ pub struct Program {
     /// Every nats-server write is synced to disk before its PubAck. Ours always does.
     sync_always: bool,
     /// Config lines that give nats-server what ours has by default.
-    config: &'static str,
+    config: String,
     extra: Vec<String>,
 }
 
@@ -26,19 +26,19 @@ impl Program {
     /// Our own binary, with its defaults.
     pub fn natterjack() -> Program {
         let path = PathBuf::from(env!("CARGO_BIN_EXE_natterjack"));
-        Program { path, real: false, sync_always: false, config: "", extra: Vec::new() }
+        Program { path, real: false, sync_always: false, config: String::new(), extra: Vec::new() }
     }
 
     /// The real nats-server at `path`, with its defaults and JetStream on.
     pub fn nats_server(path: PathBuf) -> Program {
-        Program { path, real: true, sync_always: false, config: "", extra: Vec::new() }
+        Program { path, real: true, sync_always: false, config: String::new(), extra: Vec::new() }
     }
 
     /// The program under test: ours, or the one that `NATTERJACK_TEST_SERVER` names (a real nats-server), by which a
     /// scenario itself can be checked.
     pub fn under_test() -> Program {
         match std::env::var_os("NATTERJACK_TEST_SERVER") {
-            Some(path) => Program { config: "max_payload: 8MB", ..Program::nats_server(path.into()) },
+            Some(path) => Program { config: "max_payload: 8MB".to_owned(), ..Program::nats_server(path.into()) },
             None => Program::natterjack(),
         }
     }
@@ -46,6 +46,13 @@ impl Program {
     pub fn sync_always(mut self) -> Program {
         assert!(self.real, "only nats-server acks before it syncs");
         self.sync_always = true;
+        self
+    }
+
+    /// Lines of nats-server's config file.
+    pub fn config(mut self, lines: &str) -> Program {
+        assert!(self.real, "ours is told by flags");
+        self.config = lines.to_owned();
         self
     }
 
@@ -211,7 +218,14 @@ impl Server {
         if self.program.real {
             let sync = if self.program.sync_always { ", sync_interval: always" } else { "" };
             let config = self.dir.path().join("server.conf");
-            fs::write(&config, format!("jetstream {{ store_dir: {store:?}{sync} }}\n{}\n", self.program.config))?;
+            let lines = &self.program.config;
+            // Who configures JetStream says nothing of its folder.
+            if lines.contains("jetstream {") {
+                fs::write(&config, lines)?;
+                command.arg("-sd").arg(store);
+            } else {
+                fs::write(&config, format!("jetstream {{ store_dir: {store:?}{sync} }}\n{lines}\n"))?;
+            }
             command.arg("-c").arg(config);
         } else {
             command.arg("-sd").arg(store);

@@ -394,6 +394,12 @@ fn a_purge_moves_both_cursors() {
 }
 
 #[test]
+fn fewer_than_no_bytes_are_no_limit() {
+    let mut world = World::new(explicit(), &["a", "b"]);
+    world.pull("r", r#"{"batch":2,"max_bytes":-1}"#).expect(&["r <- 1/1 x1 +1", "r <- 2/2 x1 +0"]);
+}
+
+#[test]
 fn filters_pick_messages() {
     let config = ConsumerConfig { filter_subjects: vec!["a.*".into(), "b".into()], ..explicit() };
     let mut world = World::new(config, &["a.1", "x", "b", "a", "a.2"]);
