@@ -282,6 +282,11 @@ impl Account {
         self.bridges_lock().iter().any(|(known, _)| **known == *filter)
     }
 
+    /// Whether another account has a say about `subject`.
+    pub(super) fn is_bridged(&self, subject: &[u8]) -> bool {
+        self.bridges_lock().iter().any(|(filter, _)| crate::types::subject::matches(filter, subject))
+    }
+
     pub(super) fn remove_bridges(&self) {
         let bridges = std::mem::take(&mut *self.bridges_lock());
         for (filter, key) in bridges {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ConfigError;
+use crate::types::AssetLimits;
 
 /// Bounds per connection and per server. Defaults are nats-server's (`server/const.go`), but for `payload_bytes_max`:
 /// 8 MiB here, the largest nats-server itself advises, because agents send whole documents.
@@ -41,17 +42,12 @@ pub struct Limits {
 pub struct JetStreamLimits {
     /// `strict`: unknown fields in API requests are refused.
     pub strict: bool,
-    /// `limits.max_ack_pending` of any consumer. `None`: no bound.
-    pub ack_pending_max: Option<usize>,
-    /// `limits.max_request_batch` of any pull. `None`: no bound.
-    pub request_batch_max: Option<usize>,
-    /// `limits.duplicate_window` of any stream. `None`: no bound.
-    pub duplicate_window_max: Option<Duration>,
+    pub assets: AssetLimits,
 }
 
 impl Default for JetStreamLimits {
     fn default() -> JetStreamLimits {
-        JetStreamLimits { strict: true, ack_pending_max: None, request_batch_max: None, duplicate_window_max: None }
+        JetStreamLimits { strict: true, assets: AssetLimits::default() }
     }
 }
 

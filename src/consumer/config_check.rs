@@ -28,6 +28,11 @@ pub struct StreamTerms<'a> {
     pub max_ack_pending: i64,
     /// The stream's `consumer_limits.inactive_threshold`.
     pub inactive_threshold: GoDuration,
+    /// The most pending acks and requested messages that the server allows; 0 or less for any number.
+    pub server_ack_pending: i64,
+    pub server_request_batch: i64,
+    /// The most pending acks that the account allows; 0 or less for any number.
+    pub account_ack_pending: i64,
 }
 
 impl ConsumerConfig {
@@ -77,7 +82,13 @@ impl ConsumerConfig {
             self.inactive_threshold = stream.inactive_threshold;
         }
         if self.max_ack_pending == 0 && self.ack_policy != AckPolicy::None {
-            self.max_ack_pending = MAX_ACK_PENDING_DEFAULT;
+            let limits = [stream.server_ack_pending, stream.account_ack_pending];
+            let least = limits.into_iter().filter(|limit| *limit > 0).min();
+            self.max_ack_pending = MAX_ACK_PENDING_DEFAULT.min(least.unwrap_or(i64::MAX));
+        }
+        if self.is_pull() && self.max_request_batch == 0 && stream.server_request_batch > 0 {
+            refuse(true, "max_request_batch must be set if it's JetStream limits are set")?;
+            self.max_request_batch = stream.server_request_batch;
         }
         if self.priority_policy == PriorityPolicy::PinnedClient && self.pinned_ttl.is_zero() {
             self.pinned_ttl = PINNED_TTL_DEFAULT;
@@ -118,8 +129,10 @@ impl ConsumerConfig {
         } else {
             self.check_pull(stream)?;
         }
-        if stream.max_ack_pending > 0 && self.max_ack_pending > stream.max_ack_pending {
-            return Err(ApiError::CONSUMER_MAX_PENDING_ACK_EXCESS.with(stream.max_ack_pending));
+        for limit in [stream.server_ack_pending, stream.account_ack_pending, stream.max_ack_pending] {
+            if limit > 0 && self.max_ack_pending > limit {
+                return Err(ApiError::CONSUMER_MAX_PENDING_ACK_EXCESS.with(limit));
+            }
         }
         if stream.inactive_threshold.0 > 0 && self.inactive_threshold > stream.inactive_threshold {
             return Err(ApiError::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(stream.inactive_threshold));
@@ -236,6 +249,9 @@ impl ConsumerConfig {
         }
         if !self.max_request_expires.is_zero() && self.max_request_expires < GoDuration::MILLISECOND {
             return Err(ApiError::CONSUMER_MAX_REQUEST_EXPIRES_TOO_SMALL);
+        }
+        if stream.server_request_batch > 0 && self.max_request_batch > stream.server_request_batch {
+            return Err(ApiError::CONSUMER_MAX_REQUEST_BATCH_EXCEEDED_F.with(stream.server_request_batch));
         }
         Ok(())
     }

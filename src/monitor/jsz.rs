@@ -7,8 +7,8 @@ use super::query::{BadQuery, Query};
 use super::source::{Identity, JetStream, Source};
 use crate::types::Timestamp;
 
-/// Pending acks of a consumer that asks for no limit; nats-server reports them under an odd name.
-const DEFAULT_MAX_ACK_PENDING: u64 = 1000;
+/// Pending acks of a consumer that asks for no limit; nats-server 2.15.1 reports them under an odd name.
+const DEFAULT_MAX_CONSUMERS: u64 = 1000;
 
 /// What is asked of `/jsz` and `JSZ` (nats-server `JSzOptions`).
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -56,7 +56,7 @@ pub async fn report(identity: &Identity, source: &dyn Source, options: &JszOptio
     report["server_id"] = json!(identity.server_id);
     report["now"] = json!(now);
     report["config"] = config(&server);
-    report["limits"] = limits();
+    report["limits"] = limits(&server);
     report["streams"] = json!(server.num_streams);
     report["consumers"] = json!(server.num_consumers);
     report["messages"] = json!(server.messages);
@@ -145,9 +145,11 @@ fn account_detail(identity: &Identity, jetstream: JetStream, options: &JszOption
     detail
 }
 
-/// nats-server's `JSLimitOpts`.
-pub fn limits() -> Value {
-    json!({"default_max_consumers": DEFAULT_MAX_ACK_PENDING})
+/// nats-server's `JSLimitOpts`, with what it tells of consumers since 2.15.1.
+pub fn limits(jetstream: &JetStream) -> Value {
+    let mut limits = json!(jetstream.limits);
+    limits["default_max_consumers"] = json!(DEFAULT_MAX_CONSUMERS);
+    limits
 }
 
 /// nats-server's `JetStreamConfig`. `sync_always`: every PubAck follows an fsync here.

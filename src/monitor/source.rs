@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::types::{ApiError, Timestamp};
+use crate::types::{ApiError, AssetLimits, Timestamp};
 
 /// A future behind a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -172,6 +172,8 @@ pub struct JetStream {
     pub api_errors: u64,
     pub max_memory_bytes: u64,
     pub max_storage_bytes: u64,
+    /// What each asset is held to.
+    pub limits: AssetLimits,
     /// Empty for none.
     pub domain: String,
     /// Whose streams they are.

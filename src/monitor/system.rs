@@ -19,7 +19,7 @@ use super::reports::Reports;
 use super::subsz::SubszOptions;
 use crate::api::{Strictness, decode};
 use crate::broker::{Account, Broker, Inbound, Service};
-use crate::types::Timestamp;
+use crate::types::{Timestamp, subject};
 
 /// Requests that wait to be answered; further ones stay unanswered.
 const REQUESTS_MAX: usize = 1024;
@@ -49,15 +49,19 @@ const SERVER_VERBS: [&str; 15] = [
 const OPERATOR_VERBS: [&str; 3] = ["KICK", "LDM", "RELOAD"];
 const ACCOUNT_VERBS: [&str; 7] = ["SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ", "CONNS"];
 /// What is asked of the system account only.
-const SYSTEM_SUBJECTS: [&str; 2] = ["$SYS.REQ.>", "$JS.API.ACCOUNT.PURGE.*"];
+const SYSTEM_SUBJECTS: [&str; 3] = ["$SYS.REQ.>", "$JS.API.ACCOUNT.PURGE.*", SUBSCRIBERS];
 /// What every account may ask about itself.
 const OWN_SUBJECTS: [&str; 4] =
     ["$SYS.REQ.USER.INFO", "$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.SERVER.PING.CONNZ"];
+
+const SUBSCRIBERS: &str = "$SYS.DEBUG.SUBSCRIBERS";
 
 /// A request's subject, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question<'a> {
     User,
+    /// How many subscriptions there are on a subject.
+    Subscribers,
     Server(&'a str),
     Account(&'a str, &'a str),
     /// The figures of all accounts that are used.
@@ -71,6 +75,9 @@ impl<'a> Question<'a> {
     fn parse(subject: &'a str, server_id: &str, own: Option<&'a str>) -> Option<Question<'a>> {
         if let Some(account) = subject.strip_prefix("$JS.API.ACCOUNT.PURGE.") {
             return own.is_none().then_some(Question::Purge(account));
+        }
+        if subject == SUBSCRIBERS && own.is_none() {
+            return Some(Question::Subscribers);
         }
         let tokens: Vec<&str> = subject.strip_prefix("$SYS.REQ.")?.split('.').collect();
         match (tokens.as_slice(), own) {
@@ -121,6 +128,8 @@ enum Answer {
     Done,
     /// Without an envelope.
     Plain(Value),
+    /// Without even JSON.
+    Number(usize),
     /// `error` in an envelope.
     Refused { code: u16, text: String, with_data: bool },
 }
@@ -268,6 +277,7 @@ impl Desk {
         let body = match answer {
             Answer::Silence => return,
             Answer::Plain(body) => body,
+            Answer::Number(number) => number.into(),
             Answer::Done => json!({"server": self.letterhead.server(now)}),
             Answer::Data(data) => json!({"server": self.letterhead.server(now), "data": data}),
             Answer::Refused { code, text, with_data } => {
@@ -294,6 +304,9 @@ impl Desk {
             return Ok(Answer::Plain(self.purge(account).await));
         }
         let body = request.message.payload();
+        if question == Question::Subscribers {
+            return Ok(Answer::Number(self.subscribers(account, &String::from_utf8_lossy(body))));
+        }
         let filter: Filter = options(body)?;
         if !self.is_meant(&filter) {
             return Err(Answer::Silence);
@@ -303,6 +316,7 @@ impl Desk {
                 let user = request.client.identity().user;
                 Answer::Data(json!({"user": user, "account": account, "account_name": account}))
             }
+            Question::Subscribers => Answer::Silence,
             Question::Server(verb) => self.server_report(verb, body, now).await?,
             Question::Account(named, verb) => self.account_report(named, verb, body, now).await?,
             Question::AllStatz => Answer::Data(value(reports.account_statz(&options(body)?, now))),
@@ -318,6 +332,23 @@ impl Desk {
             Err(error) => answer["error"] = value(error),
         }
         answer
+    }
+
+    /// The account's subscriptions that get what is published on the subject asked for, or that lie within a wildcard;
+    /// with a queue group behind it only those in the group (nats-server `debugSubscribers`).
+    fn subscribers(&self, account: &str, asked: &str) -> usize {
+        let mut words = asked.trim().split(' ');
+        let (subject, queue) = (words.next().unwrap_or_default(), words.next());
+        let clients = self.broker.clients().into_iter().filter(|client| client.identity().account == account);
+        let subscriptions = clients.flat_map(|client| client.subscription_list());
+        let wanted = subscriptions.filter(|subscription| {
+            let within = match subject::has_wildcard(subject.as_bytes()) {
+                true => subject::matches(subject.as_bytes(), &subscription.subject),
+                false => subject::matches(&subscription.subject, subject.as_bytes()),
+            };
+            within && queue.is_none_or(|queue| subscription.queue.as_deref() == Some(queue.as_bytes()))
+        });
+        wanted.count()
     }
 
     async fn server_report(&self, verb: &str, body: &[u8], now: Timestamp) -> Result<Answer, Answer> {

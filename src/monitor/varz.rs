@@ -142,5 +142,5 @@ pub fn report(
 
 /// nats-server's `JetStreamVarz`.
 pub fn jetstream_varz(jetstream: &JetStream) -> Value {
-    json!({"config": jsz::config(jetstream), "stats": jsz::stats(jetstream), "limits": jsz::limits()})
+    json!({"config": jsz::config(jetstream), "stats": jsz::stats(jetstream), "limits": jsz::limits(jetstream)})
 }

@@ -23,10 +23,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::monitoring::{Accounts, Reloads};
+use self::monitoring::Reloads;
 use self::tls::{CurrentHandshake, Handshake};
 use crate::auth::{Book, ConnectionType};
-use crate::broker::jetstream::{self, JetStream};
+use crate::broker::jetstream::{self, Accounts, JetStream};
 use crate::broker::{self, Account, Broker, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen, Log};
@@ -198,6 +198,14 @@ impl Server {
 
         let jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
 
+        if let Some(running) = &jetstream {
+            let has_it = |account: &Arc<Account>| {
+                running.all().iter().any(|jetstream| Arc::ptr_eq(jetstream.account(), account))
+            };
+            for account in broker.accounts().iter().filter(|account| !has_it(account)) {
+                jetstream::serve_closed(&broker, account, &running.accounts);
+            }
+        }
         let tasks = TaskTracker::new();
         let stop_accepting = CancellationToken::new();
         let stop_connections = CancellationToken::new();
@@ -378,11 +386,11 @@ fn trace_terms(log: &Log) -> TraceTerms {
 /// Opens the store and brings its streams back, off the runtime's workers: both may read a lot.
 async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
     let (folder, broker) = (config.store_dir.clone(), broker.clone());
-    let limits = config.jetstream_options.clone();
+    let (limits, assets) = (config.jetstream_options.clone(), config.jetstream_limits.assets);
     let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
-        let options = resources::jetstream(&limits, &folder);
+        let options = resources::jetstream(&limits, assets, &folder);
         let start = |account: &Arc<Account>, options| {
             JetStream::start(&broker, account, options, store.clone(), &recovered).map(Arc::new)
         };
@@ -394,10 +402,12 @@ async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Runnin
                 accounts.push(start(&account, resources::of_account(&options, limits))?);
             }
         }
-        let is_served = |name: &String| accounts.iter().any(|jetstream| jetstream.account().name == *name);
+        let served = accounts.clone();
+        let is_served = |name: &String| served.iter().any(|jetstream| jetstream.account().name == *name);
+        let accounts = Arc::new(RwLock::new(accounts));
         let homes = recovered.streams.iter().map(|stream| (jetstream::account_of(stream), stream.id));
         let asleep = homes.filter(|(name, _)| !is_served(name)).collect();
-        Ok(Running { jetstream, accounts: Arc::new(RwLock::new(accounts)), asleep, options, store })
+        Ok(Running { jetstream, accounts, asleep, options, store })
     });
     started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -1,11 +1,11 @@
 //! The broker as monitoring sees it.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::ConnectionType;
-use crate::broker::jetstream::{self, StreamReport};
+use crate::broker::jetstream::{self, Accounts, StreamReport};
 use crate::broker::{Broker, ClientState, ClosedClient};
 use crate::config::Config;
 use crate::monitor::{
@@ -20,9 +20,6 @@ pub struct BrokerSource {
     store_dir: String,
     reloads: Reloads,
 }
-
-/// What each account that has it stores, the default account's first; a reload may add some.
-pub type Accounts = Arc<RwLock<Vec<Arc<jetstream::JetStream>>>>;
 
 /// Where requests to read the configuration again go; empty when nobody takes them.
 pub type Reloads = Arc<OnceLock<mpsc::Sender<ReloadRequest>>>;
@@ -68,8 +65,9 @@ impl BrokerSource {
                 api_level: account.api.level,
                 api_total: account.api.total,
                 api_errors: account.api.errors,
-                max_memory_bytes: server.options().memory_bytes_max,
-                max_storage_bytes: server.options().storage_bytes_max,
+                max_memory_bytes: server.options().budget.memory_bytes_max(),
+                max_storage_bytes: server.options().budget.storage_bytes_max(),
+                limits: server.options().budget.limits,
                 domain: server.options().domain.clone(),
                 store_dir: self.store_dir.clone(),
                 num_streams: account.tier.streams as u64,

@@ -1,10 +1,11 @@
 //! What the machine has, where the configuration leaves JetStream's limits open.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::broker::jetstream;
+use crate::broker::jetstream::{self, Budget};
 use crate::config::JetStreamOptions;
-use crate::types::JetStreamLimits;
+use crate::types::{AssetLimits, JetStreamLimits};
 
 /// nats-server's `JetStreamMaxMemDefault` and `JetStreamMaxStoreDefault`, for machines that do not tell.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
@@ -12,28 +13,21 @@ const STORAGE_BYTES_DEFAULT: u64 = 1 << 40;
 
 /// JetStream's options, with three quarters of the machine for limits that are not set (nats-server
 /// `dynJetStreamConfig`). `folder` must exist.
-pub(super) fn jetstream(options: &JetStreamOptions, folder: &Path) -> jetstream::Options {
+pub(super) fn jetstream(options: &JetStreamOptions, limits: AssetLimits, folder: &Path) -> jetstream::Options {
+    let memory = || total_memory_bytes().map_or(MEMORY_BYTES_DEFAULT, |bytes| bytes / 4 * 3);
+    let storage = || free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3);
+    let memory_bytes_max = options.memory_bytes_max.unwrap_or_else(memory);
+    let storage_bytes_max = options.storage_bytes_max.unwrap_or_else(storage);
     jetstream::Options {
         domain: options.domain.clone().unwrap_or_default(),
-        memory_bytes_max: options
-            .memory_bytes_max
-            .unwrap_or_else(|| total_memory_bytes().map_or(MEMORY_BYTES_DEFAULT, |bytes| bytes / 4 * 3)),
-        storage_bytes_max: options
-            .storage_bytes_max
-            .unwrap_or_else(|| free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3)),
         account_limits: JetStreamLimits::default(),
+        budget: Arc::new(Budget::new(memory_bytes_max, storage_bytes_max, limits)),
     }
 }
 
 /// As `server`, for an account that is held to `limits`.
 pub(super) fn of_account(server: &jetstream::Options, limits: &JetStreamLimits) -> jetstream::Options {
-    let least = |server: u64, account: i64| u64::try_from(account).map_or(server, |account| account.min(server));
-    jetstream::Options {
-        domain: server.domain.clone(),
-        memory_bytes_max: least(server.memory_bytes_max, limits.max_memory),
-        storage_bytes_max: least(server.storage_bytes_max, limits.max_storage),
-        account_limits: *limits,
-    }
+    jetstream::Options { account_limits: *limits, ..server.clone() }
 }
 
 fn total_memory_bytes() -> Option<u64> {
@@ -63,9 +57,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let set =
             JetStreamOptions { domain: Some("HUB".into()), memory_bytes_max: Some(0), storage_bytes_max: Some(7) };
-        let found = jetstream(&set, folder.path());
-        assert_eq!((&*found.domain, found.memory_bytes_max, found.storage_bytes_max), ("HUB", 0, 7));
-        let found = jetstream(&JetStreamOptions::default(), folder.path());
-        assert!(found.memory_bytes_max > 0 && found.storage_bytes_max > 0 && found.domain.is_empty());
+        let limits = AssetLimits::default();
+        let found = jetstream(&set, limits, folder.path());
+        let budget = &found.budget;
+        assert_eq!((&*found.domain, budget.memory_bytes_max(), budget.storage_bytes_max()), ("HUB", 0, 7));
+        let found = jetstream(&JetStreamOptions::default(), limits, folder.path());
+        let budget = &found.budget;
+        assert!(budget.memory_bytes_max() > 0 && budget.storage_bytes_max() > 0 && found.domain.is_empty());
     }
 }

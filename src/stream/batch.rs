@@ -5,7 +5,6 @@
 //! bound. A restart gives up open batches in both.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -19,14 +18,8 @@ use super::world::World;
 use super::{AbandonReason, AbandonedBatch, Changes, Published};
 use crate::types::{ApiError, Message, Timestamp, header};
 
-/// Messages in one batch.
-const BATCH_MAX: u64 = 1000;
-/// Open batches in one stream.
-const OPEN_MAX: usize = 50;
 /// Bytes waiting in all of a stream's open batches.
 const STAGED_BYTES_MAX: usize = 256 << 20;
-/// A batch without a new message for this long is given up.
-const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const ID_MAX: usize = 64;
 /// The level of the JetStream API served (ADR-44).
 pub const API_LEVEL: u32 = 4;
@@ -129,18 +122,19 @@ impl Stream {
         // The end-of-batch marker is no message of the batch.
         let size = sequence.saturating_sub(u64::from(at_end));
         self.batches.expire(now, changes);
+        let terms = world.batches;
         if !self.batches.open.contains_key(id) {
             if sequence != 1 {
-                return Err(if size > BATCH_MAX {
-                    ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MAX)
+                return Err(if size > terms.messages_max {
+                    ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(terms.messages_max)
                 } else {
                     ApiError::ATOMIC_PUBLISH_INCOMPLETE_BATCH
                 });
             }
-            if self.batches.open() >= OPEN_MAX {
+            if self.batches.open() >= terms.atomic_open_max {
                 return Err(ApiError::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT);
             }
-            self.batches.open.insert(id.into(), Batch { messages: Vec::new(), deadline: now + TIMEOUT });
+            self.batches.open.insert(id.into(), Batch { messages: Vec::new(), deadline: now + terms.timeout });
         }
         if headers.batch_commit.is_some_and(|commit| commit != b"1" && commit != b"eob") {
             self.batches.take(id);
@@ -157,11 +151,11 @@ impl Stream {
             self.batches.abandon(id, AbandonReason::Incomplete, changes);
             return Err(ApiError::ATOMIC_PUBLISH_INCOMPLETE_BATCH);
         }
-        if size > BATCH_MAX {
+        if size > terms.messages_max {
             self.batches.abandon(id, AbandonReason::Large, changes);
-            return Err(ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MAX));
+            return Err(ApiError::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(terms.messages_max));
         }
-        batch.deadline = now + TIMEOUT;
+        batch.deadline = now + terms.timeout;
         if !at_end {
             let staged_bytes = self.batches.staged_bytes + message.as_bytes().len();
             if staged_bytes > STAGED_BYTES_MAX {
@@ -513,10 +507,11 @@ mod tests {
     fn no_more_batches_than_the_limit_are_open() {
         let mut stream = stream();
         let mut changes = Changes::new();
-        for number in 0..=OPEN_MAX {
+        let open_max = super::super::BatchTerms::default().atomic_open_max;
+        for number in 0..=open_max {
             let id = number.to_string();
             let headers = [(headers::BATCH_ID, id.as_str()), (headers::BATCH_SEQUENCE, "1")];
-            let expected = if number < OPEN_MAX { "staged" } else { "atomic publish too many inflight (10210)" };
+            let expected = if number < open_max { "staged" } else { "atomic publish too many inflight (10210)" };
             assert_eq!(publish(&mut stream, 1, "b.a", &headers, &mut changes), expected);
         }
     }

@@ -3,6 +3,7 @@
 
 use super::StreamConfig;
 use super::config::{Discard, Nanos, PersistMode, Placement, Retention, Storage};
+use crate::types::GoDuration;
 use crate::types::{ApiError, subject};
 
 /// The dedup window unless the configuration says otherwise.
@@ -27,6 +28,30 @@ pub fn is_valid_asset_name(name: &str) -> bool {
 }
 
 impl StreamConfig {
+    /// Holds the duplicate window to the server's limit (0 for none), before the configuration is checked. A stream that
+    /// asks for none gets one within it.
+    ///
+    /// # Errors
+    /// When it asks for a longer one; with `pedantic` also when the usual one would be shortened.
+    pub fn limit_duplicates(&mut self, limit: Nanos, pedantic: bool) -> Result<(), ApiError> {
+        if limit.0 <= 0 {
+            return Ok(());
+        }
+        let own = self.mirror.is_none() && self.sources.is_empty();
+        if self.duplicate_window.is_zero() && own && limit < DUPLICATE_WINDOW_DEFAULT {
+            if pedantic {
+                return Err(ApiError::PEDANTIC.with("duplicate window limits are higher than current limits"));
+            }
+            let shorter = !self.max_age.is_zero() && self.max_age < limit;
+            self.duplicate_window = if shorter { self.max_age } else { limit };
+        }
+        let window = GoDuration(limit.0);
+        refuse_if(
+            self.duplicate_window > limit,
+            &format!("duplicates window can not be larger then server limit of {window}"),
+        )
+    }
+
     /// The configuration a create request amounts to.
     ///
     /// # Errors

@@ -6,7 +6,6 @@
 //! that stalls is forgotten and what was stored stays.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Changes;
 use super::batch::{API_LEVEL, Checked, ID_MAX, Staged};
@@ -18,14 +17,10 @@ use crate::types::{ApiError, Message, Timestamp, header};
 
 /// How the reply subject of a fast batch's message ends.
 pub const SUFFIX: &[u8] = b".$FI";
-/// Open batches in one stream.
-const OPEN_MAX: usize = 1000;
 /// All of a stream's batches together get an ack this often, in messages.
 const FLOW_MAX: u16 = 500;
 /// For a client that does not say how often it wants one.
 const FLOW_DEFAULT: u16 = 10;
-/// A batch without a new message for this long is forgotten.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -158,7 +153,7 @@ impl FastBatches {
         self.deadline_min
     }
 
-    fn start(&mut self, address: &Address<'_>, now: Timestamp) {
+    fn start(&mut self, address: &Address<'_>, deadline: Timestamp) {
         let flow = if self.open.is_empty() { address.flow.min(FLOW_MAX) } else { 1 };
         let batch = FastBatch {
             last: 0,
@@ -167,7 +162,7 @@ impl FastBatches {
             flow,
             flow_max: address.flow,
             gap_ok: address.gap_ok,
-            deadline: now + TIMEOUT,
+            deadline,
         };
         self.deadline_min.get_or_insert(batch.deadline);
         self.open.insert(address.id.into(), batch);
@@ -203,6 +198,11 @@ fn text(id: &[u8]) -> String {
 }
 
 impl Stream {
+    /// Open fast-ingest batches.
+    pub fn open_fast_batches(&self) -> usize {
+        self.fast.open()
+    }
+
     /// A message whose reply subject ends in [`SUFFIX`]. The answers go to that subject, in this order.
     pub fn handle_fast(
         &mut self,
@@ -247,10 +247,10 @@ impl Stream {
             if seq != 1 {
                 return Err(ApiError::BATCH_PUBLISH_UNKNOWN_BATCH_ID);
             }
-            if self.fast.open() >= OPEN_MAX {
+            if self.fast.open() >= world.batches.fast_open_max {
                 return Err(ApiError::BATCH_PUBLISH_TOO_MANY_INFLIGHT);
             }
-            self.fast.start(&address, now);
+            self.fast.start(&address, now + world.batches.timeout);
         }
         let parsed = PublishHeaders::parse(message.headers());
         let stripped;
@@ -269,7 +269,7 @@ impl Stream {
             }
         };
         let batch = self.fast.open.get_mut(id).expect("it is open or was opened above");
-        batch.deadline = now + TIMEOUT;
+        batch.deadline = now + world.batches.timeout;
         if operation == Operation::Ping {
             self.ping(id, seq, answers);
             return Ok(());

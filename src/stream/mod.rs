@@ -45,6 +45,6 @@ pub use publish::HEADERS_MAX;
 pub use republish::Republished;
 pub use sourced::{Position, Positions, Provenance};
 pub use state::StreamState;
-pub use world::World;
+pub use world::{BatchTerms, World};
 
 pub use crate::types::{StoredMessage, StreamId};

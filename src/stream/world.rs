@@ -1,5 +1,7 @@
 //! What a stream may ask of its surroundings while it handles an event.
 
+use std::time::Duration;
+
 use super::Changes;
 use crate::types::StoredMessage;
 
@@ -11,12 +13,33 @@ pub struct World<'a> {
     pub read: &'a dyn Fn(u64) -> Option<StoredMessage>,
     /// The largest headers and payload a client may send.
     pub payload_bytes_max: usize,
+    pub batches: BatchTerms,
+}
+
+/// What batches are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchTerms {
+    /// Messages in one atomic batch.
+    pub messages_max: u64,
+    /// Atomic batches that may be open in the stream now.
+    pub atomic_open_max: usize,
+    /// The same of fast-ingest batches.
+    pub fast_open_max: usize,
+    /// A batch without a new message for this long is given up.
+    pub timeout: Duration,
+}
+
+impl Default for BatchTerms {
+    /// nats-server's (`streamDefaultMaxAtomicBatchSize` and those beside it).
+    fn default() -> BatchTerms {
+        BatchTerms { messages_max: 1000, atomic_open_max: 50, fast_open_max: 1000, timeout: Duration::from_secs(10) }
+    }
 }
 
 impl<'a> World<'a> {
     /// A world in which nothing is stored yet but what the changes at hand hold.
     pub fn new(interest: &'a dyn Fn(&[u8]) -> bool) -> World<'a> {
-        World { interest, read: &|_| None, payload_bytes_max: usize::MAX }
+        World { interest, read: &|_| None, payload_bytes_max: usize::MAX, batches: BatchTerms::default() }
     }
 
     /// A message, whether it is in `changes` still or stored before.

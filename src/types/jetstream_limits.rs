@@ -30,3 +30,30 @@ impl Default for JetStreamLimits {
         }
     }
 }
+
+/// What every consumer, stream and batch on the server is held to, field for field as monitoring tells them (nats-server
+/// `JSLimitOpts`). 0: no limit, or for batches the usual one. Durations are nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AssetLimits {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_request_batch: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_ack_pending: i64,
+    /// Told and nothing more: no asset has replicas here.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_ha_assets: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_duplicate_window: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_batch_inflight_per_stream: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_batch_inflight_total: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_batch_size: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_batch_timeout: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}

@@ -18,7 +18,7 @@ pub use api_error::ApiError;
 pub use go_duration::GoDuration;
 pub use header::Headers;
 pub use id::StreamId;
-pub use jetstream_limits::JetStreamLimits;
+pub use jetstream_limits::{AssetLimits, JetStreamLimits};
 pub use message::{Message, StoredMessage};
 pub use time::Timestamp;
 pub use transform::Transform;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod gate;
+mod limits;
 mod permissions;
 mod reload;
 mod sharing;

@@ -213,6 +213,46 @@ async fn comings_goings_and_kicks_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_account_has_no_streams_and_empties_others() {
+    let bench = start().await;
+    let (system, app) = (bench.connect("sys").await, bench.connect("app").await);
+    for (subject, kind) in [
+        ("INFO", "account_info_response"),
+        ("STREAM.NAMES", "system_response"),
+        ("CONSUMER.MSG.NEXT.S.C", "system_response"),
+        ("FOO", "system_response"),
+    ] {
+        let answer = ask(&system, &format!("$JS.API.{subject}"), "").await.unwrap();
+        assert_eq!(answer["error"]["err_code"], 10039, "{subject}: {answer}");
+        assert_eq!(answer["type"], format!("io.nats.jetstream.api.v1.{kind}"), "{subject}");
+    }
+    for name in ["ONE", "TWO"] {
+        let config = json!({"name": name, "subjects": [name]}).to_string();
+        assert!(ask(&app, &format!("$JS.API.STREAM.CREATE.{name}"), &config).await.unwrap()["error"].is_null());
+    }
+    let purge = "$JS.API.ACCOUNT.PURGE.";
+    let done = json!({"type": "io.nats.jetstream.api.v1.account_purge_response", "initiated": true});
+    assert_eq!(ask(&system, &format!("{purge}NOBODY"), "").await.unwrap(), done);
+    assert_eq!(ask(&app, "$JS.API.STREAM.NAMES", "").await.unwrap()["total"], 2);
+    assert_eq!(ask(&system, &format!("{purge}APP"), "").await.unwrap(), done);
+    assert_eq!(ask(&app, "$JS.API.STREAM.NAMES", "").await.unwrap()["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_are_counted_for_who_looks_for_a_fault() {
+    let bench = start().await;
+    let (system, app) = (bench.connect("sys").await, bench.connect("app").await);
+    let _plain = soon(system.subscribe("a.b")).await.unwrap();
+    let _wide = soon(system.subscribe("a.*")).await.unwrap();
+    let _queued = soon(system.queue_subscribe("a.b", "q".to_owned())).await.unwrap();
+    soon(system.flush()).await.unwrap();
+    for (asked, expected) in [("a.b", 3), ("a.b q", 1), ("a.c", 1), ("a.>", 3), ("a.* p", 0), ("", 0)] {
+        assert_eq!(ask(&system, "$SYS.DEBUG.SUBSCRIBERS", asked).await.unwrap(), json!(expected), "{asked}");
+    }
+    assert_eq!(ask(&app, "$SYS.DEBUG.SUBSCRIBERS", "a.b").await.unwrap_err(), "no responders");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_says_how_it_is_labelled_and_forgets_who_left_long_ago() {
     let bench = start_as(|config| Config {
         server_tags: vec!["edge".into(), "rack:7".into()],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::call::Answered;
-use super::context::API_LEVEL;
+use super::context::{API_LEVEL, Context};
 use super::shared::Home;
 use super::sourcing_consumer;
 use super::stream_task::StreamTask;
@@ -23,8 +23,12 @@ const INVENTED_NAME_LEN: usize = 8;
 const NAME_LEN_MAX: usize = 255;
 
 /// What of a stream its consumers are checked against.
-pub(super) fn terms(config: &StreamConfig) -> StreamTerms<'_> {
+pub(super) fn terms<'a>(config: &'a StreamConfig, context: &Context) -> StreamTerms<'a> {
+    let limits = context.options.budget.limits;
     StreamTerms {
+        server_ack_pending: limits.max_ack_pending,
+        server_request_batch: limits.max_request_batch,
+        account_ack_pending: context.account_limits().max_ack_pending,
         subjects: &config.subjects,
         replicas: config.num_replicas,
         work_queue: config.retention == Retention::WorkQueue,
@@ -67,7 +71,7 @@ impl StreamTask {
         let request = api::read::create_consumer(&self.shared.name, form, asked.message.payload())?;
         let mut config = request.config;
         let stream_config = self.contents.stream.config().clone();
-        let terms = terms(&stream_config);
+        let terms = terms(&stream_config, &self.context);
         sourcing_consumer::settle(&mut config, stream_config.retention);
         if (config.direct || config.sourcing)
             && let Some(expected) = sourcing_consumer::expected_identity(asked).filter(|expected| !expected.is_empty())
@@ -164,8 +168,10 @@ impl StreamTask {
         terms: &StreamTerms<'_>,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        let limited = stream.max_consumers > 0 && !config.direct && !config.sourcing;
-        if limited && self.consumers.limited_count() as i64 >= stream.max_consumers {
+        // The account's limit is each stream's (nats-server `addConsumerWithAssignment`).
+        let limits = [stream.max_consumers, self.context.account_limits().max_consumers];
+        let max = limits.into_iter().filter(|max| *max > 0).min().filter(|_| !config.direct && !config.sourcing);
+        if max.is_some_and(|max| self.consumers.limited_count() as i64 >= max) {
             return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
         if terms.work_queue {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::budget::Budget;
 use super::inbox::{Command, Inbox};
 use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
-use crate::types::{JetStreamLimits, Timestamp, id, subject};
+use crate::types::{AssetLimits, JetStreamLimits, Timestamp, id, subject};
 
 /// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
 pub use crate::stream::batch::API_LEVEL;
@@ -28,13 +29,16 @@ pub(super) struct Context {
     pub(super) server_name: String,
     pub(super) server_version: String,
     pub(super) options: Options,
+    /// What the account may use; a reload may change it.
+    account_limits: RwLock<JetStreamLimits>,
+    /// What the account uses.
     pub(super) usage: Usage,
     /// When the log last said that a limit is reached, in nanoseconds.
     pub(super) warned_full: AtomicU64,
 }
 
-/// Bytes that all streams hold, in memory and on disk.
-#[derive(Default)]
+/// Bytes in memory and on disk.
+#[derive(Debug, Default)]
 pub(super) struct Usage {
     memory: AtomicU64,
     storage: AtomicU64,
@@ -50,24 +54,22 @@ impl Usage {
 }
 
 /// What JetStream is held to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The API also answers on `$JS.<domain>.API.>`, and names the domain in what it says. Empty for none.
     pub domain: String,
-    /// Bytes that streams in memory, and on disk, may reserve with `max_bytes`.
-    pub memory_bytes_max: u64,
-    pub storage_bytes_max: u64,
     /// What the account may use.
     pub account_limits: JetStreamLimits,
+    /// What all accounts share.
+    pub budget: Arc<Budget>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             domain: String::new(),
-            memory_bytes_max: i64::MAX as u64,
-            storage_bytes_max: i64::MAX as u64,
             account_limits: JetStreamLimits::default(),
+            budget: Arc::new(Budget::new(i64::MAX as u64, i64::MAX as u64, AssetLimits::default())),
         }
     }
 }
@@ -104,20 +106,47 @@ impl ApiCounters {
     }
 }
 
-impl Options {
-    /// What streams of this kind may hold.
-    pub(super) fn bytes_max(&self, storage: Storage) -> u64 {
-        match storage {
-            Storage::Memory => self.memory_bytes_max,
-            Storage::File => self.storage_bytes_max,
+impl Context {
+    /// JetStream in `account`.
+    pub(super) fn new(broker: &Arc<Broker>, account: &Arc<Account>, options: Options) -> Context {
+        let info = broker.info();
+        Context {
+            broker: broker.clone(),
+            account: account.clone(),
+            api: ApiCounters::default(),
+            push_subjects: PushSubjects::default(),
+            server_name: info.server_name,
+            server_version: info.version,
+            account_limits: RwLock::new(options.account_limits),
+            options,
+            usage: Usage::default(),
+            warned_full: AtomicU64::new(0),
         }
     }
-}
 
-impl Context {
     /// Whether streams of this kind hold more than the server may: nothing more is stored then.
     pub(super) fn is_full(&self, storage: Storage) -> bool {
-        self.usage.of(storage).load(Ordering::Relaxed) > self.options.bytes_max(storage)
+        let budget = &self.options.budget;
+        budget.used.of(storage).load(Ordering::Relaxed) > budget.bytes_max(storage)
+    }
+
+    /// What the account may use now.
+    pub(super) fn account_limits(&self) -> JetStreamLimits {
+        *self.account_limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_account_limits(&self, limits: JetStreamLimits) {
+        *self.account_limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Bytes that the account's streams of this kind may hold; `None` for any number.
+    pub(super) fn account_bytes_max(&self, storage: Storage) -> Option<u64> {
+        let limits = self.account_limits();
+        u64::try_from(match storage {
+            Storage::Memory => limits.max_memory,
+            Storage::File => limits.max_storage,
+        })
+        .ok()
     }
 
     /// Says in the log, at most every ten seconds, that nothing more is stored.

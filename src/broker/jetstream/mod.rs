@@ -6,7 +6,9 @@
 //! `followers`, `follower`, `consumer_follower` and `sourcing` (mirrors and sources), `sourcing_consumer`, `mailbox`; `snapshot` and `restore` (backups);
 //! then `registry` and `service` (the API on the account) and `recovery`.
 
+mod budget;
 mod call;
+mod closed;
 mod commit;
 mod consumer_calls;
 mod consumer_follower;
@@ -36,13 +38,14 @@ mod summaries;
 mod tail_cache;
 mod world;
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::budget::Budget;
+pub use self::closed::{Accounts, serve_closed};
+use self::context::Context;
 pub use self::context::{API_LEVEL, Options};
-use self::context::{ApiCounters, Context, PushSubjects, Usage};
 pub use self::recovery::account_of;
 use self::registry::{Change, Registry};
 use self::service::FILTERS;
@@ -50,7 +53,7 @@ use super::{Account, Broker};
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
 use crate::storage::{ReadError, Recovered, Store};
-use crate::types::ApiError;
+use crate::types::{ApiError, JetStreamLimits};
 
 /// Requests that add, change or remove streams and have not been looked at yet; further ones are refused.
 const CHANGES_MAX: usize = 1024;
@@ -90,18 +93,7 @@ impl JetStream {
         if !options.domain.is_empty() {
             account.set_domain(&options.domain);
         }
-        let info = broker.info();
-        let context = Arc::new(Context {
-            broker: broker.clone(),
-            account: account.clone(),
-            api: ApiCounters::default(),
-            push_subjects: PushSubjects::default(),
-            server_name: info.server_name.clone(),
-            server_version: info.version.clone(),
-            options,
-            usage: Usage::default(),
-            warned_full: AtomicU64::new(0),
-        });
+        let context = Arc::new(Context::new(broker, account, options));
         let watching = Arc::downgrade(&context);
         account.watch_interest(move |filter| {
             if let Some(context) = watching.upgrade() {
@@ -148,6 +140,11 @@ impl JetStream {
     /// What it was started with.
     pub fn options(&self) -> &Options {
         &self.registry.context.options
+    }
+
+    /// Holds the account to other limits from now on.
+    pub fn set_account_limits(&self, limits: JetStreamLimits) {
+        self.registry.context.set_account_limits(limits);
     }
 
     /// What `$JS.API.INFO` says.

@@ -1,11 +1,13 @@
 //! Messages published to a stream, from the inbox to a turn's changes.
 
+use std::sync::atomic::Ordering;
+
 use super::commit::{Answer, Release, Waiter};
 use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
 use crate::stream::{FAST_BATCH_SUFFIX, FastAnswer, Published};
-use crate::types::{ApiError, Timestamp};
+use crate::types::{ApiError, StoredMessage, Timestamp};
 
 impl StreamTask {
     /// The server's limit is reached: every message is refused.
@@ -32,8 +34,16 @@ impl StreamTask {
         if self.context.is_full(self.shared.storage()) {
             return self.refuse_for_space(batch);
         }
+        let account_bytes_max = self.context.account_bytes_max(self.shared.storage());
         for inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);
+            if account_bytes_max.is_some_and(|max| !self.account_has_room(&inbound, max)) {
+                if acks && !inbound.reply.is_empty() {
+                    let answer = Answer::Refused(Box::new(ApiError::ACCOUNT_RESOURCES_EXCEEDED));
+                    self.turn.waiters.push(Waiter { reply: inbound.reply, answer });
+                }
+                continue;
+            }
             if inbound.trace.as_ref().is_some_and(|trace| trace.only) {
                 let would =
                     self.change(|stream, world, changes| stream.would_publish(&inbound.message, world, now, changes));
@@ -64,6 +74,17 @@ impl StreamTask {
             };
             self.turn.waiters.push(Waiter { reply: inbound.reply, answer });
         }
+    }
+
+    /// Whether the account's streams stay within `max` bytes with this message (nats-server `wouldExceedLimits`).
+    fn account_has_room(&self, inbound: &Inbound, max: u64) -> bool {
+        let message = &inbound.message;
+        let bytes =
+            StoredMessage::accounted_bytes(message.subject().len(), message.headers().len(), message.payload().len());
+        let told = self.shared.gauges.bytes.load(Ordering::Relaxed);
+        let usage = self.context.usage.of(self.shared.storage()).load(Ordering::Relaxed);
+        let others = usage.saturating_sub(told);
+        others + self.contents.stream.index().bytes() + bytes <= max
     }
 
     /// A message of a fast-ingest batch; it may have several answers or none.

@@ -20,7 +20,7 @@ use super::stream_task::{Ending, Report, StreamTask};
 use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Strictness, Success};
 use crate::broker::{Courier, Inbound};
 use crate::storage::{Batch, CommitError, Op, ReadError, RecoveredStream, Store};
-use crate::stream::config::{PersistMode, Storage};
+use crate::stream::config::{Nanos, PersistMode, Storage};
 use crate::stream::{Stream, StreamConfig};
 use crate::types::{ApiError, StreamId, Timestamp, subject};
 
@@ -126,6 +126,7 @@ impl Registry {
     fn launch(self: &Arc<Self>, shared: Arc<Shared>, rebuilt: Rebuilt) {
         let task = StreamTask::new(shared.clone(), rebuilt, 1);
         self.streams.write().unwrap_or_else(PoisonError::into_inner).insert(shared.name.to_string(), shared.clone());
+        shared.reserve(Some(shared.config().max_bytes));
         shared.sourcing.prepare(&shared.config());
         self.open_doors(&shared);
         self.appeared.notify_waiters();
@@ -208,6 +209,7 @@ impl Registry {
     fn forget(&self, shared: &Arc<Shared>) {
         shared.sourcing.stop();
         shared.doors.close();
+        shared.reserve(None);
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         if streams.get(&*shared.name).is_some_and(|current| Arc::ptr_eq(current, shared)) {
             streams.remove(&*shared.name);
@@ -266,7 +268,13 @@ impl Registry {
         }
         let level = required_level(&config);
         api::metadata::set_static(&mut config.metadata, level);
+        config.limit_duplicates(self.duplicates_max(), pedantic)?;
         config.check_create(pedantic)?.check_origins(&|name| self.config_of(name), pedantic)
+    }
+
+    /// The longest duplicate window that the server allows; 0 for any.
+    fn duplicates_max(&self) -> Nanos {
+        Nanos(self.context.options.budget.limits.max_duplicate_window)
     }
 
     async fn create(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
@@ -313,6 +321,8 @@ impl Registry {
 
     async fn update(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
         let (config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let mut config = config;
+        config.limit_duplicates(self.duplicates_max(), pedantic)?;
         let mut config = config.check(pedantic)?;
         if config.name != name {
             return Err(ApiError::STREAM_MISMATCH);
@@ -323,6 +333,7 @@ impl Registry {
         let old = shared.config();
         let config = config.check_update(&old, pedantic)?;
         let config = config.check_origins(&|name| self.config_of(name), pedantic)?;
+        self.check_stream_limits(&config)?;
         // A stream that asks for no more than it has asks for nothing.
         self.check_reservation(&config, (config.max_bytes.max(0) - old.max_bytes.max(0)).max(0))?;
         self.check_overlap(&config)?;
@@ -331,6 +342,7 @@ impl Registry {
             let (done, updated) = oneshot::channel();
             shared.inbox.push(Command::Update { config: config.clone(), done });
             updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
+            shared.reserve(Some(config.max_bytes));
             for subject in shared.sourcing.prepare(&config) {
                 courier.publish(subject.as_bytes(), b"", b"", b"");
             }
@@ -425,17 +437,21 @@ impl Registry {
         report.map(|report| report.info).ok_or(ApiError::STREAM_NOT_FOUND)
     }
 
-    /// Whether the server can hold `wanted` bytes more than streams have reserved; -1 asks for any room at all
+    /// Whether account and server can hold `wanted` bytes more than streams have reserved; -1 asks for any room at all
     /// (nats-server `checkBytesLimits`).
     fn check_reservation(&self, config: &StreamConfig, wanted: i64) -> Result<(), ApiError> {
         let wanted = u64::try_from(wanted).unwrap_or(1);
+        let budget = &self.context.options.budget;
+        let by_all = budget.reserved.of(config.storage).load(std::sync::atomic::Ordering::Relaxed);
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
         let reserved: u64 = streams
             .values()
             .filter(|shared| shared.storage() == config.storage)
             .map(|shared| u64::try_from(shared.config().max_bytes).unwrap_or(0))
             .fold(0, u64::saturating_add);
-        if reserved.saturating_add(wanted) <= self.context.options.bytes_max(config.storage) {
+        let account_max = self.context.account_bytes_max(config.storage).unwrap_or(u64::MAX);
+        let within = |reserved: u64, max: u64| reserved.saturating_add(wanted) <= max;
+        if within(reserved, account_max) && within(by_all, budget.bytes_max(config.storage)) {
             return Ok(());
         }
         Err(match config.storage {
@@ -446,11 +462,17 @@ impl Registry {
 
     /// What the account's limits say to one more stream (nats-server `checkAllLimits`).
     fn check_account_limits(&self, config: &StreamConfig) -> Result<(), ApiError> {
-        let limits = &self.context.options.account_limits;
+        let limits = self.context.account_limits();
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner).len();
         if usize::try_from(limits.max_streams).is_ok_and(|max| max > 0 && streams >= max) {
             return Err(ApiError::MAXIMUM_STREAMS_LIMIT);
         }
+        self.check_stream_limits(config)
+    }
+
+    /// What the account's limits say to a stream, new or changed.
+    fn check_stream_limits(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        let limits = self.context.account_limits();
         if limits.max_bytes_required && config.max_bytes <= 0 {
             return Err(ApiError::STREAM_MAX_BYTES_REQUIRED);
         }
@@ -460,6 +482,9 @@ impl Registry {
         };
         if most > 0 && config.max_bytes > most {
             return Err(ApiError::STREAM_MAX_STREAM_BYTES_EXCEEDED);
+        }
+        if limits.max_consumers > 0 && config.max_consumers > limits.max_consumers {
+            return Err(ApiError::MAXIMUM_CONSUMERS_LIMIT);
         }
         Ok(())
     }
@@ -495,7 +520,7 @@ impl Registry {
     pub(super) fn account_info(&self) -> api::AccountInfo {
         use std::sync::atomic::Ordering::Relaxed;
         let streams = self.list("");
-        let limits = self.context.options.account_limits;
+        let limits = self.context.account_limits();
         let mut tier = api::Tier { streams: streams.len(), limits, ..api::Tier::default() };
         for shared in &streams {
             let bytes = shared.gauges.bytes.load(Relaxed);

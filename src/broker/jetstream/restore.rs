@@ -346,7 +346,7 @@ impl Import {
 
     /// Adds the consumers, and their rows to the batch.
     fn restore_consumers(&mut self, rebuilt: &mut Rebuilt) -> Result<(), ApiError> {
-        let (terms, now) = (terms(&self.config), Timestamp::now());
+        let (terms, now) = (terms(&self.config, &self.registry.context), Timestamp::now());
         let payload_bytes_max = self.registry.context.broker.payload_bytes_max();
         for (name, mut config, progress) in std::mem::take(&mut self.consumers) {
             // Those that mirrors and sources made for a while stay behind.

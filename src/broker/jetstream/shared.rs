@@ -1,8 +1,9 @@
 //! What lives as long as a stream does, whatever happens to its task: the inbox, the doors, the counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::budget::OpenBatches;
 use super::context::{Context, SharedCourier};
 use super::doors::Doors;
 use super::inbox::Inbox;
@@ -41,6 +42,9 @@ pub(super) struct Gauges {
     pub(super) messages: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) consumers: AtomicU64,
+    /// What counts as reserved for the stream.
+    reserved: AtomicU64,
+    batches: Mutex<OpenBatches>,
 }
 
 impl Shared {
@@ -84,12 +88,30 @@ impl Shared {
         gauges.consumers.store(consumers as u64, Ordering::Relaxed);
         let before = gauges.bytes.swap(bytes, Ordering::Relaxed);
         // Wraps around zero and back when the stream has shrunk.
-        self.context.usage.of(self.storage()).fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        for usage in [&self.context.usage, &self.context.options.budget.used] {
+            usage.of(self.storage()).fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts as much as reserved for the stream as its `max_bytes` says, or nothing.
+    pub(super) fn reserve(&self, max_bytes: Option<i64>) {
+        let bytes = max_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let before = self.gauges.reserved.swap(bytes, Ordering::Relaxed);
+        let reserved = self.context.options.budget.reserved.of(self.storage());
+        reserved.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Tells how many batches are open in the stream.
+    pub(super) fn gauge_batches(&self, open: OpenBatches) {
+        let mut batches = self.gauges.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        self.context.options.budget.count_batches(std::mem::replace(&mut batches, open), open);
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.gauge(0, 0, 0);
+        self.reserve(None);
+        self.gauge_batches(OpenBatches::default());
     }
 }

@@ -2,6 +2,7 @@
 
 use tracing::error;
 
+use super::budget::OpenBatches;
 use super::contents::Contents;
 use super::stream_task::StreamTask;
 use crate::stream::{Changes, Stream, StreamConfig, World};
@@ -30,11 +31,19 @@ impl StreamTask {
                 None
             })
         };
+        let open = |stream: &Stream| OpenBatches { atomic: stream.open_batches(), fast: stream.open_fast_batches() };
+        let before = open(stream);
         let world = World {
+            batches: context.options.budget.batch_terms(before),
             interest: &|subject| consumers.any_matches(subject) || followers.any_matches(subject),
             read: &read,
             payload_bytes_max: context.broker.payload_bytes_max(),
         };
-        change(stream, &world, &mut turn.changes)
+        let result = change(stream, &world, &mut turn.changes);
+        let now = open(stream);
+        if now != before {
+            shared.gauge_batches(now);
+        }
+        result
     }
 }

@@ -4,10 +4,12 @@ use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Value};
 use crate::config::Config;
+use crate::types::AssetLimits;
 
 const KEYS: &[&str] =
     &["domain", "enabled", "limits", "max_file_store", "max_memory_store", "store_dir", "sync_interval"];
-const LIMITS: &[&str] = &["batch", "duplicate_window", "max_ack_pending", "max_request_batch"];
+const LIMITS: &[&str] = &["batch", "duplicate_window", "max_ack_pending", "max_ha_assets", "max_request_batch"];
+const BATCH_LIMITS: &[&str] = &["max_inflight_per_stream", "max_inflight_total", "max_msgs", "timeout"];
 
 pub(super) fn read(value: &Value, config: &mut Config, report: &mut Report) {
     match &value.kind {
@@ -73,21 +75,35 @@ fn setting(entry: &Entry, config: &mut Config, report: &mut Report) {
 fn limits(value: &Value, config: &mut Config, report: &mut Report) {
     let Some(map) = report.ok(value.map()) else { return };
     for entry in map.iter() {
-        let limits = &mut config.jetstream_limits;
+        let limits = &mut config.jetstream_limits.assets;
         match entry.name().as_str() {
-            "max_ack_pending" => report.set(&mut limits.ack_pending_max, count(&entry.value)),
-            "max_request_batch" => report.set(&mut limits.request_batch_max, count(&entry.value)),
-            "duplicate_window" => report.set(&mut limits.duplicate_window_max, entry.value.duration().map(Some)),
-            "max_ha_assets" => report.unserved(entry, "natterjack is one server without a cluster"),
-            "batch" => report.unserved(entry, "natterjack has bounds of its own for batches"),
+            "max_ack_pending" => report.set(&mut limits.max_ack_pending, entry.value.integer()),
+            "max_request_batch" => report.set(&mut limits.max_request_batch, entry.value.integer()),
+            "duplicate_window" => report.set(&mut limits.max_duplicate_window, nanos(&entry.value)),
+            "max_ha_assets" => report.set(&mut limits.max_ha_assets, entry.value.integer()),
+            "batch" => batch_limits(&entry.value, limits, report),
             _ => report.unknown(entry, LIMITS),
         }
     }
 }
 
-fn count(value: &Value) -> Result<Option<usize>, FileError> {
-    let number = value.integer()?;
-    Ok(usize::try_from(number).ok().filter(|number| *number > 0))
+fn batch_limits(value: &Value, limits: &mut AssetLimits, report: &mut Report) {
+    let Some(map) = report.ok(value.map()) else { return };
+    for entry in map.iter() {
+        match entry.name().as_str() {
+            "max_inflight_per_stream" => {
+                report.set(&mut limits.max_batch_inflight_per_stream, entry.value.integer());
+            }
+            "max_inflight_total" => report.set(&mut limits.max_batch_inflight_total, entry.value.integer()),
+            "max_msgs" => report.set(&mut limits.max_batch_size, entry.value.integer()),
+            "timeout" => report.set(&mut limits.max_batch_timeout, nanos(&entry.value)),
+            _ => report.unknown(entry, BATCH_LIMITS),
+        }
+    }
+}
+
+fn nanos(value: &Value) -> Result<i64, FileError> {
+    value.duration().map(|duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// A size of storage: in quotes its letter counts by 1024 (`"1G"`), as in nats-server `getStorageSize`. `None` for -1 and

@@ -264,7 +264,7 @@ fn settings_reach_the_config() {
             config.jetstream_options.domain = Some("hub".into());
             config.jetstream_options.memory_bytes_max = Some(1_000_000_000);
             config.jetstream_options.storage_bytes_max = Some(1 << 30);
-            config.jetstream_limits.ack_pending_max = Some(5);
+            config.jetstream_limits.assets.max_ack_pending = 5;
         },
     );
     check("PORT = 5222\nport: $PORT", &|config| config.listen = at("127.0.0.1", 5222));

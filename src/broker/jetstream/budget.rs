@@ -1,0 +1,117 @@
+//! What JetStream in all accounts may use together, and what it uses.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::context::Usage;
+use crate::stream::BatchTerms;
+use crate::stream::config::Storage;
+use crate::types::AssetLimits;
+
+/// Atomic batches open in all streams (nats-server `streamDefaultMaxAtomicBatchInflightTotal`).
+const ATOMIC_OPEN_MAX: i64 = 1000;
+/// Fast-ingest batches open in all streams (nats-server `streamDefaultMaxFastBatchInflightTotal`).
+const FAST_OPEN_MAX: i64 = 50_000;
+
+/// See the module. One for all accounts of a server.
+#[derive(Debug)]
+pub struct Budget {
+    /// What each consumer, stream and batch is held to.
+    pub limits: AssetLimits,
+    memory_bytes_max: u64,
+    storage_bytes_max: u64,
+    /// What streams hold.
+    pub(super) used: Usage,
+    /// What streams reserve by `max_bytes`.
+    pub(super) reserved: Usage,
+    atomic_batches: AtomicUsize,
+    fast_batches: AtomicUsize,
+}
+
+/// Batches open in a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OpenBatches {
+    pub(super) atomic: usize,
+    pub(super) fast: usize,
+}
+
+impl Budget {
+    /// Streams in memory, and on disk, may hold, and reserve, so many bytes in all.
+    pub fn new(memory_bytes_max: u64, storage_bytes_max: u64, limits: AssetLimits) -> Budget {
+        Budget {
+            limits,
+            memory_bytes_max,
+            storage_bytes_max,
+            used: Usage::default(),
+            reserved: Usage::default(),
+            atomic_batches: AtomicUsize::new(0),
+            fast_batches: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
+    }
+
+    pub fn storage_bytes_max(&self) -> u64 {
+        self.storage_bytes_max
+    }
+
+    /// What streams of this kind may hold.
+    pub(super) fn bytes_max(&self, storage: Storage) -> u64 {
+        match storage {
+            Storage::Memory => self.memory_bytes_max,
+            Storage::File => self.storage_bytes_max,
+        }
+    }
+
+    /// What a stream with these open batches is held to now.
+    pub(super) fn batch_terms(&self, own: OpenBatches) -> BatchTerms {
+        let usual = BatchTerms::default();
+        let limits = &self.limits;
+        let set = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        let room = |open: &AtomicUsize, own: usize, total: i64| {
+            let elsewhere = open.load(Ordering::Relaxed).saturating_sub(own);
+            set(limits.max_batch_inflight_total).unwrap_or(total as usize).saturating_sub(elsewhere)
+        };
+        let per_stream = set(limits.max_batch_inflight_per_stream);
+        let atomic = room(&self.atomic_batches, own.atomic, ATOMIC_OPEN_MAX);
+        let fast = room(&self.fast_batches, own.fast, FAST_OPEN_MAX);
+        let timeout = u64::try_from(limits.max_batch_timeout).ok().filter(|nanos| *nanos > 0);
+        BatchTerms {
+            messages_max: set(limits.max_batch_size).map_or(usual.messages_max, |max| max as u64),
+            atomic_open_max: per_stream.unwrap_or(usual.atomic_open_max).min(atomic),
+            fast_open_max: per_stream.unwrap_or(usual.fast_open_max).min(fast),
+            timeout: timeout.map_or(usual.timeout, Duration::from_nanos),
+        }
+    }
+
+    /// A stream has other open batches now than before.
+    pub(super) fn count_batches(&self, before: OpenBatches, now: OpenBatches) {
+        // Wraps around zero and back when there are fewer.
+        self.atomic_batches.fetch_add(now.atomic.wrapping_sub(before.atomic), Ordering::Relaxed);
+        self.fast_batches.fetch_add(now.fast.wrapping_sub(before.fast), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_counted_over_all_streams() {
+        let limits =
+            AssetLimits { max_batch_inflight_total: 5, max_batch_inflight_per_stream: 3, ..Default::default() };
+        let budget = Budget::new(0, 0, limits);
+        let none = OpenBatches::default();
+        let open = |atomic| OpenBatches { atomic, fast: 0 };
+        assert_eq!(budget.batch_terms(none).atomic_open_max, 3);
+        budget.count_batches(none, open(3));
+        assert_eq!(budget.batch_terms(open(3)).atomic_open_max, 3);
+        assert_eq!(budget.batch_terms(none).atomic_open_max, 2, "what the others left");
+        assert_eq!(budget.batch_terms(none).fast_open_max, 3, "counted apart");
+        budget.count_batches(open(3), open(1));
+        assert_eq!(budget.batch_terms(none).atomic_open_max, 3);
+        assert_eq!(Budget::new(0, 0, AssetLimits::default()).batch_terms(none), BatchTerms::default());
+    }
+}
