@@ -6,6 +6,7 @@ mod pull;
 mod push;
 mod recovery;
 mod start;
+mod turns;
 
 use std::sync::Arc;
 
