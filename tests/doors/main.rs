@@ -4,6 +4,7 @@
 mod accounts;
 mod gate;
 mod limits;
+mod origins;
 mod permissions;
 mod reload;
 mod sharing;

@@ -137,7 +137,9 @@ impl StreamTask {
                 let others: Vec<Vec<&str>> = others.iter().map(|list| list.iter().map(|s| &**s).collect()).collect();
                 config.check_work_queue_share(&others)?;
             }
-            let bound = old.is_push() && self.context.account.has_interest(old.deliver_subject.as_bytes());
+            // A source's consumer is that of one stream, which has lost it when it asks again.
+            let bound =
+                old.is_push() && !config.sourcing && self.context.account.has_interest(old.deliver_subject.as_bytes());
             old.check_update(&config, bound)?;
             let config = Arc::new(config);
             let index = self.contents.stream.index();
@@ -355,6 +357,7 @@ impl StreamTask {
             false => api::decode(body, Strictness::Lenient)?,
         };
         let reset_seq = self.start_over(place, request.seq)?;
+        self.interest(name, now);
         let info = self.describe_consumer(name, now).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         self.turn.urgent = true;
         Ok(api::response(Kind::ConsumerReset, ConsumerReset { info, reset_seq }))

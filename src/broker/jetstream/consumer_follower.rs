@@ -42,8 +42,10 @@ struct Line {
     /// It has been through with everything up to here.
     delivered: u64,
     pending: u64,
-    /// Where it delivers to.
-    deliver_subject: String,
+    /// Where it delivers to; open since before it was asked for, so that nothing is missed.
+    mailbox: Mailbox,
+    /// Nobody else will use it.
+    is_ephemeral: bool,
 }
 
 /// Why there is none.
@@ -64,7 +66,7 @@ struct Track {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Next,
-    /// It is here already.
+    /// It is here already, or was sent before the consumer was set up.
     Known,
     /// Something before it is missing, or the consumer has been reset.
     Gap,
@@ -78,6 +80,7 @@ impl Track {
         }
         match stream_seq > self.stream_seq {
             false => Step::Known,
+            true if self.consumer_seq == 0 => Step::Known,
             true if !in_line => Step::Gap,
             true => {
                 self.stream_seq = stream_seq;
@@ -138,14 +141,21 @@ impl Follower {
                 return End::Absent;
             }
         };
+        let is_ephemeral = line.is_ephemeral;
+        let end = self.follow_line(standing, line, &mut courier).await;
+        if is_ephemeral && let Some(subject) = self.progress.take_consumer() {
+            courier.publish(subject.as_bytes(), b"", b"", b"");
+            courier.flush();
+        }
+        end
+    }
+
+    /// Takes what a consumer delivers, until that ends.
+    async fn follow_line(&mut self, mut standing: Standing, mut line: Line, courier: &mut Courier) -> End {
         let known_as = &*standing.identity;
         if !self.is_mirror() && !known_as.is_empty() && !line.identity.is_empty() && *known_as != *line.identity {
             standing.seq = 0;
         }
-        let Some(mut mailbox) = Mailbox::open(&self.registry.context.account, line.deliver_subject.clone()) else {
-            self.progress.fail(self.setup_failed("invalid deliver subject"));
-            return End::Absent;
-        };
         let mut under_way = UnderWay::new();
         if self.is_mirror() && line.delivered > standing.seq {
             self.hand_over(&standing, &line.identity, line.delivered, Vec::new(), &mut under_way);
@@ -160,7 +170,7 @@ impl Follower {
                     Some(end) => return end,
                     None => continue,
                 },
-                letter = mailbox.receive() => letter,
+                letter = line.mailbox.receive() => letter,
                 () = tokio::time::sleep_until(stale_at) => return End::Lost,
             };
             stale_at = Instant::now() + STALE_AFTER;
@@ -196,7 +206,7 @@ impl Follower {
                     && messages.len() < BATCH_MESSAGES_MAX
                     && bytes < BATCH_BYTES_MAX
                 {
-                    letter = mailbox.receive_now();
+                    letter = line.mailbox.receive_now();
                 }
             }
             if !messages.is_empty() {
@@ -232,13 +242,19 @@ impl Follower {
         let (source, prefix) = (&self.source, self.api_prefix());
         let identity = if standing.recreated || self.is_mirror() { "" } else { &*standing.identity };
         let headers = HeaderBuilder::new().add(IDENTITY, identity).build();
+        let config = self.consumer_config(standing);
+        let deliver_subject = match &source.consumer {
+            Some(consumer) => &consumer.deliver_subject,
+            None => &config.deliver_subject,
+        };
+        let mailbox = Mailbox::open(&self.registry.context.account, deliver_subject.clone())
+            .ok_or_else(|| NoLine::Error(self.setup_failed("invalid deliver subject")))?;
         let asked = match &source.consumer {
             Some(consumer) => {
                 let subject = format!("{prefix}.CONSUMER.RESET.{}.{}", source.name, consumer.name);
                 self.ask(courier, &subject, &headers, b"", RESET_MAX).await
             }
             None => {
-                let config = self.consumer_config(standing);
                 let filter = match &*config.filter_subject {
                     "" => String::new(),
                     filter => format!(".{}.{filter}", config.name),
@@ -260,22 +276,19 @@ impl Follower {
             return Err(NoLine::Error(error));
         }
         let config = answer.config.ok_or_else(bad)?;
-        let deliver_subject = match &source.consumer {
-            Some(_) if config.ack_policy != AckPolicy::FlowControl => {
-                return Err(NoLine::Error(match self.is_mirror() {
-                    true => ApiError::MIRROR_CONSUMER_REQUIRES_ACK_FC,
-                    false => ApiError::SOURCE_CONSUMER_REQUIRES_ACK_FC,
-                }));
-            }
-            Some(consumer) => consumer.deliver_subject.clone(),
-            None => config.deliver_subject,
-        };
+        if source.consumer.is_some() && config.ack_policy != AckPolicy::FlowControl {
+            return Err(NoLine::Error(match self.is_mirror() {
+                true => ApiError::MIRROR_CONSUMER_REQUIRES_ACK_FC,
+                false => ApiError::SOURCE_CONSUMER_REQUIRES_ACK_FC,
+            }));
+        }
         let (delivered, pending) = (answer.delivered.stream_seq, answer.num_pending);
-        if config.sourcing && !config.direct {
+        if config.sourcing && source.consumer.is_none() {
             let subject = format!("{prefix}.CONSUMER.DELETE.{}.{}", source.name, answer.name);
             self.progress.made_consumer(subject);
         }
-        Ok(Line { consumer: answer.name, identity, delivered, pending, deliver_subject })
+        let is_ephemeral = config.direct;
+        Ok(Line { consumer: answer.name, identity, delivered, pending, mailbox, is_ephemeral })
     }
 
     /// What the server asks the origin for.
@@ -378,6 +391,8 @@ mod tests {
     fn deliveries_in_line_are_taken_and_gaps_noticed() {
         let mut track = Track { consumer_seq: 0, stream_seq: 4 };
         for (consumer_seq, stream_seq, expected) in [
+            // From before the consumer was set up.
+            (7, 9, Step::Known),
             (1, 3, Step::Known),
             (2, 4, Step::Known),
             (3, 5, Step::Next),

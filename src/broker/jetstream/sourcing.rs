@@ -25,7 +25,7 @@ pub(super) struct Progress {
     /// When the origin was last heard of; 0 for never.
     heard: AtomicI64,
     error: Mutex<Option<ApiError>>,
-    /// On which subject the durable consumer made for it is deleted.
+    /// On which subject the consumer made for it is deleted.
     consumer: Mutex<Option<String>>,
 }
 
@@ -40,9 +40,14 @@ impl Progress {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// The origin has a durable consumer for it now, which is deleted on this subject.
+    /// The origin has a consumer for it now, which is deleted on this subject.
     pub(super) fn made_consumer(&self, delete_subject: String) {
         *self.consumer.lock().unwrap_or_else(PoisonError::into_inner) = Some(delete_subject);
+    }
+
+    /// Where to delete the consumer made for it, once.
+    pub(super) fn take_consumer(&self) -> Option<String> {
+        self.consumer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn set_lag(&self, lag: u64) {
@@ -75,7 +80,7 @@ impl Source {
     /// Ends its task. Returns where to delete the consumer made for it.
     fn end(&self) -> Option<String> {
         self.task.as_ref().inspect(|task| task.abort());
-        self.progress.consumer.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.progress.take_consumer()
     }
 }
 
