@@ -24,6 +24,7 @@ use super::connz::ConnzOptions;
 use super::healthz::HealthzOptions;
 use super::index;
 use super::jsz::JszOptions;
+use super::metrics;
 use super::query::{BadQuery, Query};
 use super::reports::Reports;
 use super::subsz::SubszOptions;
@@ -135,6 +136,7 @@ impl Monitor {
                 let status = StatusCode::from_u16(health.take_code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 body(status, "application/json", serde_json::to_vec(&health).expect("reports are JSON"))
             }
+            "/metrics" => body(StatusCode::OK, metrics::CONTENT_TYPE, reports.metrics(now).await.into_bytes()),
             "/varz" => json(&reports.varz(now).await),
             "/connz" => json(&reports.connz(&ConnzOptions::from_query(query)?, now)?),
             "/jsz" => json(&reports.jsz(&JszOptions::from_query(query)?, now).await),

@@ -15,6 +15,7 @@ pub fn page(identity: &Identity) -> String {
         ("subsz?subs=1", "Subscriptions"),
         ("accountz", "Accounts"),
         ("accstatz", "Accounts' figures"),
+        ("metrics", "All of it for Prometheus"),
     ]
     .iter()
     .map(|(path, title)| format!("<li><a href=\"./{path}\">{title}</a> <code>/{path}</code></li>\n"))

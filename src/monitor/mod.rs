@@ -14,6 +14,7 @@ mod healthz;
 mod http;
 mod index;
 mod jsz;
+mod metrics;
 mod process;
 mod query;
 mod reports;

@@ -10,16 +10,16 @@ use super::accountz::{self, AccountStatz, AccountStatzOptions, AccountzOptions};
 use super::connz::{self, Connz, ConnzOptions};
 use super::healthz::{self, Health, HealthzOptions};
 use super::jsz::{self, JszOptions};
-use super::process;
 use super::query::BadQuery;
 use super::source::{Identity, Source};
 use super::subsz::{self, Subsz, SubszOptions};
 use super::varz::{self, Varz};
+use super::{metrics, process};
 use crate::config::Limits;
 use crate::types::Timestamp;
 
 /// The HTTP endpoints.
-pub(super) const ENDPOINTS: [&str; 14] = [
+pub(super) const ENDPOINTS: [&str; 15] = [
     "/",
     "/healthz",
     "/varz",
@@ -28,6 +28,7 @@ pub(super) const ENDPOINTS: [&str; 14] = [
     "/subsz",
     "/accountz",
     "/accstatz",
+    "/metrics",
     "/routez",
     "/gatewayz",
     "/leafz",
@@ -97,6 +98,10 @@ impl Reports {
         let jetstream = jsz::sum(&self.source.jetstream(false, false).await);
         let totals = self.source.totals();
         varz::report(&self.identity, &self.shown(), &totals, jetstream.as_ref(), self.request_counts(), now)
+    }
+
+    pub(super) async fn metrics(&self, now: Timestamp) -> String {
+        metrics::report(&self.identity, self.source.as_ref(), now).await
     }
 
     pub(super) fn connz(&self, options: &ConnzOptions, now: Timestamp) -> Result<Connz, BadQuery> {
