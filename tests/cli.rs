@@ -493,3 +493,22 @@ fn declared_streams_are_there_and_follow_their_declaration() {
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("stream \"JOBS\" is declared, but JetStream is off"), "{stderr}");
 }
+
+#[cfg(unix)]
+#[test]
+fn the_log_is_json_on_request() {
+    let store = tempfile::tempdir().unwrap();
+    let serving = Serving::start(store.path(), &["--log_format", "json"]);
+    let begun = serving.log.clone();
+    serving.signal("TERM");
+    let (status, rest) = serving.end();
+    assert!(status == Some(0) && begun.len() > 3 && !rest.is_empty(), "{begun:?} {rest}");
+    for line in begun.iter().map(String::as_str).chain(rest.lines()) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(line["text"].is_string() && line["pid"].is_u64() && line["level"] == "info", "{line}");
+        let time = line["time"].as_str().unwrap();
+        assert!(time.len() == "2026-11-21T02:02:42.680472+00:00".len() && time.starts_with("20"), "{time}");
+    }
+    let (status, _, error) = run(&["serve", "--log_format", "xml"]);
+    assert!(status == Some(2) && error.contains("is no log format"), "{error}");
+}

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::agent::AgentCommand;
 use super::demo::DemoCommand;
 use super::task::TaskCommand;
-use crate::config::{Config, Listen, Log, LogLevel};
+use crate::config::{Config, Listen, Log, LogFormat, LogLevel};
 
 /// A NATS-compatible broker with durable streams and an embedded task coordinator, in one binary and one store file.
 ///
@@ -172,6 +172,10 @@ pub struct ServeFlags {
     #[arg(short = 'l', long, value_name = "FILE", help_heading = LOGGING)]
     pub log: Option<PathBuf>,
     /// Bytes at which the log file is put aside and a new one begun.
+    /// How lines look: text, as nats-server's, or json
+    #[arg(long = "log_format", value_name = "FORMAT", help_heading = LOGGING)]
+    pub log_format: Option<LogFormat>,
+
     #[arg(long = "log_size_limit", value_name = "BYTES", help_heading = LOGGING)]
     pub log_size_limit: Option<u64>,
     /// Date and time in each line; on unless --logtime=false.
@@ -317,6 +321,7 @@ impl ServeFlags {
         log.trace = self.trace.unwrap_or(log.trace);
         log.trace_verbose = self.trace_verbose.unwrap_or(log.trace_verbose);
         log.time = self.logtime.unwrap_or(log.time);
+        log.format = self.log_format.unwrap_or(log.format);
         log.utc = self.logtime_utc.unwrap_or(log.utc);
         set(&mut log.file, &self.log);
         log.file_bytes_max = self.log_size_limit.unwrap_or(log.file_bytes_max);

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
@@ -15,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::log_file::LogFile;
-use crate::config::{Log, LogLevel};
+use crate::config::{Log, LogFormat, LogLevel};
 
 /// Events of this target end the program; their lines say `[FTL]`.
 pub const FATAL: &str = "natterjack::fatal";
@@ -173,11 +175,65 @@ where
             let zone = || if settings.utc { TimeZone::UTC } else { self.zone.clone() };
             settings.time.then(|| Timestamp::now().to_zoned(zone()))
         };
+        if self.shared.settings.read().unwrap_or_else(PoisonError::into_inner).format == LogFormat::Json {
+            let time = time.map(|at| at.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string());
+            return writeln!(writer, "{}", json_line(self.pid, time, event));
+        }
         let mut prefix = String::with_capacity(64);
         prefix_to(&mut prefix, self.pid, time.as_ref(), label(event.metadata()), colours)?;
         writer.write_str(&prefix)?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
+    }
+}
+
+/// An event as one JSON object.
+fn json_line(pid: u32, time: Option<String>, event: &Event<'_>) -> Value {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let level = match *event.metadata().level() {
+        Level::ERROR if event.metadata().target() == FATAL => "fatal",
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    };
+    let mut line = fields.0;
+    if let Some(text) = line.remove("message") {
+        line.insert("text".to_owned(), text);
+    }
+    line.insert("level".to_owned(), level.into());
+    line.insert("pid".to_owned(), pid.into());
+    if let Some(time) = time {
+        line.insert("time".to_owned(), time.into());
+    }
+    Value::Object(line)
+}
+
+/// What an event says, by name.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub level: LogLevel,
+    /// `log_format`
+    pub format: LogFormat,
     /// `-D`, `debug`: connections that come and go, refusals.
     pub debug: bool,
     /// `-V`, `trace`: every protocol operation of every client.
@@ -28,6 +30,28 @@ pub struct Log {
     pub traced_bytes_max: usize,
 }
 
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// nats-server's lines.
+    #[default]
+    Text,
+    /// One JSON object a line: `time` (RFC 3339), `level`, `pid`, `text`, and what else an event says by name.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("{text:?} is no log format: text or json")),
+        }
+    }
+}
+
 /// The least important line that is logged, debugging aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
@@ -40,6 +64,7 @@ impl Default for Log {
     fn default() -> Log {
         Log {
             level: LogLevel::Info,
+            format: LogFormat::Text,
             debug: false,
             trace: false,
             trace_verbose: false,

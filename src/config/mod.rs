@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use access::{SingleUser, TlsFlags};
 pub use limits::{JetStreamLimits, Limits};
-pub use log::{Log, LogLevel};
+pub use log::{Log, LogFormat, LogLevel};
 pub use streams::{DeclaredConsumer, DeclaredStream};
 pub use tls::{HandshakeFirst, Tls};
 pub use websocket::WebSocket;

@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "lame_duck_grace_period",
     "listen",
     "log_file",
+    "log_format",
     "log_max_num",
     "log_size_limit",
     "logtime",
@@ -141,6 +142,10 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         }
         "max_traced_msg_len" => report.set(&mut config.log.traced_bytes_max, unbounded(value, 0)),
         "logtime" => report.set(&mut config.log.time, value.bool()),
+        "log_format" => {
+            let format = value.text().and_then(|text| text.parse().map_err(|error: String| value.wrong(error)));
+            report.set(&mut config.log.format, format);
+        }
         "logtime_utc" => report.set(&mut config.log.utc, value.bool()),
         "logfile" | "log_file" => report.set(&mut config.log.file, owned(value).map(|path| path.map(Into::into))),
         "logfile_size_limit" | "log_size_limit" => report.set(&mut config.log.file_bytes_max, value.count()),
