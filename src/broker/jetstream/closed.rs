@@ -68,9 +68,17 @@ impl Service for ClosedApi {
     }
 }
 
+/// What the system account may ask of a cluster: a single server stays silent (nats-server `apiDispatch`).
+fn is_about_clusters(subject: &[u8]) -> bool {
+    [&b"$JS.API.META."[..], b"$JS.API.SERVER.", b"$JS.API.ACCOUNT."].iter().any(|prefix| subject.starts_with(prefix))
+}
+
 /// Nothing for what nobody knows, but in the system account.
 fn refusal(subject: &[u8], is_system: bool) -> Option<Vec<u8>> {
     let error = ApiError::NOT_ENABLED_FOR_ACCOUNT;
+    if is_system && is_about_clusters(subject) {
+        return None;
+    }
     if is_system && subject != INFO {
         let body = json!({"type": "io.nats.jetstream.api.v1.system_response", "error": error});
         return Some(body.to_string().into_bytes());
