@@ -136,7 +136,10 @@ impl Consumer {
                 self.report_consumed(seq);
             }
             AckPolicy::All | AckPolicy::FlowControl => {
-                let consumer = ack.consumer_seq.max(self.delivered.consumer);
+                // What was not written down was delivered for the first time, so no message counts twice.
+                let forgotten = seq.saturating_sub(self.delivered.stream);
+                let most = self.delivered.consumer.saturating_add(forgotten);
+                let consumer = ack.consumer_seq.clamp(self.delivered.consumer, most);
                 self.delivered = Position { consumer, stream: self.delivered.stream.max(seq) };
                 self.cursor.jump(seq + 1);
                 self.finish_up_to(seq, consumer);

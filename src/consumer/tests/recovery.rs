@@ -72,6 +72,15 @@ fn a_forgotten_delivery_is_made_again_but_its_ack_counts() {
 }
 
 #[test]
+fn a_made_up_consumer_sequence_is_not_believed() {
+    let mut world = World::new(ConsumerConfig { ack_policy: AckPolicy::All, ..explicit() }, &["a", "b", "c"]);
+    let mut rows = ConsumerRows::default();
+    world.commit(&mut rows).pull("r", "2").poll();
+    world.crash(&rows).ack((2, u64::MAX, 1), "").expect_state("2/2", "2/2", [0, 0, 1, 0]);
+    world.pull("r", "2").expect(&["r <- 3/3 x1 +0"]);
+}
+
+#[test]
 fn redelivery_counts_survive() {
     let mut world = World::new(ConsumerConfig { max_deliver: 3, ..explicit() }, &["a"]);
     let mut rows = ConsumerRows::default();
