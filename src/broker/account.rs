@@ -1,7 +1,7 @@
 //! An isolated subject space: its router, and who may be asked about interest in it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use super::bridge::{Answers, Bridge, Mapped};
 use super::subscription::{Service, StreamDoor, Subscription, Target};
@@ -46,6 +46,8 @@ pub struct Account {
     has_mappings: AtomicBool,
     /// What leads from here into other accounts, by the filters they stand under.
     bridges: Mutex<Vec<(Box<[u8]>, u64)>>,
+    /// Accounts whose streams are imported here.
+    exporters: RwLock<Vec<Weak<Account>>>,
     /// What services here owe to other accounts.
     pub(super) answers: Answers,
 }
@@ -69,6 +71,7 @@ impl Account {
             mappings: RwLock::new(Vec::new()),
             has_mappings: AtomicBool::new(false),
             bridges: Mutex::new(Vec::new()),
+            exporters: RwLock::new(Vec::new()),
             answers: Answers::default(),
         }
     }
@@ -178,9 +181,36 @@ impl Account {
         self.router.read().unwrap_or_else(PoisonError::into_inner).match_into(subject, matches);
     }
 
-    /// Whether anybody, a stream included, would receive a message on `subject`.
+    /// Whether anybody, a stream included, would receive a message on `subject`; in other accounts too, where a stream is
+    /// imported.
     pub fn has_interest(&self, subject: &[u8]) -> bool {
-        self.router.read().unwrap_or_else(PoisonError::into_inner).has_interest(subject)
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        if self.bridges_lock().is_empty() {
+            return router.has_interest(subject);
+        }
+        let mut matches = Matches::default();
+        router.match_into(subject, &mut matches);
+        drop(router);
+        !matches.queues.is_empty()
+            || matches.plain.iter().any(|target| match target {
+                Target::Bridge(bridge) => bridge.has_interest(subject),
+                _ => true,
+            })
+    }
+
+    /// Whether anybody here, other accounts aside, would receive a message on `subject`.
+    pub(super) fn hears(&self, subject: &[u8]) -> bool {
+        let mut matches = Matches::default();
+        self.match_into(subject, &mut matches);
+        !matches.queues.is_empty() || matches.plain.iter().any(|target| !matches!(target, Target::Bridge(_)))
+    }
+
+    /// From now on tells `exporter` of interest that changes here: what is published there may be received here.
+    pub(super) fn receives_from(&self, exporter: &Arc<Account>) {
+        let mut exporters = self.exporters.write().unwrap_or_else(PoisonError::into_inner);
+        if !exporters.iter().any(|known| known.as_ptr() == Arc::as_ptr(exporter)) {
+            exporters.push(Arc::downgrade(exporter));
+        }
     }
 
     /// Whether there is a subscription on exactly this subject.
@@ -222,6 +252,13 @@ impl Account {
     fn tell_watchers(&self, filter: &[u8]) {
         for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             watcher(filter);
+        }
+        for exporter in self.exporters.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+            // Under whatever name it has there.
+            exporter.generation.fetch_add(1, Ordering::Release);
+            for watcher in exporter.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                watcher(b">");
+            }
         }
     }
 
@@ -288,6 +325,7 @@ impl Account {
     }
 
     pub(super) fn remove_bridges(&self) {
+        self.exporters.write().unwrap_or_else(PoisonError::into_inner).clear();
         let bridges = std::mem::take(&mut *self.bridges_lock());
         for (filter, key) in bridges {
             self.remove_target(&filter, key);

@@ -74,11 +74,7 @@ impl Bridge {
             Way::Answer { at } => at.upgrade()?.answers.find(parcel.to, parcel.payload.is_empty()),
             Way::Import { route, from, into } => {
                 let account = into.upgrade()?;
-                let subject = match &route.rewrite {
-                    Rewrite::Same => parcel.to.to_vec(),
-                    Rewrite::Literal(text) => text.as_bytes().to_vec(),
-                    Rewrite::Transform(transform, _) => transform.apply(parcel.to, &mut Dice::new(0))?,
-                };
+                let subject = rewritten(&route.rewrite, parcel.to)?;
                 let crossing = Crossing { account, subject, reply: None, headers: None };
                 if route.kind == Shared::Stream {
                     return Some(crossing);
@@ -107,11 +103,30 @@ impl Bridge {
         }
     }
 
+    /// Whether somebody beyond the bridge would receive a message on `subject`. Of services only the importer's side counts:
+    /// requests are answered with 503 when nobody serves.
+    pub(super) fn has_interest(&self, subject: &[u8]) -> bool {
+        match &self.way {
+            Way::Import { route, into, .. } if route.kind == Shared::Stream => {
+                into.upgrade().zip(rewritten(&route.rewrite, subject)).is_some_and(|(into, to)| into.hears(&to))
+            }
+            _ => true,
+        }
+    }
+
     /// Nobody took what had crossed: no answer will come.
     pub(super) fn withdraw(&self, crossing: &Crossing) {
         if let (Way::Import { .. }, Some(reply)) = (&self.way, &crossing.reply) {
             crossing.account.answers.forget(reply);
         }
+    }
+}
+
+fn rewritten(rewrite: &Rewrite, subject: &[u8]) -> Option<Vec<u8>> {
+    match rewrite {
+        Rewrite::Same => Some(subject.to_vec()),
+        Rewrite::Literal(text) => Some(text.as_bytes().to_vec()),
+        Rewrite::Transform(transform, _) => transform.apply(subject, &mut Dice::new(0)),
     }
 }
 
@@ -131,6 +146,9 @@ pub(super) fn install(routes: &[Route], find: impl Fn(&str) -> Option<Arc<Accoun
         let (Some(from), Some(into)) = (find(&route.from), find(&route.into)) else { continue };
         let way = Way::Import { route: route.clone(), from: Arc::downgrade(&from), into: Arc::downgrade(&into) };
         from.add_bridge(route.filter.as_bytes(), Bridge::new(&from, way));
+        if route.kind == Shared::Stream {
+            into.receives_from(&from);
+        }
         let answers_filter = [REPLY_PREFIX, b">"].concat();
         if route.kind == Shared::Service && !into.has_bridge(&answers_filter) {
             into.add_bridge(&answers_filter, Bridge::new(&into, Way::Answer { at: Arc::downgrade(&into) }));

@@ -263,3 +263,27 @@ async fn what_is_shared_changes_with_a_reload() {
     assert_eq!(next(&mut all).await.subject.as_str(), "u");
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_consumer_delivers_to_whom_imports_its_subject_and_waits_for_them() {
+    let world = World::start(TEXT).await;
+    let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
+    let own = jetstream::new(a);
+    let config = jetstream::stream::Config { name: "S".into(), subjects: vec!["in.>".into()], ..Default::default() };
+    let stream = own.create_stream(config).await.unwrap();
+    own.publish("in.1", "1".into()).await.unwrap().await.unwrap();
+    let config = jetstream::consumer::push::Config {
+        durable_name: Some("P".into()),
+        deliver_subject: "events.pushed".into(),
+        ..Default::default()
+    };
+    let mut consumer = stream.create_consumer(config).await.unwrap();
+    // Nobody listens beyond the bridge: nothing is delivered.
+    let info = consumer.info().await.unwrap();
+    assert!(!info.push_bound && info.delivered.consumer_sequence == 0, "{info:?}");
+    let mut pushed = b.subscribe("a.events.pushed").await.unwrap();
+    let message = next(&mut pushed).await;
+    assert_eq!((&*message.payload, message.subject.as_str()), (&b"1"[..], "in.1"));
+    assert!(consumer.info().await.unwrap().push_bound);
+    world.server.stop().await;
+}
