@@ -24,6 +24,10 @@ pub struct Head {
     pub opcode: Opcode,
     pub payload_bytes: u64,
     pub mask: [u8; 4],
+    /// The last frame of its message.
+    pub is_final: bool,
+    /// The first frame of a compressed message.
+    pub is_compressed: bool,
 }
 
 /// A frame no client may send. The text is the reason in the close frame.
@@ -42,13 +46,16 @@ pub enum FrameError {
 }
 
 impl Head {
-    /// Reads a head and how many bytes it takes; `None` while it is not there whole.
+    /// Reads a head and how many bytes it takes; `None` while it is not there whole. `deflate`: compressed messages may come
+    /// (RFC 7692).
     ///
     /// # Errors
     /// [`FrameError`]; the connection is of no use any more.
-    pub fn parse(input: &[u8]) -> Result<Option<(Head, usize)>, FrameError> {
+    pub fn parse(input: &[u8], deflate: bool) -> Result<Option<(Head, usize)>, FrameError> {
         let [first, second, rest @ ..] = input else { return Ok(None) };
-        if first & 0x70 != 0 {
+        let is_compressed = first & 0x40 != 0;
+        let may_be_compressed = deflate && matches!(first & 0x0f, 1 | 2);
+        if first & 0x30 != 0 || is_compressed && !may_be_compressed {
             return Err(FrameError::ReservedBits);
         }
         let opcode = match first & 0x0f {
@@ -85,7 +92,8 @@ impl Head {
             return Err(FrameError::Length);
         }
         let Some(mask) = rest.first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((Head { opcode, payload_bytes, mask: *mask }, taken + 4)))
+        let head = Head { opcode, payload_bytes, mask: *mask, is_final: first & 0x80 != 0, is_compressed };
+        Ok(Some((head, taken + 4)))
     }
 }
 
@@ -105,8 +113,8 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4], offset: u64) {
 }
 
 /// Appends the head of a whole binary frame.
-pub fn data_head(out: &mut impl Extend<u8>, payload_bytes: usize) {
-    out.extend([0x82]);
+pub fn data_head(out: &mut impl Extend<u8>, payload_bytes: usize, is_compressed: bool) {
+    out.extend([if is_compressed { 0xc2 } else { 0x82 }]);
     match payload_bytes {
         0..=125 => out.extend([payload_bytes as u8]),
         126..=0xffff => {
@@ -151,10 +159,18 @@ mod tests {
             let mut input = bytes.to_vec();
             input.extend(mask);
             for cut in 0..input.len() {
-                assert_eq!(Head::parse(&input[..cut]), Ok(None), "{input:?} cut at {cut}");
+                assert_eq!(Head::parse(&input[..cut], false), Ok(None), "{input:?} cut at {cut}");
             }
-            let head = Head { opcode: Opcode::Data, payload_bytes, mask };
-            assert_eq!(Head::parse(&input), Ok(Some((head, input.len()))));
+            let is_final = bytes[0] & 0x80 != 0;
+            let head = Head { opcode: Opcode::Data, payload_bytes, mask, is_final, is_compressed: false };
+            assert_eq!(Head::parse(&input, false), Ok(Some((head, input.len()))));
+            input[0] |= 0x40;
+            let compressed = Head::parse(&input, true);
+            match bytes[0] & 0x0f {
+                // Only the first frame of a message says so.
+                0 => assert_eq!(compressed, Err(FrameError::ReservedBits)),
+                _ => assert!(compressed.is_ok_and(|head| head.is_some_and(|(head, _)| head.is_compressed))),
+            }
         };
         check(&[0x82, 0x80], 0);
         check(&[0x01, 0x80 | 125], 125);
@@ -175,7 +191,7 @@ mod tests {
             (&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], FrameError::Length),
             (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], FrameError::Length),
         ] {
-            assert_eq!(Head::parse(input), Err(expected), "{input:?}");
+            assert_eq!(Head::parse(input, false), Err(expected), "{input:?}");
         }
     }
 
@@ -193,7 +209,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
-            if let Ok(Some((_, taken))) = Head::parse(&bytes) {
+            if let Ok(Some((_, taken))) = Head::parse(&bytes, true) {
                 prop_assert!(taken <= bytes.len() && taken <= HEAD_BYTES_MAX);
             }
         }

@@ -4,6 +4,7 @@
 mod accept;
 mod connection;
 mod declared;
+mod deflate;
 mod files;
 mod lame_duck;
 mod monitoring;
@@ -434,7 +435,7 @@ async fn listen(on: Option<&Listen>, flag: &'static str) -> Result<Option<TcpLis
 fn shown(config: &Config, broker: &Broker, loaded: Option<Timestamp>) -> Shown {
     Shown {
         limits: config.limits.clone(),
-        auth_required: broker.gate.book().is_announced(ConnectionType::Standard),
+        auth_required: broker.gate.book().is_required(ConnectionType::Standard),
         tags: config.server_tags.clone(),
         metadata: config.server_metadata.clone(),
         loaded,

@@ -1,6 +1,6 @@
 //! The WebSocket listener: the HTTP request that opens a connection, and who may make it.
 //!
-//! Source: nats-server `server/websocket.go` (`wsUpgrade`, `checkOrigin`). permessage-deflate is not negotiated.
+//! Source: nats-server `server/websocket.go` (`wsUpgrade`, `checkOrigin`).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::connection;
 use super::tls::{CurrentHandshake, peer_names};
 use super::websocket_stream::WebSocketStream;
+use super::{connection, deflate};
 use crate::auth::CertificateNames;
 use crate::broker::{Arrival, Broker, Cookies, TlsTerms};
 use crate::config::WebSocket;
@@ -64,6 +64,7 @@ pub async fn accept(listener: TcpListener, entrance: Arc<Entrance>, tasks: TaskT
 struct Opened {
     upgrade: OnUpgrade,
     cookies: Cookies,
+    deflate: bool,
 }
 
 impl Entrance {
@@ -100,10 +101,10 @@ impl Entrance {
         if !matches!(tokio::time::timeout(self.settings.handshake_timeout, connection).await, Ok(Ok(()))) {
             return;
         }
-        let Ok(Opened { upgrade, cookies }) = opened.try_recv() else { return };
+        let Ok(Opened { upgrade, cookies, deflate }) = opened.try_recv() else { return };
         let Ok(stream) = upgrade.await else { return };
         let arrival = Arrival::websocket(peer, tls, self.port, cookies);
-        let stream = WebSocketStream::new(TokioIo::new(stream));
+        let stream = WebSocketStream::new(TokioIo::new(stream), deflate);
         connection::serve_split(self.broker.clone(), stream, arrival, names, self.stop.clone()).await;
     }
 
@@ -116,8 +117,11 @@ impl Entrance {
         match self.check(&request, secure) {
             Ok(accept) => {
                 let cookies = self.cookies(request.headers());
+                let mut extensions = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+                let is_offered = |value: &HeaderValue| value.to_str().is_ok_and(deflate::is_offered);
+                let deflate = self.settings.compression && extensions.any(is_offered);
                 let upgrade = hyper::upgrade::on(&mut request);
-                if opened.try_send(Opened { upgrade, cookies }).is_err() {
+                if opened.try_send(Opened { upgrade, cookies, deflate }).is_err() {
                     return refusal(StatusCode::BAD_REQUEST, "one request opens one connection");
                 }
                 let mut response = Response::new(Full::new(Bytes::new()));
@@ -126,6 +130,9 @@ impl Entrance {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
                 headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+                if deflate {
+                    headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(deflate::ANSWER));
+                }
                 for (name, value) in &self.settings.headers {
                     if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
                         headers.append(name, value);

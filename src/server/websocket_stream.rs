@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::deflate::{self, Inflater};
 use crate::protocol::websocket::{self, Head, Opcode};
 
 const READ_BYTES: usize = 4 * 1024;
@@ -18,6 +19,7 @@ const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+const CLOSE_BAD_DATA: u16 = 1007;
 
 /// See the module.
 pub struct WebSocketStream<S> {
@@ -34,10 +36,15 @@ pub struct WebSocketStream<S> {
     writing: bool,
     ended: bool,
     close_sent: bool,
+    /// Compressed messages may come and go.
+    deflate: bool,
+    /// The compressed message that is being read, and whether all of it has come.
+    inflater: Option<Inflater>,
+    message_ended: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
-    pub fn new(inner: S) -> WebSocketStream<S> {
+    pub fn new(inner: S, deflate: bool) -> WebSocketStream<S> {
         WebSocketStream {
             inner,
             raw: BytesMut::new(),
@@ -47,6 +54,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             writing: false,
             ended: false,
             close_sent: false,
+            deflate,
+            inflater: None,
+            message_ended: false,
         }
     }
 
@@ -72,10 +82,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     /// Works through what has been read; true when `buffer` got something.
     fn decode(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
         loop {
+            if let Some(inflater) = &mut self.inflater
+                && !inflater.is_done()
+            {
+                match inflater.fill(buffer) {
+                    Ok(true) => return Ok(true),
+                    Ok(false) if buffer.remaining() == 0 => return Ok(false),
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.say_goodbye(CLOSE_BAD_DATA, "not deflated");
+                        return Err(error);
+                    }
+                }
+            }
+            if self.message_ended && self.inflater.as_ref().is_some_and(Inflater::is_done) {
+                self.inflater = None;
+            }
             let Some((head, done)) = &mut self.frame else {
-                match Head::parse(&self.raw) {
+                match Head::parse(&self.raw, self.deflate) {
                     Ok(Some((head, taken))) => {
                         self.raw.advance(taken);
+                        if head.is_compressed {
+                            self.inflater = Some(Inflater::new());
+                            self.message_ended = false;
+                        }
                         self.frame = Some((head, 0));
                         continue;
                     }
@@ -88,20 +118,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             };
             let left = usize::try_from(head.payload_bytes - *done).unwrap_or(usize::MAX);
             let mut take = left.min(self.raw.len());
-            if head.opcode == Opcode::Data {
+            let inflates = head.opcode == Opcode::Data && self.inflater.is_some();
+            if head.opcode == Opcode::Data && !inflates {
                 take = take.min(buffer.remaining());
             }
             websocket::unmask(&mut self.raw[..take], head.mask, *done);
             *done += take as u64;
-            let (opcode, whole) = (head.opcode, *done == head.payload_bytes);
-            match opcode {
-                Opcode::Data => buffer.put_slice(&self.raw[..take]),
-                _ => self.control.extend_from_slice(&self.raw[..take]),
+            let (opcode, whole, is_final) = (head.opcode, *done == head.payload_bytes, head.is_final);
+            match (opcode, &mut self.inflater) {
+                (Opcode::Data, Some(inflater)) => {
+                    inflater.push(&self.raw[..take]);
+                    if whole && is_final {
+                        inflater.finish();
+                        self.message_ended = true;
+                    }
+                }
+                (Opcode::Data, None) => buffer.put_slice(&self.raw[..take]),
+                (_, _) => self.control.extend_from_slice(&self.raw[..take]),
             }
             self.raw.advance(take);
             if whole {
                 self.frame = None;
                 self.handle_control(opcode);
+            }
+            if inflates && (take > 0 || whole) {
+                continue;
             }
             if opcode == Opcode::Data && take > 0 {
                 return Ok(true);
@@ -167,8 +208,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let payload = &bytes[..bytes.len().min(FRAME_BYTES_MAX)];
-        websocket::data_head(&mut this.out, payload.len());
-        this.out.extend_from_slice(payload);
+        match this.deflate.then(|| deflate::deflate(payload)).flatten() {
+            Some(deflated) => {
+                websocket::data_head(&mut this.out, deflated.len(), true);
+                this.out.extend_from_slice(&deflated);
+            }
+            None => {
+                websocket::data_head(&mut this.out, payload.len(), false);
+                this.out.extend_from_slice(payload);
+            }
+        }
         this.writing = this.poll_drain(context)?.is_pending();
         Poll::Ready(Ok(payload.len()))
     }

@@ -18,7 +18,7 @@ authorization { timeout: 30 }
 async fn a_subject_is_another_one_in_another_account() {
     let world = World::start(TEXT).await;
     let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
-    let mut of_a = a.subscribe(">").await.unwrap();
+    let mut of_a = a.subscribe("*").await.unwrap();
     let mut of_b = b.subscribe("x").await.unwrap();
     settle(&a).await;
     settle(&b).await;

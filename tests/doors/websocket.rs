@@ -151,3 +151,86 @@ async fn cookies_carry_credentials() {
     }
     world.server.stop().await;
 }
+
+/// One message, compressed, with the tail of its last block left out.
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 1000);
+    let mut compress = flate2::Compress::new(flate2::Compression::default(), false);
+    compress.compress_vec(payload, &mut out, flate2::FlushCompress::Sync).unwrap();
+    out.truncate(out.len() - 4);
+    out
+}
+
+/// What all whole frames in `bytes` say, inflated where they are compressed, and how many of them are.
+fn said(mut bytes: &[u8]) -> (Vec<u8>, usize) {
+    let (mut said, mut compressed) = (Vec::new(), 0);
+    while let [first, length, rest @ ..] = bytes {
+        let (length, rest) = match length {
+            126 if rest.len() >= 2 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            length => (usize::from(*length), rest),
+        };
+        let Some((payload, after)) = rest.split_at_checked(length) else { break };
+        if first & 0x40 != 0 {
+            compressed += 1;
+            let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
+            let mut plain = Vec::with_capacity(1 << 20);
+            flate2::Decompress::new(false).decompress_vec(&whole, &mut plain, flate2::FlushDecompress::Sync).unwrap();
+            said.extend(plain);
+        } else {
+            said.extend(payload);
+        }
+        bytes = after;
+    }
+    (said, compressed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_compressed_for_who_asks() {
+    const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    for (setting, offer, expected) in
+        [("compression: true", OFFER, true), ("compression: true", "", false), ("", OFFER, false)]
+    {
+        let world = World::start(&format!("websocket {{ port: -1, no_tls: true, {setting} }}")).await;
+        let (mut stream, answer) = talk(&world, &request(offer), b"\r\n\r\n").await;
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        let agreed =
+            "sec-websocket-extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert_eq!(answer.contains(agreed), expected, "{answer}");
+        if !expected {
+            // A compressed message that nobody asked about is an error.
+            stream.write_all(&frame(0xc2, &deflated(b"PING\r\n"))).await.unwrap();
+            let rest = read_until(&mut stream, b"reserved bits set").await;
+            assert!(rest.windows(17).any(|window| window == b"reserved bits set"));
+            world.server.stop().await;
+            continue;
+        }
+        // One message in three frames, and byte by byte; the second is its continuation.
+        let text =
+            format!("CONNECT {{\"verbose\":false}}\r\nSUB x 1\r\nPUB x 10000\r\n{}\r\nPING\r\n", "y".repeat(10_000));
+        let message = deflated(text.as_bytes());
+        let (left, right) = message.split_at(message.len() / 2);
+        let frames = [frame(0x42, left), frame(0x00, right), frame(0x80, b"")].concat();
+        for byte in frames {
+            stream.write_all(&[byte]).await.unwrap();
+        }
+        let mut all = Vec::new();
+        let said = loop {
+            let read =
+                tokio::time::timeout(PATIENCE, stream.read_buf(&mut all)).await.expect("an answer in time").unwrap();
+            let (said, compressed) = said(&all);
+            if said.ends_with(b"PONG\r\n") {
+                // A message of ten thousand equal bytes is compressed, a PONG is not.
+                assert!(compressed >= 1 && all.len() < 3000, "{compressed} {}", all.len());
+                break said;
+            }
+            assert!(read > 0, "{said:?}");
+        };
+        let expected = format!("MSG x 1 10000\r\n{}\r\n", "y".repeat(10_000));
+        assert!(said.windows(expected.len()).any(|window| window == expected.as_bytes()));
+        // What is not deflated ends the connection with its reason.
+        stream.write_all(&frame(0xc2, &[7; 20])).await.unwrap();
+        let rest = read_until(&mut stream, b"not deflated").await;
+        assert!(rest.windows(12).any(|window| window == b"not deflated"));
+        world.server.stop().await;
+    }
+}

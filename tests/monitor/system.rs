@@ -182,7 +182,8 @@ async fn comings_goings_and_kicks_are_told() {
     let bench = start().await;
     let system = bench.connect("sys").await;
     let mut events = soon(system.subscribe("$SYS.ACCOUNT.APP.*")).await.unwrap();
-    soon(system.flush()).await.unwrap();
+    // The answer comes after the subscription before it is there.
+    ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
     let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
     let app = bench.connect("app").await;
     let connect: Value = serde_json::from_slice(&soon(events.next()).await.unwrap().payload).unwrap();
@@ -204,7 +205,8 @@ async fn comings_goings_and_kicks_are_told() {
     drop(app);
 
     let mut errors = soon(system.subscribe("$SYS.SERVER.*.CLIENT.AUTH.ERR")).await.unwrap();
-    soon(system.flush()).await.unwrap();
+    // The answer comes after the subscription before it is there.
+    ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
     let refused =
         ConnectOptions::with_user_and_password("app".into(), "wrong".into()).connect(bench.server.client_url());
     assert!(soon(refused).await.is_err());

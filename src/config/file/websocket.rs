@@ -78,9 +78,6 @@ pub(super) fn read(value: &Value, config: &mut Config, report: &mut Report) {
     if no_tls {
         websocket.tls = None;
     }
-    if websocket.compression {
-        report.warnings.push(format!("{}: websocket connections are not compressed", value.at));
-    }
     config.websocket = Some(websocket);
 }
 
