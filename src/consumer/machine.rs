@@ -260,14 +260,22 @@ impl Consumer {
             gone.sort_unstable();
             gone.into_iter().for_each(|seq| self.forget_removed(seq, reason));
         }
-        // A purge moves both cursors past the hole it leaves (nats-server `purge`).
-        if reason == RemovalReason::Purge && index.first_seq() > self.floor.stream + 1 {
+        // A purge moves both cursors past the hole it leaves, and past all that has been looked at when nothing is out
+        // (nats-server `purge`).
+        if reason == RemovalReason::Purge {
             let first = index.first_seq();
-            self.cursor.jump(first);
-            let passed = if self.pending.is_empty() { self.cursor.next_seq() - 1 } else { first - 1 };
-            self.delivered.stream = self.delivered.stream.max(passed);
-            self.raise_floor(Position { consumer: self.floor.consumer, stream: first - 1 });
-            self.settle_floor();
+            let leaves_hole = first > self.floor.stream + 1;
+            if leaves_hole {
+                self.cursor.jump(first);
+                self.delivered.stream = self.delivered.stream.max(first - 1);
+                self.raise_floor(Position { consumer: self.floor.consumer, stream: first - 1 });
+            }
+            if self.pending.is_empty() {
+                self.delivered.stream = self.delivered.stream.max(self.cursor.next_seq() - 1);
+            }
+            if leaves_hole || self.pending.is_empty() {
+                self.settle_floor();
+            }
         }
     }
 

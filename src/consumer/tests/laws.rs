@@ -446,12 +446,18 @@ fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
                     model.remove(seq);
                 }
                 let first = model.live.keys().next().copied().unwrap_or(model.last_seq + 1);
-                // A purge moves floor and cursor past the hole it leaves at the start, if it was seen.
-                if !gone.is_empty() && first > model.floor + 1 {
+                // A purge moves floor and cursor past the hole it leaves at the start, and past what has been looked at
+                // when nothing is out.
+                let leaves_hole = !gone.is_empty() && first > model.floor + 1;
+                if leaves_hole {
                     model.next = model.next.max(first);
-                    let passed = if model.out.is_empty() { model.next - 1 } else { first - 1 };
-                    model.delivered = model.delivered.max(passed);
+                    model.delivered = model.delivered.max(first - 1);
                     model.floor = first - 1;
+                }
+                if !gone.is_empty() && model.out.is_empty() {
+                    model.delivered = model.delivered.max(model.next - 1);
+                }
+                if leaves_hole || !gone.is_empty() && model.out.is_empty() {
                     model.settle();
                 }
             }
@@ -532,4 +538,11 @@ proptest! {
     fn equals_a_model_of_maps(events in prop::collection::vec(event(), 0..120)) {
         run(events)?;
     }
+}
+
+#[test]
+fn a_purge_of_all_that_is_out_passes_what_has_been_looked_at() {
+    use Event::{Publish, PurgeKind, Take};
+    let events = [Publish(false), Publish(true), Publish(true), Publish(false), PurgeKind(false), Publish(false)];
+    run(events.into_iter().chain([Take(1), Take(2), PurgeKind(true)]).collect()).unwrap();
 }
