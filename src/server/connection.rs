@@ -80,7 +80,7 @@ pub async fn serve_tcp(
             serve(broker, link, Reader::Tcp(reader), writer, stop).await;
         }
         Some(handshake) => tokio::select! {
-            () = serve_tls(broker, socket, peer, handshake, stop.clone()) => {}
+            () = Box::pin(serve_tls(broker, socket, peer, handshake, stop.clone())) => {}
             // A client that never shakes hands does not hold up the end.
             () = async { stop.cancelled().await; tokio::time::sleep(FLUSH_DEADLINE).await } => {}
         },
@@ -170,9 +170,10 @@ pub async fn serve_split<S>(
 }
 
 /// The client's link, or a refusal when there are as many clients as there may be.
-async fn admit<W: AsyncWrite + Unpin>(broker: &Arc<Broker>, arrival: Arrival, mut writer: W) -> Option<(Link, W)> {
+async fn admit<W: AsyncWrite + Unpin>(broker: &Arc<Broker>, arrival: Arrival, mut writer: W) -> Option<(Box<Link>, W)> {
     if let Some(link) = Link::open(broker, arrival, Timestamp::now()) {
-        return Some((link, writer));
+        // Boxed, because each future that it is moved through keeps room for it.
+        return Some((Box::new(link), writer));
     }
     let mut refusal = Vec::new();
     Link::refuse_connection(broker, &mut refusal);
@@ -184,7 +185,7 @@ async fn admit<W: AsyncWrite + Unpin>(broker: &Arc<Broker>, arrival: Arrival, mu
     None
 }
 
-async fn serve<W>(broker: Arc<Broker>, link: Link, reader: Reader, writer: W, stop: CancellationToken)
+async fn serve<W>(broker: Arc<Broker>, link: Box<Link>, reader: Reader, writer: W, stop: CancellationToken)
 where
     W: AsyncWrite + Send + Unpin + 'static,
 {
@@ -196,7 +197,7 @@ where
     client.outbox.close(Closed::Gone);
 }
 
-async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
+async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToken) {
     let client = link.client().clone();
     let mut buffer = BytesMut::new();
     let mut room = READ_BYTES_MIN;
@@ -208,7 +209,7 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
     loop {
         if client.is_to_be_reviewed() {
             let stays = tokio::select! {
-                stays = link.review(Timestamp::now()) => stays,
+                stays = Box::pin(link.review(Timestamp::now())) => stays,
                 () = &mut stopped => return,
             };
             if !stays {
@@ -260,7 +261,8 @@ async fn read_in(mut reader: Reader, mut link: Link, stop: CancellationToken) {
                 break fed;
             }
             let admitted = tokio::select! {
-                admitted = link.authenticate(Timestamp::now()) => admitted,
+                // Rare and large: an idle connection has no room for it.
+                admitted = Box::pin(link.authenticate(Timestamp::now())) => admitted,
                 () = &mut stopped => return,
             };
             if !admitted {
@@ -380,4 +382,20 @@ async fn write_whole<W: AsyncWrite + Unpin>(
 fn cut_slow_consumer(broker: &Broker, client: &ClientState, reason: &str) {
     broker.count_slow_consumer();
     info!("{} - cid:{} - Slow Consumer Detected: {reason}", client.address, client.id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of the future that such a function returns.
+    fn bytes_of<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (reading, writing) = (bytes_of(serve_tcp), bytes_of(|a, b, c, ()| write_out::<TcpStream>(a, b, c)));
+        assert!(reading <= 2200 && writing <= 800, "{reading} {writing}");
+    }
 }
