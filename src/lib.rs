@@ -22,13 +22,13 @@
 //! | [`protocol`] | pure | bytes to operations and back, the `-ERR` texts |
 //! | [`session`] | pure | one client's life: CONNECT, what may be done when, keepalive |
 //! | [`router`] | pure | who wants this subject: a trie of filters |
-//! | [`auth`] | pure | who may come in, into which account, and what they may do there |
+//! | [`auth`] | pure | who may come in, into which account, what they may do there, and what accounts show each other |
 //! | [`stream`] | pure | a log's rules: sequences, limits, dedup, expectations, batches, the subject index |
 //! | [`consumer`] | pure | a delivery cursor's rules: pulls, pushes, acks, redelivery |
 //! | [`api`] | pure | `$JS.API` requests and responses as values |
 //! | [`backup`] | pure | the format of stream backups: bytes in, entries out, and back |
 //! | [`storage`] | | the redb file: rows, the committer, recovery |
-//! | [`broker`] | | composition: links, outboxes, couriers, one task per stream |
+//! | [`broker`] | | composition: links, outboxes, couriers, bridges between accounts, one task per stream |
 //! | [`client`] | | a small NATS client over any byte stream |
 //! | [`coordinator`] | | tasks, leases, agents: pure rules around a NATS client |
 //! | [`monitor`] | | HTTP: `/healthz /varz /connz /subsz /jsz` |

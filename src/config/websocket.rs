@@ -10,7 +10,7 @@ pub struct WebSocket {
     pub listen: Listen,
     /// `None`: in the clear, which must be said (`no_tls`).
     pub tls: Option<Tls>,
-    /// Only pages from this host and port may connect.
+    /// Only pages from this host and port may connect: unless said otherwise, when there are no `allowed_origins`.
     pub same_origin: bool,
     /// Only pages from these may connect, `scheme://host[:port]`; empty for any, once `same_origin` is off.
     pub allowed_origins: Vec<String>,
@@ -28,12 +28,12 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// With nats-server's defaults.
+    /// With nats-server's defaults, but for the origin.
     pub fn new(listen: Listen) -> WebSocket {
         WebSocket {
             listen,
             tls: None,
-            same_origin: false,
+            same_origin: true,
             allowed_origins: Vec::new(),
             compression: false,
             handshake_timeout: Duration::from_secs(2),

@@ -112,6 +112,29 @@ async fn requests_that_open_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_from_elsewhere_are_let_in_when_it_is_said() {
+    for (setting, here, there, other) in [
+        ("", "101", "403", "403"),
+        ("same_origin: true", "101", "403", "403"),
+        ("same_origin: false", "101", "101", "101"),
+        ("allowed_origins: [\"https://there\"]", "403", "101", "403"),
+        ("same_origin: true, allowed_origins: [\"https://there\"]", "403", "403", "403"),
+    ] {
+        let world = World::start(&format!("websocket {{ port: -1, no_tls: true, {setting} }}")).await;
+        let origins = [("http://here:1", here), ("https://there", there), ("https://other", other)];
+        for (origin, expected) in origins {
+            let (_, answer) = talk(&world, &request(&format!("Origin: {origin}\r\n")), b"\r\n\r\n").await;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{setting} {origin}: {answer}");
+        }
+        // Who is no browser says nothing of a page.
+        let (_, answer) = talk(&world, &request(""), b"\r\n\r\n").await;
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        world.server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_byte_by_byte_pings_and_the_end() {
     let world = World::start("websocket { port: -1, no_tls: true }").await;
     let (mut stream, _) = talk(&world, &request(""), END_OF_INFO).await;

@@ -29,7 +29,7 @@ pub(super) fn read(value: &Value, config: &mut Config, report: &mut Report) {
     let Some(map) = report.ok(value.map()) else { return };
     let host = config.listen.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |listen| listen.host.clone());
     let mut websocket = WebSocket::new(Listen { host, port: 0 });
-    let (mut port, mut no_tls) = (None, false);
+    let (mut port, mut no_tls, mut same_origin) = (None, false, None);
     for entry in map.iter() {
         let value = &entry.value;
         let owned = || value.text().map(str::to_owned);
@@ -44,7 +44,7 @@ pub(super) fn read(value: &Value, config: &mut Config, report: &mut Report) {
             "host" | "net" => report.set(&mut websocket.listen.host, owned()),
             "no_tls" => report.set(&mut no_tls, value.bool()),
             "tls" => websocket.tls = tls::read(value, report),
-            "same_origin" => report.set(&mut websocket.same_origin, value.bool()),
+            "same_origin" => report.set(&mut same_origin, value.bool().map(Some)),
             "allowed_origins" | "allowed_origin" | "allow_origins" | "allow_origin" | "origins" | "origin" => {
                 let texts = value.texts().map(|texts| texts.into_iter().map(str::to_owned).collect());
                 report.set(&mut websocket.allowed_origins, texts);
@@ -72,6 +72,8 @@ pub(super) fn read(value: &Value, config: &mut Config, report: &mut Report) {
     }
     let Some(port) = port else { return report.error(value.wrong("websocket needs a port; -1 takes any free one")) };
     websocket.listen.port = port;
+    // A page from anywhere may not reach a broker on its reader's machine, unless somebody says so.
+    websocket.same_origin = same_origin.unwrap_or(websocket.allowed_origins.is_empty());
     if websocket.tls.is_none() && !no_tls {
         report.error(value.wrong("websocket requires TLS configuration: add tls {}, or no_tls: true"));
     }
