@@ -112,10 +112,11 @@ fn without_secrets(json: &[u8]) -> String {
     let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(json) else {
         return "[not JSON]".to_owned();
     };
-    for secret in ["pass", "auth_token"] {
-        if let Some(value) = fields.get_mut(secret) {
-            *value = "[REDACTED]".into();
-        }
+    // A bearer's JWT is all it takes.
+    let is_secret =
+        |name: &str| ["pass", "auth_token", "jwt", "sig"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    for (_, value) in fields.iter_mut().filter(|(name, _)| is_secret(name)) {
+        *value = "[REDACTED]".into();
     }
     serde_json::Value::Object(fields).to_string()
 }
@@ -127,8 +128,8 @@ mod tests {
     #[test]
     fn secrets_and_line_breaks_stay_out_of_the_log() {
         assert_eq!(
-            without_secrets(br#"{"user":"ada","pass":"s3cret","auth_token":7}"#),
-            r#"{"auth_token":"[REDACTED]","pass":"[REDACTED]","user":"ada"}"#
+            without_secrets(br#"{"user":"ada","Pass":"s3cret","auth_token":7,"jwt":"x"}"#),
+            r#"{"Pass":"[REDACTED]","auth_token":"[REDACTED]","jwt":"[REDACTED]","user":"ada"}"#
         );
         assert_eq!(without_secrets(b"pass"), "[not JSON]");
         assert_eq!(control_line(b"SUB foo 1\r\nPING"), "SUB foo 1");
