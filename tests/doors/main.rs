@@ -2,6 +2,7 @@
 //! text, with the official client and with bare sockets.
 
 mod accounts;
+mod advisories;
 mod gate;
 mod limits;
 mod origins;

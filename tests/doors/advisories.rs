@@ -1,0 +1,152 @@
+//! One test for each class of published nats-server advisory that is about the doors; secrets have tests/canary.rs.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{PATIENCE, World, next, settle};
+
+const TEXT: &str = r#"
+accounts {
+    A { jetstream: enabled, users: [ { user: a, password: p }, { nkey: UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4 } ] }
+    B { jetstream: enabled, users: [ { user: b, password: p } ] }
+}
+authorization { timeout: 30 }
+"#;
+
+/// What is said to a client that says all of `bytes` at once, to the end or to `until`.
+async fn answer(world: &World, bytes: &[u8], until: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.address()).await.unwrap();
+    // The other end may have closed before all is written.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await.expect("an answer in time") {
+            Ok(0) | Err(_) => break,
+            Ok(_) if !until.is_empty() && answer.windows(until.len()).any(|window| window == until) => break,
+            Ok(_) => {}
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Crashes before authentication, and a way around it: any four operations, in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_order_of_operations_before_connect_does_anything() {
+    const OPS: [&str; 8] = [
+        "PUB x 1\r\ny\r\n",
+        "HPUB x 12 13\r\nNATS/1.0\r\n\r\ny\r\n",
+        "SUB > 1\r\n",
+        "UNSUB 1\r\n",
+        "PING\r\n",
+        "PONG\r\n",
+        "CONNECT {}\r\n",
+        "INFO {}\r\n",
+    ];
+    let world = World::start(TEXT).await;
+    let a = world.user("a", "p").await.unwrap();
+    let mut heard = a.subscribe("x").await.unwrap();
+    settle(&a).await;
+    let mut orders = Vec::new();
+    for number in 0..OPS.len().pow(4) {
+        let ops = (0..4).map(|place| OPS[number / OPS.len().pow(place) % OPS.len()]);
+        orders.push(ops.collect::<String>());
+    }
+    for some in orders.chunks(64) {
+        let answers = some.iter().map(|order| answer(&world, order.as_bytes(), b"-ERR"));
+        for (order, said) in some.iter().zip(futures_util::future::join_all(answers).await) {
+            let mut lines = said.lines();
+            assert!(lines.next().is_some_and(|line| line.starts_with("INFO {")), "{order:?}: {said}");
+            let quiet = lines.all(|line| line.starts_with("-ERR"));
+            assert!(quiet && said.contains("-ERR"), "{order:?}: {said}");
+        }
+    }
+    a.publish("x", "last".into()).await.unwrap();
+    assert_eq!(next(&mut heard).await.payload, "last");
+    world.server.stop().await;
+}
+
+/// Crashes by keys, signatures and tokens of any length, and keys of zeros.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_signatures_of_every_length_let_nobody_in() {
+    const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+    let world = World::start(TEXT).await;
+    let mut hellos = Vec::new();
+    for length in 0..130 {
+        for filler in ["A", "_", "=", "é"] {
+            let text = filler.repeat(length);
+            hellos.push(format!(r#"{{"nkey":"{KEY}","sig":"{text}"}}"#));
+            hellos.push(format!(r#"{{"nkey":"{text}","sig":"{}"}}"#, "A".repeat(86)));
+            hellos.push(format!(r#"{{"jwt":"{text}.{text}.{text}","sig":"{text}"}}"#));
+        }
+        hellos.push(format!(r#"{{"nkey":"{}","sig":"{}"}}"#, &KEY[..length.min(KEY.len())], "A".repeat(86)));
+    }
+    for some in hellos.chunks(64) {
+        let texts: Vec<String> = some.iter().map(|hello| format!("CONNECT {hello}\r\nPING\r\n")).collect();
+        let answers = texts.iter().map(|text| answer(&world, text.as_bytes(), b"-ERR"));
+        for (hello, said) in some.iter().zip(futures_util::future::join_all(answers).await) {
+            assert!(said.contains("-ERR 'Authorization Violation'") && !said.contains("PONG"), "{hello}: {said}");
+        }
+    }
+    world.user("a", "p").await.expect("the server lives");
+    world.server.stop().await;
+}
+
+/// Crossing accounts: no API request reaches what another account has, whatever it names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn api_requests_reach_their_own_account_only() {
+    let world = World::start(TEXT).await;
+    let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
+    let ask = async |client: &async_nats::Client, subject: &str, body: &str| {
+        let answer = client.request(subject.to_owned(), body.to_owned().into()).await;
+        answer.map_or_else(
+            |error| error.to_string(),
+            |message| {
+                let headers = message.headers.map_or_else(String::new, |headers| format!("{headers:?}"));
+                format!("{}{headers}", String::from_utf8_lossy(&message.payload))
+            },
+        )
+    };
+    assert!(
+        ask(&a, "$JS.API.STREAM.CREATE.S", r#"{"name":"S","subjects":["s"],"allow_direct":true}"#)
+            .await
+            .contains("did_create")
+    );
+    let consumer = r#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit"}}"#;
+    assert!(ask(&a, "$JS.API.CONSUMER.CREATE.S.C", consumer).await.contains("\"name\":\"C\""));
+    assert!(ask(&a, "s", "secret").await.contains("\"seq\":1"));
+    let state = async || ask(&a, "$JS.API.STREAM.INFO.S", "").await.split("\"ts\"").next().unwrap().to_owned();
+    let before = state().await;
+    for (subject, body) in [
+        ("STREAM.INFO.S", ""),
+        ("STREAM.UPDATE.S", r#"{"name":"S","subjects":["t"]}"#),
+        ("STREAM.DELETE.S", ""),
+        ("STREAM.PURGE.S", ""),
+        ("STREAM.MSG.GET.S", r#"{"seq":1}"#),
+        ("STREAM.MSG.DELETE.S", r#"{"seq":1}"#),
+        ("STREAM.SNAPSHOT.S", r#"{"deliver_subject":"d"}"#),
+        ("DIRECT.GET.S", r#"{"seq":1}"#),
+        ("DIRECT.GET.S.s", ""),
+        ("CONSUMER.CREATE.S.D", r#"{"stream_name":"S","config":{"durable_name":"D","ack_policy":"explicit"}}"#),
+        ("CONSUMER.INFO.S.C", ""),
+        ("CONSUMER.DELETE.S.C", ""),
+        ("CONSUMER.PAUSE.S.C", r#"{"pause_until":"2999-01-01T00:00:00Z"}"#),
+        ("CONSUMER.RESET.S.C", ""),
+        ("CONSUMER.MSG.NEXT.S.C", r#"{"batch":1,"no_wait":true}"#),
+        ("CONSUMER.LIST.S", ""),
+    ] {
+        let said = ask(&b, &format!("$JS.API.{subject}"), body).await;
+        let denied = said.contains("stream not found") || said.contains("no responders") || said.contains("error");
+        assert!(denied && !said.contains("secret") && !said.contains("c2VjcmV0"), "{subject}: {said}");
+    }
+    // A subject that names one stream and a body that names another.
+    let mismatch = ask(&b, "$JS.API.STREAM.CREATE.T", r#"{"name":"S","subjects":["z"]}"#).await;
+    assert!(mismatch.contains("does not match"), "{mismatch}");
+    for list in ["STREAM.NAMES", "STREAM.LIST"] {
+        assert!(ask(&b, &format!("$JS.API.{list}"), "").await.contains("\"total\":0"));
+    }
+    // Acks of another account's deliveries do nothing either.
+    b.publish("$JS.ACK.S.C.1.1.1.1.0", "+ACK".into()).await.unwrap();
+    settle(&b).await;
+    assert_eq!(state().await, before);
+    world.server.stop().await;
+}
