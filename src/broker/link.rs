@@ -197,21 +197,17 @@ impl Link {
                 if !headers.is_empty() && message_trace::may_be_asked(headers, self.account.trace().as_deref()) {
                     match self.trace_asked(headers) {
                         Asked::Nothing => {}
-                        Asked::Never => return self.publish_untraced(subject, reply, headers, payload),
+                        Asked::Never => {
+                            self.publish(subject, reply, &message_trace::disabled(headers), payload);
+                            return Ok(());
+                        }
                         Asked::Nowhere => return Ok(()),
                         Asked::Trace { dest, only } => {
                             return self.publish_traced((dest, only), subject, reply, headers, payload);
                         }
                     }
                 }
-                let receivers = match self.account.mapped(subject) {
-                    Mapped::Same => self.courier.publish(subject, reply, headers, payload),
-                    Mapped::To(subject) => self.courier.publish(&subject, reply, headers, payload),
-                    Mapped::Nowhere => 0,
-                };
-                if receivers == 0 && !reply.is_empty() && self.session.no_responders() {
-                    self.answer_no_responders(subject, reply);
-                }
+                self.publish(subject, reply, headers, payload);
             }
             (Admit::PublishInvalid, ClientOp::Pub { .. }) => {
                 self.refuse(&ProtocolError::InvalidPublishSubject);
@@ -253,6 +249,18 @@ impl Link {
             _ => self.client.set_round_trip(self.session.rtt()),
         }
         Ok(())
+    }
+
+    #[inline]
+    fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) {
+        let receivers = match self.account.mapped(subject) {
+            Mapped::Same => self.courier.publish(subject, reply, headers, payload),
+            Mapped::To(subject) => self.courier.publish(&subject, reply, headers, payload),
+            Mapped::Nowhere => 0,
+        };
+        if receivers == 0 && !reply.is_empty() && self.session.no_responders() {
+            self.answer_no_responders(subject, reply);
+        }
     }
 
     /// Publishes a message and tells its way.
@@ -299,19 +307,6 @@ impl Link {
 
     fn trace(&self, asked: (String, bool), published: message_trace::Published<'_>) -> Trace {
         Trace::new(asked, self.info(), &self.client, &self.account.name, published)
-    }
-
-    /// Publishes a message that is not to be traced, here or further on.
-    #[cold]
-    fn publish_untraced(
-        &mut self,
-        subject: &[u8],
-        reply: &[u8],
-        headers: &[u8],
-        payload: &[u8],
-    ) -> Result<(), ProtocolError> {
-        let headers = &message_trace::disabled(headers)[..];
-        self.carry_out(Admit::Publish, ClientOp::Pub { subject, reply, headers, payload })
     }
 
     /// Tells of a message that asked to be traced and is not let in.

@@ -183,3 +183,16 @@ async fn what_makes_no_sense_in_the_config_is_told() {
     }
     assert!(read("{destination: a}").contains("unknown field"));
 }
+
+#[tokio::test]
+async fn a_message_that_is_not_to_be_traced_is_acknowledged_once() {
+    let world = World::start(TEXT).await;
+    let mut wire = world.wire().await;
+    let hello = r#"CONNECT {"verbose":true,"user":"c","pass":"p","headers":true}"#;
+    assert_eq!(wire.ask(&format!("{hello}\r\nSUB x 1")).await, ["+OK", "+OK", "PONG"]);
+    let block = "NATS/1.0\r\nNats-Trace-Dest: t.d\r\nNats-Trace-Origin-Account: A\r\n\r\n";
+    let said = wire.ask(&format!("HPUB x {} {}\r\n{block}hello", block.len(), block.len() + 5)).await;
+    assert_eq!(said.iter().filter(|line| *line == "+OK").count(), 1, "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("MSG x 1 ") || line.starts_with("HMSG x 1 ")), "{said:?}");
+    world.server.stop().await;
+}
