@@ -6,7 +6,7 @@ use std::io::Read as _;
 use async_nats::{Client, HeaderMap};
 use serde_json::{Value, json};
 
-use super::{World, next};
+use super::{World, next, settle};
 
 const TEXT: &str = r#"
 max_payload: 100000
@@ -105,9 +105,9 @@ async fn refused_messages_are_told_to_those_who_may_know() {
     let (a, r) = (world.user("a", "p").await.unwrap(), world.user("r", "p").await.unwrap());
     let mut td = a.subscribe("td").await.unwrap();
     let mut other = a.subscribe("other").await.unwrap();
+    settle(&a).await;
+    // There before anything that it publishes.
     let _secret = r.subscribe(">").await.unwrap();
-    r.flush().await.unwrap();
-    a.flush().await.unwrap();
     let denied = json!([{"type": "in", "acc": "A", "subj": "no.way",
         "error": "Permissions Violation for Publish to \"no.way\""}]);
     for only in ["0", "1"] {
