@@ -218,7 +218,9 @@ impl<'txn> Apply<'txn> {
             || run.iter().filter_map(|op| if let Op::PutMessage { message, .. } = op { Some(message) } else { None });
         let (Some(first), Some(last)) = (messages().next(), messages().next_back()) else { return Ok(()) };
         self.invalidate(stream, first.seq, last.seq)?;
-        messages().try_for_each(|stored| self.make_room(stream, stored.seq))?;
+        if !self.is_new(stream, first.seq) {
+            messages().try_for_each(|stored| self.make_room(stream, stored.seq))?;
+        }
         let mut row = std::mem::take(&mut self.row);
         let mut added = 0;
         let key = key::message(stream, first.seq);
@@ -313,9 +315,14 @@ impl<'txn> Apply<'txn> {
         self.tombstones.get(&stream).is_some_and(|seqs| seqs.contains(seq)) && !self.forgotten.contains(&stream)
     }
 
+    /// Whether the stream is known to have had no message from `seq` on.
+    fn is_new(&self, stream: StreamId, seq: u64) -> bool {
+        self.knowledge.tails.get(&stream).is_some_and(|tail| seq > tail.last_seq)
+    }
+
     /// Nothing removed stands in the way of a message; sequences ascend, so nothing ever does but by a caller's mistake.
     fn make_room(&mut self, stream: StreamId, seq: u64) -> Result<(), Fault> {
-        if self.knowledge.tails.get(&stream).is_some_and(|tail| seq > tail.last_seq) {
+        if self.is_new(stream, seq) {
             return Ok(());
         }
         let noted = self.noted.get(&stream).is_some_and(|noted| noted.seqs.contains(seq));

@@ -376,6 +376,14 @@ fn arguments<'a>(token: &'a str, name: &str) -> Option<Vec<&'a str>> {
     None
 }
 
+/// The wildcard, from 1, that a destination's token stands for.
+pub(super) fn wildcard_number(token: &str) -> Option<usize> {
+    match placeholder(token) {
+        Ok(Placeholder::Wildcard(number)) => usize::try_from(number).ok().filter(|&number| number > 0),
+        _ => None,
+    }
+}
+
 fn placeholder(token: &str) -> Result<Placeholder, TransformError> {
     let invalid = || TransformError::InvalidArgument(token.to_owned());
     let number = |text: &str| text.trim_matches(' ').parse::<i64>().map_err(|_| invalid());

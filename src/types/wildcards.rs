@@ -1,6 +1,8 @@
 //! A filter's wildcards by number and back: `a.*.b.*` is `a.$1.b.$2` (nats-server `transformTokenize`,
 //! `transformUntokenize`).
 
+use super::transform::wildcard_number;
+
 /// The filter with its `*` numbered from 1.
 pub fn numbered(filter: &str) -> String {
     let mut number = 0;
@@ -16,14 +18,14 @@ pub fn numbered(filter: &str) -> String {
 
 /// The filter that a destination's subjects match: each token that stands for a wildcard is `*`.
 pub fn plain(destination: &str) -> String {
-    let tokens = destination.split('.').map(|token| if number(token).is_some() { "*" } else { token });
+    let tokens = destination.split('.').map(|token| if wildcard_number(token).is_some() { "*" } else { token });
     tokens.collect::<Vec<_>>().join(".")
 }
 
 /// The way back of a transform from `filter` to `destination` that uses every wildcard once: the destination as a filter, and
 /// the filter with its wildcards numbered as they stand there.
 pub fn reversed(filter: &str, destination: &str) -> (String, String) {
-    let order: Vec<usize> = destination.split('.').filter_map(number).collect();
+    let order: Vec<usize> = destination.split('.').filter_map(wildcard_number).collect();
     let mut place = 0;
     let tokens = filter.split('.').map(|token| match token {
         "*" => {
@@ -35,19 +37,6 @@ pub fn reversed(filter: &str, destination: &str) -> (String, String) {
     });
     let back = tokens.collect::<Vec<_>>().join(".");
     (plain(destination), back)
-}
-
-/// What `$2` and `{{wildcard(2)}}` say.
-fn number(token: &str) -> Option<usize> {
-    let digits = match token.strip_prefix('$') {
-        Some(digits) => digits,
-        None => {
-            let inner = token.strip_prefix("{{")?.strip_suffix("}}")?.trim();
-            let (name, rest) = inner.split_once('(')?;
-            name.trim().eq_ignore_ascii_case("wildcard").then(|| rest.trim().strip_suffix(')'))??.trim()
-        }
-    };
-    digits.parse().ok().filter(|&number| number > 0)
 }
 
 #[cfg(test)]
