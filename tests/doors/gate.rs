@@ -3,8 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL;
 use nkeys::KeyPair;
+use serde_json::json;
 
-use super::{PATIENCE, World};
+use super::{PATIENCE, World, token};
 
 const VIOLATION: &str = "-ERR 'Authorization Violation'";
 const USERS: &str = r#"authorization {
@@ -120,24 +121,15 @@ async fn contradictions_are_refused_at_start() {
 async fn a_user_whose_time_is_over_is_cut() {
     let operator = KeyPair::new_operator();
     let (account, user) = (KeyPair::new_account(), KeyPair::new_user());
-    let token = |issuer: &KeyPair, subject: &KeyPair, kind: &str, expires: u64| {
-        let claims = serde_json::json!({
-            "iss": issuer.public_key(), "sub": subject.public_key(), "name": kind, "iat": 1, "exp": expires,
-            "nats": { "type": kind, "version": 2 }
-        });
-        let head = URL.encode(r#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
-        let signed = format!("{head}.{}", URL.encode(claims.to_string()));
-        format!("{signed}.{}", URL.encode(issuer.sign(signed.as_bytes()).unwrap()))
-    };
     let text = format!(
         "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}",
-        token(&operator, &operator, "operator", 0),
+        token(&operator, &operator, json!({"type": "operator"}), 0),
         account.public_key(),
-        token(&operator, &account, "account", 0),
+        token(&operator, &account, json!({"type": "account"}), 0),
     );
     let world = World::start(&text).await;
     let now = u64::try_from(natterjack::types::Timestamp::now().0 / 1_000_000_000).unwrap();
-    let jwt = token(&account, &user, "user", now + 3);
+    let jwt = token(&account, &user, json!({"type": "user"}), now + 3);
     let seed = std::sync::Arc::new(user);
     let options = async_nats::ConnectOptions::with_jwt(jwt, move |nonce| {
         let seed = seed.clone();

@@ -3,12 +3,15 @@
 
 mod accounts;
 mod advisories;
+mod browser;
 mod gate;
 mod limits;
 mod origins;
 mod permissions;
 mod reload;
 mod sharing;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 mod traces;
 mod websocket;
@@ -17,10 +20,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL;
 use futures_util::StreamExt;
 use natterjack::config::Config;
 use natterjack::config::file::read_text;
 use natterjack::server::{Server, StartError};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -135,4 +142,17 @@ pub async fn settle(client: &Client) {
 
 pub async fn next(subscriber: &mut async_nats::Subscriber) -> async_nats::Message {
     tokio::time::timeout(PATIENCE, subscriber.next()).await.expect("a message in time").expect("an open subscription")
+}
+
+/// A JWT of `issuer` about `subject`, with what makes it an operator's, an account's or a user's; `expires` in seconds
+/// since 1970, 0 for never.
+pub fn token(issuer: &KeyPair, subject: &KeyPair, mut nats: Value, expires: u64) -> String {
+    nats["version"] = 2.into();
+    let claims = json!({
+        "iss": issuer.public_key(), "sub": subject.public_key(), "name": nats["type"], "iat": 1, "exp": expires,
+        "nats": nats
+    });
+    let head = URL.encode(r#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let signed = format!("{head}.{}", URL.encode(claims.to_string()));
+    format!("{signed}.{}", URL.encode(issuer.sign(signed.as_bytes()).expect("a key pair signs")))
 }

@@ -73,6 +73,46 @@ pub fn node(name: &str) -> Result<PathBuf, String> {
     Ok(copy)
 }
 
+/// Headless Chromium: the machine's own, or Debian's, unpacked below the target folder, which takes no root.
+pub fn chromium() -> Result<Command, String> {
+    const PACKAGE: &str = "chromium-headless-shell";
+    for program in [PACKAGE, "chromium", "google-chrome"] {
+        if run(Command::new(program).arg("--version")).is_ok() {
+            return Ok(Command::new(program));
+        }
+    }
+    let folder = toolchains_dir().join("chromium");
+    let root = folder.join("root");
+    lock::once(&folder, PACKAGE, || {
+        announce("fetching Chromium from Debian's packages ...");
+        // Lists and packages of our own: those of the machine stay as they are, and may be of last year or absent.
+        let (lists, cache) = (folder.join("lists"), folder.join("cache"));
+        for path in [&lists, &cache, &root] {
+            std::fs::create_dir_all(path.join("partial")).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        let apt_get = || {
+            let mut command = Command::new("apt-get");
+            command.args(["-qq", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"]);
+            command.arg("-o").arg(format!("Dir::State::Lists={}", lists.display()));
+            command.arg("-o").arg(format!("Dir::Cache={}", cache.display()));
+            command.arg("-o").arg(format!("Dir::Cache::Archives={}", cache.display()));
+            command
+        };
+        run(apt_get().arg("update"))?;
+        run(apt_get().args(["install", "--download-only", "--yes", "--no-install-recommends", PACKAGE]))?;
+        for entry in std::fs::read_dir(&cache).map_err(|e| e.to_string())?.flatten() {
+            if entry.path().extension() == Some(OsStr::new("deb")) {
+                run(Command::new("dpkg-deb").arg("--extract").arg(entry.path()).arg(&root))?;
+            }
+        }
+        [lists, cache].iter().try_for_each(std::fs::remove_dir_all).map_err(|e| e.to_string())
+    })?;
+    let libraries = format!("{}/usr/lib/{}-linux-gnu", root.display(), std::env::consts::ARCH);
+    let mut command = Command::new(root.join("usr/lib/chromium").join(PACKAGE));
+    command.env("LD_LIBRARY_PATH", format!("{libraries}:{libraries}/pulseaudio"));
+    Ok(command)
+}
+
 /// The program built from the Go module `tests/clients/<name>`.
 pub fn go(name: &str) -> Result<PathBuf, String> {
     go_build(&clients_dir().join(name), ".", &toolchains_dir().join(name).join("program"))
