@@ -11,6 +11,8 @@ use crate::types::go_json::{self, Reading};
 pub enum Strictness {
     /// Refuse the request, naming the first one: what most requests do (nats-server `unmarshalRequest`).
     Strict,
+    /// As `Strict`, and as `Lenient` what is refused so (`strict: false`).
+    Forgiving,
     /// Read the rest (Go `json.Unmarshal`).
     Lenient,
 }
@@ -20,11 +22,14 @@ pub enum Strictness {
 /// # Errors
 /// `INVALID_JSON` with nats-server's text.
 pub fn decode<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Result<T, ApiError> {
-    let reading = match strictness {
-        Strictness::Strict => Reading::Strict,
-        Strictness::Lenient => Reading::Lenient,
+    let decoded = match strictness {
+        Strictness::Strict => go_json::decode(body, Reading::Strict),
+        Strictness::Forgiving => {
+            go_json::decode(body, Reading::Strict).or_else(|_| go_json::decode(body, Reading::Lenient))
+        }
+        Strictness::Lenient => go_json::decode(body, Reading::Lenient),
     };
-    go_json::decode(body, reading).map_err(|text| ApiError::INVALID_JSON.with(text))
+    decoded.map_err(|text| ApiError::INVALID_JSON.with(text))
 }
 
 /// Whether the body is nothing or an empty object, for requests that take no arguments.

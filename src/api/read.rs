@@ -12,16 +12,16 @@ use crate::types::ApiError;
 ///
 /// # Errors
 /// As for the request if all were there, as far as nats-server looks at the body first.
-pub fn check_body(endpoint: &Endpoint<'_>, body: &[u8]) -> Result<(), ApiError> {
+pub fn check_body(endpoint: &Endpoint<'_>, body: &[u8], strictness: Strictness) -> Result<(), ApiError> {
     match *endpoint {
-        Endpoint::StreamInfo(_) => stream_info(body).map(drop),
-        Endpoint::StreamPurge(_) => purge(body).map(drop),
-        Endpoint::MsgGet(_) => msg_get(body).map(drop),
-        Endpoint::MsgDelete(_) => msg_delete(body).map(drop),
-        Endpoint::ConsumerCreate { stream, form } => create_consumer(stream, form, body).map(drop),
-        Endpoint::ConsumerNames(_) | Endpoint::ConsumerList(_) => offset(body).map(drop),
+        Endpoint::StreamInfo(_) => stream_info(body, strictness).map(drop),
+        Endpoint::StreamPurge(_) => purge(body, strictness).map(drop),
+        Endpoint::MsgGet(_) => msg_get(body, strictness).map(drop),
+        Endpoint::MsgDelete(_) => msg_delete(body, strictness).map(drop),
+        Endpoint::ConsumerCreate { stream, form } => create_consumer(stream, form, body, strictness).map(drop),
+        Endpoint::ConsumerNames(_) | Endpoint::ConsumerList(_) => offset(body, strictness).map(drop),
         Endpoint::ConsumerInfo(..) | Endpoint::ConsumerDelete(..) => no_body(body),
-        Endpoint::ConsumerPause(..) => pause(body).map(drop),
+        Endpoint::ConsumerPause(..) => pause(body, strictness).map(drop),
         Endpoint::ConsumerUnpin(..) => Unpin::read(body).map(drop),
         _ => Ok(()),
     }
@@ -31,16 +31,16 @@ pub fn check_body(endpoint: &Endpoint<'_>, body: &[u8]) -> Result<(), ApiError> 
 ///
 /// # Errors
 /// `INVALID_JSON`.
-pub fn stream_info(body: &[u8]) -> Result<StreamInfoQuery, ApiError> {
-    optional(body)
+pub fn stream_info(body: &[u8], strictness: Strictness) -> Result<StreamInfoQuery, ApiError> {
+    optional(body, strictness)
 }
 
 /// STREAM.PURGE.
 ///
 /// # Errors
 /// `INVALID_JSON`, or contradicting fields.
-pub fn purge(body: &[u8]) -> Result<Purge, ApiError> {
-    let purge: Purge = optional(body)?;
+pub fn purge(body: &[u8], strictness: Strictness) -> Result<Purge, ApiError> {
+    let purge: Purge = optional(body, strictness)?;
     purge.check()?;
     Ok(purge)
 }
@@ -49,8 +49,8 @@ pub fn purge(body: &[u8]) -> Result<Purge, ApiError> {
 ///
 /// # Errors
 /// No body, `INVALID_JSON`, or fields that contradict each other or say nothing.
-pub fn msg_get(body: &[u8]) -> Result<MsgGet, ApiError> {
-    let get: MsgGet = required(body)?;
+pub fn msg_get(body: &[u8], strictness: Strictness) -> Result<MsgGet, ApiError> {
+    let get: MsgGet = required(body, strictness)?;
     get.check()?;
     Ok(get)
 }
@@ -59,24 +59,24 @@ pub fn msg_get(body: &[u8]) -> Result<MsgGet, ApiError> {
 ///
 /// # Errors
 /// No body, or `INVALID_JSON`.
-pub fn msg_delete(body: &[u8]) -> Result<MsgDelete, ApiError> {
-    required(body)
+pub fn msg_delete(body: &[u8], strictness: Strictness) -> Result<MsgDelete, ApiError> {
+    required(body, strictness)
 }
 
 /// Where a page of CONSUMER.NAMES or CONSUMER.LIST begins.
 ///
 /// # Errors
 /// `INVALID_JSON`.
-pub fn offset(body: &[u8]) -> Result<i64, ApiError> {
-    optional::<Offset>(body).map(|page| page.offset)
+pub fn offset(body: &[u8], strictness: Strictness) -> Result<i64, ApiError> {
+    optional::<Offset>(body, strictness).map(|page| page.offset)
 }
 
 /// CONSUMER.PAUSE.
 ///
 /// # Errors
 /// `INVALID_JSON`.
-pub fn pause(body: &[u8]) -> Result<Pause, ApiError> {
-    optional(body)
+pub fn pause(body: &[u8], strictness: Strictness) -> Result<Pause, ApiError> {
+    optional(body, strictness)
 }
 
 /// Requests that take no arguments.
@@ -91,8 +91,13 @@ pub fn no_body(body: &[u8]) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// `INVALID_JSON`, when subject and body name different things, or more than one replica.
-pub fn create_consumer(stream: &str, form: ConsumerForm<'_>, body: &[u8]) -> Result<CreateConsumer, ApiError> {
-    let mut request: CreateConsumer = decode(body, Strictness::Strict)?;
+pub fn create_consumer(
+    stream: &str,
+    form: ConsumerForm<'_>,
+    body: &[u8],
+    strictness: Strictness,
+) -> Result<CreateConsumer, ApiError> {
+    let mut request: CreateConsumer = decode(body, strictness)?;
     if request.stream_name != stream {
         return Err(ApiError::STREAM_MISMATCH);
     }
@@ -104,12 +109,12 @@ pub fn create_consumer(stream: &str, form: ConsumerForm<'_>, body: &[u8]) -> Res
 }
 
 /// A body that may be missing; nats-server ignores what does not look like JSON.
-fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
-    if is_object_or_array(body) { decode(body, Strictness::Strict) } else { Ok(T::default()) }
+fn optional<T: DeserializeOwned + Default>(body: &[u8], strictness: Strictness) -> Result<T, ApiError> {
+    if is_object_or_array(body) { decode(body, strictness) } else { Ok(T::default()) }
 }
 
-fn required<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    if is_empty(body) { Err(ApiError::BAD_REQUEST) } else { decode(body, Strictness::Strict) }
+fn required<T: DeserializeOwned>(body: &[u8], strictness: Strictness) -> Result<T, ApiError> {
+    if is_empty(body) { Err(ApiError::BAD_REQUEST) } else { decode(body, strictness) }
 }
 
 /// Checks that the subject and the body of a request name the same consumer, and settles its name.

@@ -76,10 +76,10 @@ impl Account {
         }
     }
 
-    /// Lets clients reach the JetStream API under `$JS.<domain>.API.` too. Once.
+    /// Lets clients reach the JetStream API under `$JS.<domain>.API.` too, also when JetStream has been off for a while.
     pub(super) fn set_domain(&self, domain: &str) {
-        let set = self.domain_prefix.set(format!("$JS.{domain}.API.").into_bytes().into());
-        assert!(set.is_ok(), "a domain is set once, when JetStream starts");
+        let prefix = self.domain_prefix.get_or_init(|| format!("$JS.{domain}.API.").into_bytes().into());
+        assert_eq!(**prefix, *format!("$JS.{domain}.API.").as_bytes(), "a server has one domain");
     }
 
     /// What is routed as what from now on.

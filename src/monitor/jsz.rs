@@ -160,7 +160,7 @@ pub fn config(jetstream: &JetStream) -> Value {
         "store_dir": jetstream.store_dir,
         "sync_always": true,
         "compress_ok": true,
-        "strict": true,
+        "strict": jetstream.strict,
     });
     if !jetstream.domain.is_empty() {
         config["domain"] = json!(jetstream.domain);

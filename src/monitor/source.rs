@@ -172,6 +172,8 @@ pub struct JetStream {
     pub api_errors: u64,
     pub max_memory_bytes: u64,
     pub max_storage_bytes: u64,
+    /// Whether unknown fields in API requests are refused.
+    pub strict: bool,
     /// What each asset is held to.
     pub limits: AssetLimits,
     /// Empty for none.

@@ -49,7 +49,8 @@ const SERVER_VERBS: [&str; 15] = [
 const OPERATOR_VERBS: [&str; 3] = ["KICK", "LDM", "RELOAD"];
 const ACCOUNT_VERBS: [&str; 7] = ["SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ", "CONNS"];
 /// What is asked of the system account only.
-const SYSTEM_SUBJECTS: [&str; 3] = ["$SYS.REQ.>", "$JS.API.ACCOUNT.PURGE.*", SUBSCRIBERS];
+const SYSTEM_SUBJECTS: [&str; 3] = ["$SYS.REQ.>", PURGE, SUBSCRIBERS];
+const PURGE: &str = "$JS.API.ACCOUNT.PURGE.*";
 /// What every account may ask about itself.
 const OWN_SUBJECTS: [&str; 4] =
     ["$SYS.REQ.USER.INFO", "$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.SERVER.PING.CONNZ"];
@@ -179,6 +180,8 @@ impl Letterhead {
 pub struct System {
     letterhead: Arc<Letterhead>,
     requests: mpsc::Sender<(Inbound, String)>,
+    /// Whether there is JetStream anywhere on the server.
+    has_streams: bool,
 }
 
 /// Where an account's requests come in.
@@ -213,8 +216,10 @@ impl System {
         let letterhead = Arc::new(Letterhead::new(reports.clone()));
         let (requests, mut asked) = mpsc::channel(REQUESTS_MAX);
         let system_account = broker.system_account().name.clone();
+        let has_streams = broker.info().jetstream;
         for account in broker.accounts() {
-            serve_account(&account, &reports.identity.server_id, account.name == system_account, &requests);
+            let is_system = account.name == system_account;
+            serve_account(&account, &reports.identity.server_id, is_system, has_streams, &requests);
         }
         let desk = Desk { broker: broker.clone(), letterhead: letterhead.clone() };
         tokio::spawn(async move {
@@ -228,13 +233,13 @@ impl System {
                 }
             }
         });
-        System { letterhead, requests }
+        System { letterhead, requests, has_streams }
     }
 
     /// Serves an account that has come into being.
     pub fn serve(&self, account: &Account) {
         let server_id = &self.letterhead.reports.identity.server_id;
-        serve_account(account, server_id, account.is_system(), &self.requests);
+        serve_account(account, server_id, account.is_system(), self.has_streams, &self.requests);
     }
 
     /// The reports it answers with.
@@ -247,7 +252,13 @@ impl System {
     }
 }
 
-fn serve_account(account: &Account, server_id: &str, is_system: bool, requests: &mpsc::Sender<(Inbound, String)>) {
+fn serve_account(
+    account: &Account,
+    server_id: &str,
+    is_system: bool,
+    has_streams: bool,
+    requests: &mpsc::Sender<(Inbound, String)>,
+) {
     let filters: &[&str] = if is_system { &SYSTEM_SUBJECTS } else { &OWN_SUBJECTS };
     let door = Arc::new(Door {
         server_id: server_id.to_owned(),
@@ -255,7 +266,7 @@ fn serve_account(account: &Account, server_id: &str, is_system: bool, requests: 
         is_system,
         requests: requests.clone(),
     });
-    for filter in filters {
+    for filter in filters.iter().filter(|filter| has_streams || **filter != PURGE) {
         account.add_service(filter.as_bytes(), door.clone()).expect("the system's own subjects are valid");
     }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -119,6 +120,8 @@ struct Running {
     accounts: Accounts,
     /// Streams of accounts that do not enable it, or do not exist: a reload may change that.
     asleep: Vec<(String, StreamId)>,
+    /// Accounts that are told that they have no JetStream, for as long as they have none.
+    closed: HashSet<String>,
     options: jetstream::Options,
     store: Store,
 }
@@ -126,6 +129,23 @@ struct Running {
 impl Running {
     fn all(&self) -> Vec<Arc<JetStream>> {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has an account without it told so.
+    fn close(&mut self, broker: &Arc<Broker>, account: &Arc<Account>) {
+        if self.closed.insert(account.name.clone()) {
+            jetstream::serve_closed(broker, account, &self.accounts);
+        }
+    }
+
+    /// Ends it in an account. What its streams have on disk stays, and is there again when it is started again.
+    async fn stop_in(&mut self, broker: &Arc<Broker>, jetstream: &Arc<JetStream>) {
+        let account = jetstream.account();
+        self.close(broker, account);
+        self.asleep.extend(jetstream.streams_on_disk().into_iter().map(|id| (account.name.clone(), id)));
+        jetstream.stop().await;
+        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        accounts.retain(|known| !Arc::ptr_eq(known, jetstream));
     }
 
     /// Starts it in an account that did not have it.
@@ -197,14 +217,13 @@ impl Server {
         let info = first_info(&config, client_address);
         let broker = Broker::with_book(info, options(&config.limits), book, Timestamp::now());
 
-        let jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
+        let mut jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
 
-        if let Some(running) = &jetstream {
-            let has_it = |account: &Arc<Account>| {
-                running.all().iter().any(|jetstream| Arc::ptr_eq(jetstream.account(), account))
-            };
+        if let Some(running) = &mut jetstream {
+            let with_it = running.all();
+            let has_it = |account: &Arc<Account>| with_it.iter().any(|known| Arc::ptr_eq(known.account(), account));
             for account in broker.accounts().iter().filter(|account| !has_it(account)) {
-                jetstream::serve_closed(&broker, account, &running.accounts);
+                running.close(&broker, account);
             }
         }
         let tasks = TaskTracker::new();
@@ -387,11 +406,11 @@ fn trace_terms(log: &Log) -> TraceTerms {
 /// Opens the store and brings its streams back, off the runtime's workers: both may read a lot.
 async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
     let (folder, broker) = (config.store_dir.clone(), broker.clone());
-    let (limits, assets) = (config.jetstream_options.clone(), config.jetstream_limits.assets);
+    let (settings, limits) = (config.jetstream_options.clone(), config.jetstream_limits.clone());
     let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
-        let options = resources::jetstream(&limits, assets, &folder);
+        let options = resources::jetstream(&settings, &limits, &folder);
         let start = |account: &Arc<Account>, options| {
             JetStream::start(&broker, account, options, store.clone(), &recovered).map(Arc::new)
         };
@@ -408,7 +427,7 @@ async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Runnin
         let accounts = Arc::new(RwLock::new(accounts));
         let homes = recovered.streams.iter().map(|stream| (jetstream::account_of(stream), stream.id));
         let asleep = homes.filter(|(name, _)| !is_served(name)).collect();
-        Ok(Running { jetstream, accounts, asleep, options, store })
+        Ok(Running { jetstream, accounts, asleep, closed: HashSet::new(), options, store })
     });
     started.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::Strictness;
 use crate::auth::ConnectionType;
 use crate::broker::jetstream::{self, Accounts, StreamReport};
 use crate::broker::{Broker, ClientState, ClosedClient};
@@ -67,6 +68,7 @@ impl BrokerSource {
                 api_errors: account.api.errors,
                 max_memory_bytes: server.options().budget.memory_bytes_max(),
                 max_storage_bytes: server.options().budget.storage_bytes_max(),
+                strict: server.options().strictness == Strictness::Strict,
                 limits: server.options().budget.limits,
                 domain: server.options().domain.clone(),
                 store_dir: self.store_dir.clone(),

@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::tls::{Handshake, TlsError};
 use super::{ReloadRequest, Server, StartError, advertised, files, options, shown, trace_terms};
 use crate::auth::{Book, Plan};
-use crate::broker::{self, jetstream};
+use crate::broker;
 use crate::config::{Config, ConfigError, Limits, Listen};
 use crate::storage::ReadError;
 use crate::types::Timestamp;
@@ -79,11 +79,11 @@ impl Server {
         let broker = self.broker.clone();
         for account in broker.prepare_accounts(&book) {
             self.system.serve(&account);
-            if let Some(running) = &self.jetstream {
-                jetstream::serve_closed(&broker, &account, &running.accounts);
+            if let Some(running) = &mut self.jetstream {
+                running.close(&broker, &account);
             }
         }
-        if let Err(error) = self.start_jetstream_in_accounts(&book) {
+        if let Err(error) = self.switch_jetstream_in_accounts(&book).await {
             error!("Reload: the streams in the store could not be read back: {error}");
         }
         let listened = new.listen.as_ref().map(|listen| listen.host.clone()).unwrap_or_default();
@@ -141,15 +141,16 @@ impl Server {
         Ok(())
     }
 
-    /// Starts JetStream in accounts that have it now and did not, and holds the others to their limits.
-    fn start_jetstream_in_accounts(&mut self, book: &Book) -> Result<(), ReadError> {
+    /// Starts JetStream in accounts that have it now and did not, ends it where it is the other way round, and holds the
+    /// others to their limits.
+    async fn switch_jetstream_in_accounts(&mut self, book: &Book) -> Result<(), ReadError> {
         let Some(running) = &mut self.jetstream else { return Ok(()) };
         for spec in book.accounts() {
             let known = running.all().into_iter().find(|jetstream| jetstream.account().name == spec.name);
             match (&spec.jetstream, known) {
                 (Some(limits), Some(known)) => known.set_account_limits(*limits),
                 (None, Some(known)) if known.account().name != self.broker.account.name => {
-                    warn!("Reload: JetStream in account {:?} goes on until the next start", spec.name);
+                    running.stop_in(&self.broker, &known).await;
                 }
                 (Some(limits), None) => {
                     if let Some(account) = self.broker.find_account(&spec.name) {

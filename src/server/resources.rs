@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::api::Strictness;
 use crate::broker::jetstream::{self, Budget};
-use crate::config::JetStreamOptions;
-use crate::types::{AssetLimits, JetStreamLimits};
+use crate::config::{self, JetStreamOptions};
+use crate::types::JetStreamLimits;
 
 /// nats-server's `JetStreamMaxMemDefault` and `JetStreamMaxStoreDefault`, for machines that do not tell.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
@@ -13,7 +14,11 @@ const STORAGE_BYTES_DEFAULT: u64 = 1 << 40;
 
 /// JetStream's options, with three quarters of the machine for limits that are not set (nats-server
 /// `dynJetStreamConfig`). `folder` must exist.
-pub(super) fn jetstream(options: &JetStreamOptions, limits: AssetLimits, folder: &Path) -> jetstream::Options {
+pub(super) fn jetstream(
+    options: &JetStreamOptions,
+    limits: &config::JetStreamLimits,
+    folder: &Path,
+) -> jetstream::Options {
     let memory = || total_memory_bytes().map_or(MEMORY_BYTES_DEFAULT, |bytes| bytes / 4 * 3);
     let storage = || free_storage_bytes(folder).map_or(STORAGE_BYTES_DEFAULT, |bytes| bytes / 4 * 3);
     let memory_bytes_max = options.memory_bytes_max.unwrap_or_else(memory);
@@ -21,7 +26,8 @@ pub(super) fn jetstream(options: &JetStreamOptions, limits: AssetLimits, folder:
     jetstream::Options {
         domain: options.domain.clone().unwrap_or_default(),
         account_limits: JetStreamLimits::default(),
-        budget: Arc::new(Budget::new(memory_bytes_max, storage_bytes_max, limits)),
+        strictness: if limits.strict { Strictness::Strict } else { Strictness::Forgiving },
+        budget: Arc::new(Budget::new(memory_bytes_max, storage_bytes_max, limits.assets)),
     }
 }
 
@@ -57,11 +63,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let set =
             JetStreamOptions { domain: Some("HUB".into()), memory_bytes_max: Some(0), storage_bytes_max: Some(7) };
-        let limits = AssetLimits::default();
-        let found = jetstream(&set, limits, folder.path());
+        let limits = config::JetStreamLimits { strict: false, ..Default::default() };
+        let found = jetstream(&set, &limits, folder.path());
         let budget = &found.budget;
         assert_eq!((&*found.domain, budget.memory_bytes_max(), budget.storage_bytes_max()), ("HUB", 0, 7));
-        let found = jetstream(&JetStreamOptions::default(), limits, folder.path());
+        assert_eq!(found.strictness, Strictness::Forgiving);
+        let found = jetstream(&JetStreamOptions::default(), &limits, folder.path());
         let budget = &found.budget;
         assert!(budget.memory_bytes_max() > 0 && budget.storage_bytes_max() > 0 && found.domain.is_empty());
     }

@@ -5,6 +5,7 @@ mod accounts;
 mod advisories;
 mod browser;
 mod gate;
+mod jetstream;
 mod limits;
 mod origins;
 mod permissions;

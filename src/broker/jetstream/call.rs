@@ -10,7 +10,7 @@ use super::sourcing_consumer;
 use super::stream_task::{Report, StreamTask};
 use crate::api::{
     self, Action, Advisory, Cluster, ConsumerForm, ConsumerList, Endpoint, Found, Kind, MsgGet, Names, Page,
-    PagedStreamInfo, StoredMsg, StreamInfo, Strictness, Success,
+    PagedStreamInfo, StoredMsg, StreamInfo, Success,
 };
 use crate::broker::Inbound;
 use crate::consumer::{Closing, ConsumerInfo};
@@ -87,7 +87,8 @@ impl StreamTask {
                     return;
                 }
                 Ok(Look::Found(stored)) => {
-                    let with_headers = !api::decode::<MsgGet>(&body, Strictness::Strict).is_ok_and(|get| get.no_hdr);
+                    let with_headers =
+                        !api::decode::<MsgGet>(&body, self.context.options.strictness).is_ok_and(|get| get.no_hdr);
                     Ok(api::response(Kind::MsgGet, Found { message: StoredMsg::new(&stored, with_headers) }))
                 }
                 Ok(_) => Err(ApiError::NO_MESSAGE_FOUND),
@@ -122,7 +123,7 @@ impl StreamTask {
     }
 
     fn stream_info(&mut self, body: &[u8], now: Timestamp) -> Answered {
-        let query = api::read::stream_info(body)?;
+        let query = api::read::stream_info(body, self.context.options.strictness)?;
         let mut info = self.info(now);
         info.cluster = Some(Cluster { leader: self.context.server_name.clone() });
         let index = self.contents.stream.index();
@@ -178,7 +179,7 @@ impl StreamTask {
     }
 
     fn purge(&mut self, body: &[u8]) -> Answered {
-        let purge = api::read::purge(body)?;
+        let purge = api::read::purge(body, self.context.options.strictness)?;
         let filter = (!purge.filter.is_empty()).then_some(purge.filter.as_bytes());
         let before = self.turn.changes.removes.len();
         let purged = self.contents.stream.handle_purge(filter, purge.seq, purge.keep, &mut self.turn.changes)?;
@@ -187,7 +188,7 @@ impl StreamTask {
     }
 
     fn msg_delete(&mut self, body: &[u8]) -> Answered {
-        let request = api::read::msg_delete(body)?;
+        let request = api::read::msg_delete(body, self.context.options.strictness)?;
         let before = self.turn.changes.removes.len();
         self.contents.stream.handle_delete(request.seq, &mut self.turn.changes)?;
         self.tell_removed(before);
@@ -195,7 +196,7 @@ impl StreamTask {
     }
 
     fn msg_get(&mut self, body: &[u8]) -> Result<Look, ApiError> {
-        let request = api::read::msg_get(body)?;
+        let request = api::read::msg_get(body, self.context.options.strictness)?;
         let index = self.contents.stream.index();
         let from = request.start_time.map_or(request.seq, |time| index.seq_at_time(time));
         let seq = if !request.next_by_subj.is_empty() {
@@ -214,14 +215,14 @@ impl StreamTask {
 
     fn consumer_names(&mut self, body: &[u8]) -> Answered {
         let names = self.consumers.public_names();
-        let page = Page::new(names.len(), api::read::offset(body)?, api::NAMES_LIMIT);
+        let page = Page::new(names.len(), api::read::offset(body, self.context.options.strictness)?, api::NAMES_LIMIT);
         let names = names[page.range()].iter().map(|name| name.to_string()).collect();
         Ok(api::response(Kind::ConsumerNames, Names::consumers(page, names)))
     }
 
     fn consumer_list(&mut self, body: &[u8], now: Timestamp) -> Answered {
         let names = self.consumers.public_names();
-        let page = Page::new(names.len(), api::read::offset(body)?, api::LIST_LIMIT);
+        let page = Page::new(names.len(), api::read::offset(body, self.context.options.strictness)?, api::LIST_LIMIT);
         let mut consumers = self.consumer_infos(&names[page.range()], now);
         for info in &mut consumers {
             api::metadata::remove_dynamic(&mut std::sync::Arc::make_mut(&mut info.config).metadata);

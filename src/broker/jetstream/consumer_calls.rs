@@ -68,7 +68,12 @@ impl StreamTask {
         asked: &Inbound,
         now: Timestamp,
     ) -> Result<ConsumerInfo, ApiError> {
-        let request = api::read::create_consumer(&self.shared.name, form, asked.message.payload())?;
+        let request = api::read::create_consumer(
+            &self.shared.name,
+            form,
+            asked.message.payload(),
+            self.context.options.strictness,
+        )?;
         let mut config = request.config;
         let stream_config = self.contents.stream.config().clone();
         let terms = terms(&stream_config, &self.context);
@@ -321,7 +326,7 @@ impl StreamTask {
 
     /// Holds a consumer's deliveries until a time, or lets them go on.
     pub(super) fn pause_consumer(&mut self, name: &str, body: &[u8], now: Timestamp) -> Answered {
-        let request = api::read::pause(body)?;
+        let request = api::read::pause(body, self.context.options.strictness)?;
         let place = self.consumers.find(name.as_bytes()).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         let slot = self.consumers.get(place).ok_or(ApiError::CONSUMER_NOT_FOUND)?;
         let until = request.pause_until;

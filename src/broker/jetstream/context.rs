@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::budget::Budget;
 use super::inbox::{Command, Inbox};
-use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
+use crate::api::{Advisory, ApiStats, Audit, ClientInfo, Strictness};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
 use crate::types::{AssetLimits, JetStreamLimits, Timestamp, id, subject};
@@ -60,6 +60,8 @@ pub struct Options {
     pub domain: String,
     /// What the account may use.
     pub account_limits: JetStreamLimits,
+    /// How unknown fields of requests are taken.
+    pub strictness: Strictness,
     /// What all accounts share.
     pub budget: Arc<Budget>,
 }
@@ -69,6 +71,7 @@ impl Default for Options {
         Options {
             domain: String::new(),
             account_limits: JetStreamLimits::default(),
+            strictness: Strictness::Strict,
             budget: Arc::new(Budget::new(i64::MAX as u64, i64::MAX as u64, AssetLimits::default())),
         }
     }

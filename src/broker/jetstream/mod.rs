@@ -53,7 +53,7 @@ use super::{Account, Broker};
 use crate::api::{AccountInfo, StreamInfo};
 use crate::consumer::ConsumerInfo;
 use crate::storage::{ReadError, Recovered, Store};
-use crate::types::{ApiError, JetStreamLimits};
+use crate::types::{ApiError, JetStreamLimits, StreamId};
 
 /// Requests that add, change or remove streams and have not been looked at yet; further ones are refused.
 const CHANGES_MAX: usize = 1024;
@@ -130,6 +130,16 @@ impl JetStream {
             self.registry.context.account.remove_target(filter.as_bytes(), key);
         }
         self.registry.begin_stop();
+    }
+
+    /// The streams that are there again after another start.
+    pub fn streams_on_disk(&self) -> Vec<StreamId> {
+        let streams = self.registry.list("");
+        let on_disk = streams.iter().filter_map(|shared| match &shared.home {
+            shared::Home::Disk { id, .. } => Some(*id),
+            shared::Home::Memory(_) => None,
+        });
+        on_disk.collect()
     }
 
     /// Whose streams they are.

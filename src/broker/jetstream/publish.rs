@@ -7,7 +7,7 @@ use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
 use crate::stream::{FAST_BATCH_SUFFIX, FastAnswer, Published};
-use crate::types::{ApiError, StoredMessage, Timestamp};
+use crate::types::{ApiError, Message, StoredMessage, Timestamp};
 
 impl StreamTask {
     /// The server's limit is reached: every message is refused.
@@ -37,7 +37,7 @@ impl StreamTask {
         let account_bytes_max = self.context.account_bytes_max(self.shared.storage());
         for inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);
-            if account_bytes_max.is_some_and(|max| !self.account_has_room(&inbound, max)) {
+            if account_bytes_max.is_some_and(|max| !self.account_has_room(&inbound.message, max)) {
                 if acks && !inbound.reply.is_empty() {
                     let answer = Answer::Refused(Box::new(ApiError::ACCOUNT_RESOURCES_EXCEEDED));
                     self.turn.waiters.push(Waiter { reply: inbound.reply, answer });
@@ -77,14 +77,29 @@ impl StreamTask {
     }
 
     /// Whether the account's streams stay within `max` bytes with this message (nats-server `wouldExceedLimits`).
-    fn account_has_room(&self, inbound: &Inbound, max: u64) -> bool {
-        let message = &inbound.message;
+    fn account_has_room(&self, message: &Message, max: u64) -> bool {
         let bytes =
             StoredMessage::accounted_bytes(message.subject().len(), message.headers().len(), message.payload().len());
         let told = self.shared.gauges.bytes.load(Ordering::Relaxed);
         let usage = self.context.usage.of(self.shared.storage()).load(Ordering::Relaxed);
         let others = usage.saturating_sub(told);
         others + self.contents.stream.index().bytes() + bytes <= max
+    }
+
+    /// Whether server and account have room for a message that an origin sends.
+    ///
+    /// # Errors
+    /// As a publisher would be told.
+    pub(super) fn room_for(&self, message: &Message) -> Result<(), ApiError> {
+        let storage = self.shared.storage();
+        if self.context.is_full(storage) {
+            self.context.warn_full(storage);
+            return Err(ApiError::INSUFFICIENT_RESOURCES);
+        }
+        match self.context.account_bytes_max(storage).is_none_or(|max| self.account_has_room(message, max)) {
+            true => Ok(()),
+            false => Err(ApiError::ACCOUNT_RESOURCES_EXCEEDED),
+        }
     }
 
     /// A message of a fast-ingest batch; it may have several answers or none.

@@ -17,7 +17,7 @@ use super::recovery::{self, Rebuilt};
 use super::restore::{self, Restored};
 use super::shared::{Home, Shared};
 use super::stream_task::{Ending, Report, StreamTask};
-use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Strictness, Success};
+use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Success};
 use crate::broker::{Courier, Inbound};
 use crate::storage::{Batch, CommitError, Op, ReadError, RecoveredStream, Store};
 use crate::stream::config::{Nanos, PersistMode, Storage};
@@ -278,7 +278,7 @@ impl Registry {
     }
 
     async fn create(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
-        let (config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let (config, pedantic) = api::stream_config(body, self.context.options.strictness)?;
         let config = self.check_new(name, config, pedantic)?;
         if let Some(existing) = self.find(name) {
             if *existing.config() != config {
@@ -320,7 +320,7 @@ impl Registry {
     }
 
     async fn update(self: &Arc<Self>, name: &str, body: &[u8], courier: &mut Courier) -> Result<Vec<u8>, ApiError> {
-        let (config, pedantic) = api::stream_config(body, Strictness::Strict)?;
+        let (config, pedantic) = api::stream_config(body, self.context.options.strictness)?;
         let mut config = config;
         config.limit_duplicates(self.duplicates_max(), pedantic)?;
         let mut config = config.check(pedantic)?;
@@ -388,7 +388,7 @@ impl Registry {
         if api::is_empty(body) {
             return Err(ApiError::BAD_REQUEST);
         }
-        let mut config = api::decode::<api::Restore>(body, Strictness::Strict)?.config;
+        let mut config = api::decode::<api::Restore>(body, self.context.options.strictness)?.config;
         if config.name.is_empty() {
             name.clone_into(&mut config.name);
         }

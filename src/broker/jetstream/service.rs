@@ -11,7 +11,7 @@ use super::context::{Context, REQUESTS_MAX};
 use super::inbox::Command;
 use super::registry::{Change, Registry};
 use super::snapshot;
-use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, StreamListFilter, Strictness};
+use crate::api::{self, Endpoint, Kind, Names, Page, StreamFilter, StreamList, StreamListFilter};
 use crate::broker::{Courier, Inbound, Service};
 use crate::types::{ApiError, Headers};
 
@@ -138,7 +138,11 @@ impl Desk {
                     self.registry.context.nobody_there(&mut self.courier, &request);
                 }
                 None => {
-                    let checked = api::read::check_body(&endpoint, request.message.payload());
+                    let checked = api::read::check_body(
+                        &endpoint,
+                        request.message.payload(),
+                        self.registry.context.options.strictness,
+                    );
                     self.finish(&request, kind, checked.and(Err(ApiError::STREAM_NOT_FOUND)));
                 }
             },
@@ -149,7 +153,8 @@ impl Desk {
             | Endpoint::StreamCancelMove(_) => self.finish(&request, kind, Err(cluster_required())),
             Endpoint::StreamSnapshot(name) => {
                 let found = self.registry.find(name);
-                match (snapshot::read_request(request.message.payload(), found.is_some()), found) {
+                let strictness = self.registry.context.options.strictness;
+                match (snapshot::read_request(request.message.payload(), found.is_some(), strictness), found) {
                     (Ok(wanted), Some(shared)) => {
                         tokio::spawn(snapshot::serve(self.registry.clone(), shared, request, wanted));
                     }
@@ -193,16 +198,16 @@ pub(super) fn required_level_missing(request: &Inbound) -> bool {
     }
 }
 
-fn stream_filter(request: &Inbound) -> Result<StreamFilter, ApiError> {
+fn stream_filter(registry: &Registry, request: &Inbound) -> Result<StreamFilter, ApiError> {
     let body = request.message.payload();
     match api::is_object_or_array(body) {
-        true => api::decode(body, Strictness::Strict),
+        true => api::decode(body, registry.context.options.strictness),
         false => Ok(StreamFilter::default()),
     }
 }
 
 fn stream_names(registry: &Registry, request: &Inbound) -> Result<Vec<u8>, ApiError> {
-    let filter = stream_filter(request)?;
+    let filter = stream_filter(registry, request)?;
     let streams = registry.list(&filter.subject);
     let page = Page::new(streams.len(), filter.offset, api::NAMES_LIMIT);
     let names = streams[page.range()].iter().map(|shared| shared.name.to_string()).collect();
@@ -212,7 +217,7 @@ fn stream_names(registry: &Registry, request: &Inbound) -> Result<Vec<u8>, ApiEr
 async fn stream_list(registry: &Registry, request: &Inbound) -> Result<Vec<u8>, ApiError> {
     let body = request.message.payload();
     let filter = match api::is_object_or_array(body) {
-        true => api::decode(body, Strictness::Strict)?,
+        true => api::decode(body, registry.context.options.strictness)?,
         false => StreamListFilter::default(),
     };
     let streams = registry.list(&filter.subject);

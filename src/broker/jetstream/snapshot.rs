@@ -80,14 +80,14 @@ impl Service for Acks {
 ///
 /// # Errors
 /// As nats-server has them.
-pub(super) fn read_request(body: &[u8], exists: bool) -> Result<Snapshot, ApiError> {
+pub(super) fn read_request(body: &[u8], exists: bool, strictness: Strictness) -> Result<Snapshot, ApiError> {
     if api::is_empty(body) {
         return Err(ApiError::BAD_REQUEST);
     }
     if !exists {
         return Err(ApiError::STREAM_NOT_FOUND);
     }
-    let request: Snapshot = api::decode(body, Strictness::Strict)?;
+    let request: Snapshot = api::decode(body, strictness)?;
     if !subject::is_valid_literal(request.deliver_subject.as_bytes()) {
         return Err(ApiError::SNAPSHOT_DELIVER_SUBJECT_INVALID);
     }

@@ -207,6 +207,12 @@ impl StreamTask {
         for stored in messages {
             let before = self.turn.changes.removes.len();
             let StoredMessage { seq, time, message } = &stored;
+            // Whoever follows tries again: room is made by others.
+            if let Err(error) = self.room_for(message) {
+                self.epochs.remove(&source);
+                refused = Some(error);
+                break;
+            }
             let result = self.change(|stream, world, changes| match is_mirror {
                 true => stream.handle_mirrored(*seq, *time, message, world, now, changes),
                 false => {
