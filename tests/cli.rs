@@ -5,6 +5,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+#[path = "support/mod.rs"]
+mod support;
+
 fn natterjack() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_natterjack"));
     command.env_remove("NATS_URL").stdin(Stdio::null());
@@ -234,6 +237,73 @@ fn called_nats_server_it_has_its_defaults_and_reads_its_files() {
     assert!(line.contains("\"server_name\":\"box\"") && line.contains("\"max_payload\":1048576"), "{line}");
     let ports = folder.path().join(format!("nats-server_{}.ports", serving.child.id()));
     assert!(ports.exists(), "the ports file has the program's name");
+}
+
+/// A process in namespaces of its own, ended with all that is in them.
+#[cfg(target_os = "linux")]
+struct Container(Serving);
+
+#[cfg(target_os = "linux")]
+impl Container {
+    /// As a container's first process, with a network of its own.
+    fn start(command: &Command) -> Result<Container, String> {
+        let isolate = ["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"];
+        let unshare = || {
+            let mut unshare = Command::new("unshare");
+            unshare.args(isolate).args(["sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).stdin(Stdio::null());
+            unshare
+        };
+        let tried = unshare().arg("true").output().map_err(|error| format!("unshare: {error}"))?;
+        if !tried.status.success() {
+            return Err(String::from_utf8_lossy(&tried.stderr).into_owned());
+        }
+        let mut unshare = unshare();
+        unshare.arg(command.get_program()).args(command.get_args());
+        Ok(Container(Serving::spawn(unshare)))
+    }
+
+    /// The served process as it is known outside.
+    fn pid(&self) -> String {
+        let parent = self.0.child.id();
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        std::fs::read_to_string(children).unwrap().trim().to_owned()
+    }
+
+    /// Runs a command inside.
+    fn exec(&self, line: &str) -> bool {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--target", &self.pid(), "--user", "--preserve-credentials", "--net"]).args(line.split(' '));
+        nsenter.stdin(Stdio::null()).status().unwrap().success()
+    }
+}
+
+/// CodeForge's: `nats:… --jetstream --store_dir /data`, and its health check.
+#[test]
+#[cfg(target_os = "linux")]
+fn started_as_in_a_container_it_answers_health_checks_and_stops_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = nats_server(folder.path());
+    command.arg("--jetstream").arg("--store_dir").arg(&data);
+    let container = support::toolchain::or_skip("a start as in a container", Container::start(&command));
+    let Some(container) = container else { return };
+    let log = container.0.log.join("\n");
+    assert!(log.contains("[1] ") && log.contains("Starting http monitor on 127.0.0.1:8222"), "{log}");
+    assert!(container.exec("wget --spider -q http://localhost:8222/healthz"));
+    assert!(container.exec("wget -q -O /dev/null http://localhost:8222/healthz"));
+    assert!(!container.exec("wget --spider -q http://localhost:8222/nowhere"));
+    assert!(data.is_dir());
+    let killed = Command::new("kill").args(["-TERM", &container.pid()]).status().unwrap();
+    assert!(killed.success());
+    let (code, rest) = container.0.end();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("Server Exiting.."), "{rest}");
+
+    // A volume that cannot be written.
+    let mut command = nats_server(folder.path());
+    let (code, stdout, stderr) = output(command.args(["-p", "-1", "--jetstream", "--store_dir", "/sys/data"]));
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert!(stderr.contains("store") && stderr.contains("/sys/data"), "{stderr}");
 }
 
 #[test]

@@ -171,11 +171,10 @@ pub struct ServeFlags {
     /// Append the log to this file instead of standard error.
     #[arg(short = 'l', long, value_name = "FILE", help_heading = LOGGING)]
     pub log: Option<PathBuf>,
-    /// Bytes at which the log file is put aside and a new one begun.
-    /// How lines look: text, as nats-server's, or json
+    /// How lines look: text, as nats-server's, or json.
     #[arg(long = "log_format", value_name = "FORMAT", help_heading = LOGGING)]
     pub log_format: Option<LogFormat>,
-
+    /// Bytes at which the log file is put aside and a new one begun.
     #[arg(long = "log_size_limit", value_name = "BYTES", help_heading = LOGGING)]
     pub log_size_limit: Option<u64>,
     /// Date and time in each line; on unless --logtime=false.
@@ -309,6 +308,7 @@ impl ServeFlags {
             None => now,
         };
         config.monitor = monitoring(config.monitor.take(), self.http_port);
+        config.health_check = config.health_check.take().filter(|_| self.http_port.is_none());
         config.monitor_tls = monitoring(config.monitor_tls.take(), self.https_port);
         config.listen = Some(Listen { host, port: self.port.unwrap_or(listen_now.port) });
     }

@@ -35,6 +35,9 @@ pub struct Config {
     pub listen: Option<Listen>,
     /// Where the HTTP monitoring endpoints listen. `None`: nowhere.
     pub monitor: Option<Listen>,
+    /// Where they listen if `monitor` was not thought of, the client port is the usual one and this address is free: a
+    /// container's health check looks there.
+    pub health_check: Option<Listen>,
     /// Where the same endpoints listen for TLS. `None`: nowhere.
     pub monitor_tls: Option<Listen>,
     /// The `host:port` that INFO's `connect_urls` names instead of the address listened on.
@@ -139,6 +142,7 @@ impl Config {
         Config {
             listen: Some(Listen::loopback(DEFAULT_PORT)),
             monitor: Some(Listen::loopback(DEFAULT_MONITOR_PORT)),
+            health_check: None,
             monitor_tls: None,
             client_advertise: None,
             server_name: None,
@@ -169,17 +173,24 @@ impl Config {
         Config { listen: Some(Listen::any_port()), monitor: Some(Listen::any_port()), ..Config::in_folder(folder) }
     }
 
-    /// nats-server's defaults: all interfaces, no monitoring, payloads of at most 1 MiB, JetStream and with it the coordinator only on request,
-    /// its store under the system's temporary folder.
+    /// nats-server's defaults: all interfaces, no monitoring but for this machine's health checks, payloads of at most
+    /// 1 MiB, JetStream and with it the coordinator only on request, its store under the system's temporary folder.
     pub fn nats_server() -> Config {
         Config {
             listen: Some(Listen { host: "0.0.0.0".to_owned(), port: DEFAULT_PORT }),
             monitor: None,
+            health_check: Some(Listen::loopback(DEFAULT_MONITOR_PORT)),
             jetstream: false,
             coordinator: false,
             limits: Limits { payload_bytes_max: 1 << 20, ..Limits::default() },
             ..Config::in_folder(std::env::temp_dir().join("nats").join("jetstream"))
         }
+    }
+
+    /// Where monitoring listens if that is possible, without having been asked for.
+    pub fn unasked_monitor(&self) -> Option<&Listen> {
+        let usual = self.listen.as_ref().is_some_and(|listen| listen.port == DEFAULT_PORT);
+        self.health_check.as_ref().filter(|_| usual && self.monitor.is_none())
     }
 
     /// Users and accounts as they are in force: what the command line says goes before the file.
@@ -318,6 +329,10 @@ mod tests {
         Config::nats_server().check().unwrap();
         assert!(!Config::nats_server().listen.unwrap().is_loopback());
         assert_eq!(Config::nats_server().limits.payload_bytes_max, 1 << 20);
+        assert_eq!(Config::nats_server().unasked_monitor(), Some(&Listen::loopback(8222)));
+        let elsewhere = Config { listen: Some(Listen::any_port()), ..Config::nats_server() };
+        let asked_for = Config { monitor: Some(Listen::any_port()), ..Config::nats_server() };
+        assert!([elsewhere, asked_for, Config::default()].iter().all(|config| config.unasked_monitor().is_none()));
     }
 
     #[test]

@@ -208,7 +208,11 @@ impl Server {
         let websocket = config.websocket.as_ref().map(|websocket| &websocket.listen);
         let websocket_listener = listen(websocket, "websocket.port").await?;
         let websocket_address = websocket_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let monitor_listener = listen(config.monitor.as_ref(), "-m").await?;
+        let monitor_listener = match config.unasked_monitor() {
+            // Somebody else's monitoring may be there.
+            Some(address) => accept::bind(address).await.ok(),
+            None => listen(config.monitor.as_ref(), "-m").await?,
+        };
         let monitor_tls_listener = listen(config.monitor_tls.as_ref(), "-ms").await?;
         let monitor_tls_address = monitor_tls_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());

@@ -226,6 +226,7 @@ impl Addresses {
             }),
         };
         config.monitor = monitoring(config.monitor.take(), self.monitor_port);
+        config.health_check = config.health_check.take().filter(|_| self.monitor_port.is_none());
         config.monitor_tls = monitoring(config.monitor_tls.take(), self.monitor_tls_port);
         config.listen = Some(Listen { host, port: self.port.unwrap_or(listen_now.port) });
     }
