@@ -80,6 +80,8 @@ pub struct AccountSpec {
     pub name_tag: String,
     /// `None`: no JetStream there.
     pub jetstream: Option<JetStreamLimits>,
+    /// `None`: no task coordinator there.
+    pub coordinator: Option<CoordinatorSpec>,
     /// `None`: no limit.
     pub connections_max: Option<usize>,
     pub subscriptions_max: Option<usize>,
@@ -89,6 +91,13 @@ pub struct AccountSpec {
     pub mappings: Vec<MappingSpec>,
     /// Where messages with a sampled `traceparent` header have their way told (ADR-41).
     pub trace: Option<AccountTrace>,
+}
+
+/// What an account's task coordinator is held to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoordinatorSpec {
+    /// Filters of the subjects that results may be sent to; `None`: as the server's settings say.
+    pub result_subjects: Option<Vec<String>>,
 }
 
 /// What of an account's messages is traced without their asking for it by name.

@@ -20,8 +20,8 @@ mod secret;
 mod sharing;
 
 pub use book::{
-    AccountSpec, AccountTrace, Book, BookError, Credential, Grant, Login, PasswordCheck, Plan, Presented, Refusal,
-    SimpleLogin, User, UserLimits, Verdict,
+    AccountSpec, AccountTrace, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck, Plan,
+    Presented, Refusal, SimpleLogin, User, UserLimits, Verdict,
 };
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::book::{AccountSpec, AccountTrace, BookError, Grant, Login, Presented, Refusal, UserLimits, Verdict};
+use super::book::{
+    AccountSpec, AccountTrace, BookError, CoordinatorSpec, Grant, Login, Presented, Refusal, UserLimits, Verdict,
+};
 use super::claims::{
     AccountClaims, ActivationClaims, Claims, JwtDestination, JwtExport, JwtImport, JwtPermissions, JwtSubjects,
     OperatorClaims, SigningKey, UserClaims,
@@ -74,6 +76,7 @@ impl Operators {
                 name: account.subject.clone(),
                 name_tag: account.name.clone(),
                 jetstream: jetstream(&account.body),
+                coordinator: has_coordinator(&account.body).then(CoordinatorSpec::default),
                 connections_max: bound(limits.conn),
                 subscriptions_max: bound(limits.subs),
                 payload_bytes_max: bound(limits.payload),
@@ -178,6 +181,13 @@ impl Operators {
             expires: expires.map(|at| Timestamp(at.saturating_mul(1_000_000_000))),
         })
     }
+}
+
+/// Accounts ask for the task coordinator by a tag: their JWTs have no field for it, and only the operator signs them.
+const COORDINATOR_TAG: &str = "natterjack:coordinator";
+
+fn has_coordinator(account: &AccountClaims) -> bool {
+    account.tags.iter().any(|tag| tag.eq_ignore_ascii_case(COORDINATOR_TAG))
 }
 
 fn kind(text: &str) -> Shared {

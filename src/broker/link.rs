@@ -527,7 +527,8 @@ impl Link {
         if again {
             self.drop_subscriptions();
         }
-        if !self.counted {
+        // The process itself takes none of the places an account has for its clients.
+        if !self.counted && self.arrival.trusted.is_none() {
             // Whoever is not asked is not turned away either.
             self.counted = self.account.enter();
         }

@@ -280,6 +280,9 @@ impl ServeFlags {
         let jetstream = self.jetstream.unwrap_or(config.jetstream || self.coordinator);
         config.jetstream = jetstream && !self.no_jetstream;
         config.coordinator = (config.coordinator || self.coordinator) && !self.no_coordinator && config.jetstream;
+        if self.no_coordinator || self.no_jetstream || self.jetstream == Some(false) {
+            config.coordinator_options.in_accounts = false;
+        }
         set(&mut config.single_user.user, &self.user);
         set(&mut config.single_user.password, &self.pass);
         set(&mut config.single_user.token, &self.auth);
@@ -372,7 +375,7 @@ fn log_level(text: &str) -> Result<Verbosity, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SingleUser, TlsFlags};
+    use crate::config::{CoordinatorOptions, SingleUser, TlsFlags};
 
     fn config_of(line: &str) -> Result<Config, String> {
         let words = std::iter::once("natterjack").chain(line.split_whitespace()).map(Into::into);
@@ -411,7 +414,9 @@ mod tests {
         check("--log-level warn", Config { log: log(LogLevel::Warn, false, false), ..base() });
         check("--log-level trace", Config { log: log(info, true, true), ..base() });
         check("-l f -T=false", Config { log: Log { file: Some("f".into()), time: false, ..Log::default() }, ..base() });
-        check("-js=false", Config { jetstream: false, coordinator: false, ..base() });
+        let nowhere = || CoordinatorOptions { in_accounts: false, ..CoordinatorOptions::default() };
+        let off = || Config { jetstream: false, coordinator: false, coordinator_options: nowhere(), ..base() };
+        check("-js=false", off());
         let token = SingleUser { token: Some("-t".into()), ..SingleUser::default() };
         check("--auth -t", Config { single_user: token, ..base() });
         let tls = TlsFlags { verify: Some(true), cert: Some("c".into()), ..TlsFlags::default() };
@@ -419,8 +424,8 @@ mod tests {
         let ignored = "--cluster_name is ignored: natterjack is one server without a cluster".to_owned();
         check("--cluster_name C --no_advertise=false", Config { warnings: vec![ignored], ..base() });
         check("-p 1 -p 2", Config { listen: at("127.0.0.1", 2), ..base() });
-        check("--no-jetstream", Config { jetstream: false, coordinator: false, ..base() });
-        check("--no-coordinator -n box", Config { coordinator: false, server_name: Some("box".into()), ..base() });
+        check("--no-jetstream", off());
+        check("--no-coordinator -n box", Config { jetstream: true, server_name: Some("box".into()), ..off() });
         check(
             "-P p --ports_file_dir d",
             Config { pid_file: Some("p".into()), ports_file_dir: Some("d".into()), ..base() },

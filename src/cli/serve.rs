@@ -290,6 +290,11 @@ fn announce(server: &Server) {
     if config.jetstream {
         info!("Store Directory: \"{}\"", config.store_dir.display());
     }
+    let served = server.task_accounts();
+    if !served.is_empty() {
+        let accounts = if served.len() == 1 { "account" } else { "accounts" };
+        info!("Task coordinator in {accounts} {}", served.join(", "));
+    }
     info!("Server is ready");
     if like_nats_server {
         return;

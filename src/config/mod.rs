@@ -2,6 +2,7 @@
 //! is called by that name. Owns defaults and their limits; must not know sockets or flags (`cli` turns flags into it).
 
 mod access;
+mod coordinator;
 pub mod file;
 mod limits;
 mod log;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use access::{SingleUser, TlsFlags};
+pub use coordinator::{CoordinatorOptions, TaskAccount};
 pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogFormat, LogLevel};
 pub use streams::{DeclaredConsumer, DeclaredStream};
@@ -53,8 +55,9 @@ pub struct Config {
     pub jetstream_limits: JetStreamLimits,
     /// `streams`: what is there once the server has started.
     pub streams: Vec<DeclaredStream>,
-    /// The task coordinator on. It needs `jetstream`.
+    /// The task coordinator on in `$G`. It needs `jetstream`. Other accounts ask for theirs.
     pub coordinator: bool,
+    pub coordinator_options: CoordinatorOptions,
     /// The folder that holds the store file; created when missing.
     pub store_dir: PathBuf,
     /// Memory the store may use for cached pages.
@@ -101,6 +104,12 @@ pub struct Listen {
 pub enum ConfigError {
     #[error("the task coordinator keeps its state in JetStream: switch JetStream on, or the coordinator off")]
     CoordinatorNeedsJetStream,
+    #[error(
+        "account {0:?} keeps no streams, and tasks are kept in streams: add `jetstream: enabled` to it, or take its `coordinator` away"
+    )]
+    AccountCoordinatorNeedsJetStream(String),
+    #[error("account {0:?} is the server's own: tasks belong into another account, take its `coordinator` away")]
+    CoordinatorInSystemAccount(String),
     #[error("stream {0:?} is declared, but JetStream is off: switch it on with `jetstream: enabled` or -js")]
     StreamsNeedJetStream(String),
     #[error("{name} must be {allowed}, not {value}")]
@@ -124,6 +133,10 @@ impl ConfigError {
     fn words(&self) -> Vec<&str> {
         match self {
             ConfigError::CoordinatorNeedsJetStream => vec!["coordinator", "jetstream"],
+            ConfigError::AccountCoordinatorNeedsJetStream(account)
+            | ConfigError::CoordinatorInSystemAccount(account) => {
+                vec![account]
+            }
             ConfigError::StreamsNeedJetStream(name) => vec![name, "streams"],
             ConfigError::OutOfRange { name: "auth_timeout", .. } => vec!["timeout"],
             ConfigError::OutOfRange { name, .. } => vec![name],
@@ -153,6 +166,7 @@ impl Config {
             jetstream_limits: JetStreamLimits::default(),
             streams: Vec::new(),
             coordinator: true,
+            coordinator_options: CoordinatorOptions::default(),
             store_dir: folder.into(),
             store_cache_bytes_max: 64 << 20,
             limits: Limits::default(),
@@ -232,9 +246,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.coordinator && !self.jetstream {
-            return Err(ConfigError::CoordinatorNeedsJetStream);
-        }
+        let book = Book::new(&self.auth_plan())?;
+        self.check_coordinators(&book)?;
         if let Some(stream) = self.streams.first()
             && !self.jetstream
         {
@@ -255,7 +268,6 @@ impl Config {
                 return Err(ConfigError::Host(listen.host.clone()));
             }
         }
-        Book::new(&self.auth_plan())?;
         if self.client_tls()?.is_none() && self.monitor_tls.is_some() {
             return Err(ConfigError::MonitorTls);
         }

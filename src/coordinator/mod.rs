@@ -6,6 +6,7 @@ mod assets;
 pub mod backoff;
 mod desk;
 pub mod errors;
+mod health;
 pub mod labels;
 mod micro;
 mod names;
@@ -17,4 +18,5 @@ mod service;
 pub mod task;
 
 pub use desk::{ConnectionEvent, Settings};
+pub use health::Health;
 pub use service::{Coordinator, Options, StartError};

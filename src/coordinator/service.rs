@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::{Answer, ConnectionEvent, Desk, Output, Settings, needs_assets};
 use super::micro::{QUEUE_GROUP, Service};
-use super::{assets, names};
+use super::{Health, assets, names};
 use crate::client::{Client, ClientError, Incoming, JetStreamError, Overflow, Status};
 use crate::types::{Timestamp, id};
 
@@ -18,6 +18,8 @@ use crate::types::{Timestamp, id};
 const INBOX_MESSAGES: usize = 65_536;
 /// Messages handled between two looks at the clock.
 const MESSAGES_AT_ONCE: usize = 512;
+/// How long to wait before the state is read again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a coordinator runs.
 #[derive(Debug, Default)]
@@ -34,13 +36,16 @@ pub enum StartError {
     Subscribe(#[from] ClientError),
     #[error("the coordinator cannot read its state: {0}")]
     Load(JetStreamError),
+    #[error("the coordinator ended while it started: {0}")]
+    Ended(String),
 }
 
 /// A running coordinator. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Coordinator {
     stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<()>>,
+    task: Option<tokio::task::JoinHandle<String>>,
+    health: watch::Receiver<Health>,
 }
 
 impl Coordinator {
@@ -52,12 +57,30 @@ impl Coordinator {
     pub async fn start(client: Client, options: Options) -> Result<Coordinator, StartError> {
         let stop = CancellationToken::new();
         let (ready, started) = oneshot::channel();
-        let runner = Runner::new(client, options, stop.clone());
-        let task = tokio::spawn(runner.run(ready));
+        let (told, health) = watch::channel(Health::Starting);
+        let runner = Runner::new(client, options, stop.clone(), told);
+        let mut coordinator = Coordinator { stop, task: Some(tokio::spawn(runner.run(ready))), health };
         match started.await {
-            Ok(Ok(())) => Ok(Coordinator { stop, task: Some(task) }),
+            Ok(Ok(())) => Ok(coordinator),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Subscribe(ClientError::Closed)),
+            Err(_) => Err(StartError::Ended(coordinator.ended().await)),
+        }
+    }
+
+    /// Whether it serves, from now on.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Returns why it ended by itself: a connection that is not made again, or a panic. Cancel safe.
+    pub async fn ended(&mut self) -> String {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let ended = task.await;
+        self.task = None;
+        match ended.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(reason) => reason,
+            Err(Ok(panic)) => format!("it panicked: {}", text_of(&*panic)),
+            Err(Err(_)) => "its runtime ends".to_owned(),
         }
     }
 
@@ -70,6 +93,12 @@ impl Coordinator {
     }
 }
 
+/// What a panic says.
+fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
+}
+
 impl Drop for Coordinator {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -79,6 +108,8 @@ impl Drop for Coordinator {
 enum Ended {
     Stopped,
     ConnectionLost,
+    /// Its buckets have been deleted, or JetStream is off.
+    StoreGone,
 }
 
 struct Runner {
@@ -86,6 +117,7 @@ struct Runner {
     settings: Settings,
     presence: Option<mpsc::Receiver<ConnectionEvent>>,
     stop: CancellationToken,
+    health: watch::Sender<Health>,
     service: Service,
     /// Our reply subjects: this and the number of the call.
     inbox: String,
@@ -97,7 +129,7 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(client: Client, mut options: Options, stop: CancellationToken) -> Runner {
+    fn new(client: Client, mut options: Options, stop: CancellationToken, health: watch::Sender<Health>) -> Runner {
         let (sender, receiver) = mpsc::channel(INBOX_MESSAGES);
         options.settings.presence = options.presence.is_some();
         Runner {
@@ -105,6 +137,7 @@ impl Runner {
             settings: options.settings,
             presence: options.presence,
             stop,
+            health,
             service: Service { id: id::unique(), started: Timestamp::now() },
             inbox: String::new(),
             batch_prefix: String::new(),
@@ -115,54 +148,64 @@ impl Runner {
         }
     }
 
-    async fn run(mut self, ready: oneshot::Sender<Result<(), StartError>>) {
+    /// Serves until told to stop or until the connection is closed for good; returns why it ended.
+    async fn run(mut self, ready: oneshot::Sender<Result<(), StartError>>) -> String {
         let mut ready = Some(ready);
         let stop = self.stop.clone();
-        loop {
+        let reason = loop {
             let mut status = self.client.watch_status();
             let connected = async { status.wait_for(|status| *status != Status::Disconnected).await.map(|s| *s) };
             let generation = tokio::select! {
-                _ = stop.cancelled() => break,
+                _ = stop.cancelled() => break "stopped".to_owned(),
                 status = connected => match status {
                     Ok(Status::Connected { generation }) => generation,
-                    _ => break,
+                    _ => break self.client.last_error().unwrap_or_else(|| "its connection was closed".to_owned()),
                 },
             };
             let opened = tokio::select! {
-                _ = stop.cancelled() => break,
+                _ = stop.cancelled() => break "stopped".to_owned(),
                 opened = self.open() => opened,
             };
-            let desk = match (opened, ready.take()) {
+            let fault = match (opened, ready.take()) {
+                (Err(error), Some(ready)) => {
+                    let reason = error.to_string();
+                    let _ = ready.send(Err(error));
+                    break reason;
+                }
+                (Err(error), None) => error.to_string(),
                 (Ok(desk), ready) => {
+                    self.health.send_replace(Health::Serving);
                     if let Some(ready) = ready {
                         let _ = ready.send(Ok(()));
                     }
-                    desk
-                }
-                (Err(error), Some(ready)) => {
-                    let _ = ready.send(Err(error));
-                    break;
-                }
-                (Err(error), None) => {
-                    tracing::warn!(%error, "the coordinator tries again");
-                    tokio::select! {
-                        _ = stop.cancelled() => break,
-                        () = tokio::time::sleep(Duration::from_millis(500)) => continue,
+                    match self.serve(desk, generation).await {
+                        Ended::Stopped => break "stopped".to_owned(),
+                        Ended::ConnectionLost => {
+                            self.unsubscribe();
+                            self.tell_down("its connection was lost");
+                            continue;
+                        }
+                        Ended::StoreGone => "JetStream does not keep its buckets any more".to_owned(),
                     }
                 }
             };
-            match self.serve(desk, generation).await {
-                Ended::Stopped => break,
-                Ended::ConnectionLost => {
-                    tracing::info!("the coordinator lost its connection; it reads its state again");
-                    self.unsubscribe();
-                }
+            self.unsubscribe();
+            self.tell_down(&fault);
+            tokio::select! {
+                _ = stop.cancelled() => break "stopped".to_owned(),
+                () = tokio::time::sleep(PAUSE) => {}
             }
-        }
+        };
         self.unsubscribe();
         if matches!(self.client.status(), Status::Connected { .. }) {
             let _ = self.client.flush().await;
         }
+        reason
+    }
+
+    fn tell_down(&self, reason: &str) {
+        tracing::warn!("the coordinator does not serve, and reads its state again: {reason}");
+        self.health.send_replace(Health::Down(reason.to_owned()));
     }
 
     fn unsubscribe(&mut self) {
@@ -179,6 +222,7 @@ impl Runner {
         self.inbox = format!("_INBOX.{unique}.");
         self.batch_prefix = unique[..12].to_owned();
         let mut settings = self.settings.clone();
+        settings.server_id.clone_from(&self.client.info().server_id);
         let max_payload = self.client.info().max_payload;
         if max_payload > 0 {
             // Room for the headers that go along with a body.
@@ -186,12 +230,8 @@ impl Runner {
         }
         let seed = rand::random::<u64>();
         let mut desk = Desk::new(settings, seed, Timestamp::now());
-        self.assets = match assets::exist(&self.client).await {
-            Ok(exist) => exist,
-            // Without JetStream there is no state to read; what needs it is refused until it answers.
-            Err(JetStreamError::Client(ClientError::NoResponders { .. })) => false,
-            Err(error) => return Err(StartError::Load(error)),
-        };
+        // Without an answer there may be tasks that nobody would take up.
+        self.assets = assets::exist(&self.client).await.map_err(StartError::Load)?;
         if self.assets {
             assets::load(&self.client, &mut desk).await.map_err(StartError::Load)?;
         }
@@ -228,6 +268,9 @@ impl Runner {
             let now = Timestamp::now();
             desk.tick(now);
             self.send(&mut desk);
+            if desk.store_is_gone() {
+                return Ended::StoreGone;
+            }
             self.client.ready().await;
             let pause = desk.next_deadline().since(now);
             tokio::select! {
@@ -259,7 +302,11 @@ impl Runner {
         } else if let Some(tail) = subject.strip_prefix(names::API) {
             let tail = tail.to_owned();
             if !self.assets && needs_assets(&tail) {
-                self.make_assets().await;
+                if let Err(error) = assets::create(&self.client).await {
+                    tracing::warn!(%error, "the coordinator's buckets cannot be made");
+                    return desk.refuse_unstored(&message, &error.to_string());
+                }
+                self.assets = true;
             }
             let begun = Timestamp::now();
             desk.request(message, now);
@@ -277,14 +324,6 @@ impl Runner {
             && let Some(body) = self.service.answer(subject, desk.verb_stats())
         {
             let _ = self.client.publish_message(message.reply(), b"", b"", body.to_string().as_bytes());
-        }
-    }
-
-    /// Makes the buckets before the first request that needs them; if that fails, its own step is refused by the store.
-    async fn make_assets(&mut self) {
-        match assets::create(&self.client).await {
-            Ok(()) => self.assets = true,
-            Err(error) => tracing::warn!(%error, "the coordinator's buckets cannot be made"),
         }
     }
 

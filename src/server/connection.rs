@@ -142,15 +142,6 @@ async fn first_byte(socket: &TcpStream, patience: Duration) -> Option<u8> {
     }
 }
 
-/// Serves a client inside the process over any byte stream.
-pub async fn serve_stream<S>(broker: Arc<Broker>, stream: S, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let arrival = Arrival::inside(broker.account.clone());
-    serve_split(broker, stream, arrival, None, stop).await;
-}
-
 /// Serves a client over any byte stream.
 pub async fn serve_split<S>(
     broker: Arc<Broker>,

@@ -3,11 +3,13 @@
 
 mod accept;
 mod connection;
+mod coordinators;
 mod declared;
 mod deflate;
 mod files;
 mod lame_duck;
 mod monitoring;
+mod pipes;
 mod presence;
 mod reload;
 mod resources;
@@ -24,15 +26,17 @@ use hashbrown::HashSet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
+use self::coordinators::{Board, Coordinators};
 use self::monitoring::Reloads;
+use self::pipes::Pipes;
 use self::tls::{CurrentHandshake, Handshake};
 use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::{self, Accounts, JetStream};
 use crate::broker::{self, Account, Broker, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen, Log};
-use crate::coordinator::{self, Coordinator};
 use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
@@ -57,10 +61,8 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error("the streams in the store could not be read back: {0}")]
     Recover(#[from] ReadError),
-    #[error("the task coordinator could not connect: {0}")]
+    #[error("the server could not connect to itself: {0}")]
     Connect(#[from] ClientError),
-    #[error(transparent)]
-    Coordinator(#[from] coordinator::StartError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     #[error(
@@ -105,7 +107,9 @@ pub struct Server {
     tasks: TaskTracker,
     files: files::RunFiles,
     jetstream: Option<Running>,
-    coordinator: Option<Coordinator>,
+    pipes: Pipes,
+    coordinators: Option<Coordinators>,
+    board: Board,
     system: System,
     reloads: Reloads,
     handshake: CurrentHandshake,
@@ -236,7 +240,9 @@ impl Server {
         let files = files::RunFiles::write(&config, client_address, monitor_address, websocket_address)?;
         let streams = jetstream.as_ref().map(|running| running.accounts.clone()).unwrap_or_default();
         let reloads = Reloads::default();
-        let source = Arc::new(monitoring::BrokerSource::new(broker.clone(), streams, &config, reloads.clone()));
+        let board = Board::default();
+        let source = monitoring::BrokerSource::new(broker.clone(), streams, board.clone(), &config, reloads.clone());
+        let source = Arc::new(source);
         let identity = identity(&broker, client_address, monitor_address);
         let reports = Arc::new(Reports::new(identity, shown(&config, &broker, None), source));
         let in_the_clear = monitor_listener.map(|listener| (listener, None));
@@ -252,8 +258,12 @@ impl Server {
         }
         let system = System::start(&broker, reports, stop_connections.clone());
         tasks.spawn(Events::start(&broker, &system, stop_accepting.clone()));
+        let pipes = Pipes { broker: broker.clone(), tasks: tasks.clone(), stop: stop_connections.clone() };
         let mut server = Server {
             config,
+            coordinators: Some(Coordinators::new(pipes.clone(), board.clone())),
+            pipes,
+            board,
             broker,
             client_address,
             monitor_address,
@@ -265,15 +275,12 @@ impl Server {
             tasks,
             files,
             jetstream,
-            coordinator: None,
             system,
             reloads,
             handshake: handshake.clone(),
             websocket_handshake: websocket_handshake.clone(),
         };
-        if server.config.coordinator {
-            server.coordinator = Some(server.start_coordinator().await?);
-        }
+        server.keep_coordinators().await;
         server.declare().await?;
         if let (Some(listener), Some(address)) = (websocket_listener, websocket_address) {
             server.accept_websocket(listener, address.port(), websocket_handshake);
@@ -284,13 +291,27 @@ impl Server {
         Ok(server)
     }
 
-    /// The coordinator is a client like any other, over a connection inside the process.
-    async fn start_coordinator(&self) -> Result<Coordinator, StartError> {
-        let presence = presence::watch(&self.broker);
-        let options = ConnectOptions { name: "natterjack-coordinator".to_owned(), ..ConnectOptions::default() };
-        let client = Client::attach(self.connect_in_process(), options).await?;
-        let options = coordinator::Options { presence: Some(presence), ..coordinator::Options::default() };
-        Ok(Coordinator::start(client, options).await?)
+    /// Has coordinators where the configuration wants them; what has changed comes back as log lines.
+    async fn keep_coordinators(&mut self) -> Vec<String> {
+        let book = self.broker.gate.book();
+        let wanted = self.config.task_accounts(&book);
+        let told_not_to = !self.config.coordinator_options.in_accounts;
+        let served = |name: &str| told_not_to || wanted.iter().any(|account| account.name == name);
+        for spec in book.accounts().iter().filter(|spec| spec.coordinator.is_some() && !served(&spec.name)) {
+            warn!(
+                "Account {:?} asks for a task coordinator and gets none: it has no JetStream to keep tasks in",
+                spec.name
+            );
+        }
+        match &mut self.coordinators {
+            Some(coordinators) => coordinators.apply(wanted).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The accounts that a task coordinator serves, as people call them.
+    pub fn task_accounts(&self) -> Vec<String> {
+        self.board.labels()
     }
 
     fn accept(&self, listener: TcpListener, handshake: CurrentHandshake) {
@@ -366,17 +387,15 @@ impl Server {
 
     /// A connection from inside the process: one end of a byte stream whose other end is served like any client.
     pub fn connect_in_process(&self) -> tokio::io::DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(256 * 1024);
-        self.tasks.spawn(connection::serve_stream(self.broker.clone(), theirs, self.stop_connections.clone()));
-        ours
+        self.pipes.connect(&self.broker.account)
     }
 
     /// Stops in order: no new connections, coordinator and streams finish what has begun, what clients are owed is
     /// flushed, the store is closed. Takes at most a few seconds however slow the clients are.
     pub async fn stop(mut self) {
         self.stop_accepting.cancel();
-        if let Some(coordinator) = self.coordinator.take() {
-            coordinator.stop().await;
+        if let Some(coordinators) = self.coordinators.take() {
+            coordinators.stop().await;
         }
         if let Some(running) = &self.jetstream {
             for jetstream in running.all() {

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::coordinators::Board;
 use crate::api::Strictness;
 use crate::auth::ConnectionType;
 use crate::broker::jetstream::{self, Accounts, StreamReport};
@@ -18,6 +19,7 @@ use crate::types::ApiError;
 pub struct BrokerSource {
     broker: Arc<Broker>,
     jetstream: Accounts,
+    coordinators: Board,
     store_dir: String,
     reloads: Reloads,
 }
@@ -29,8 +31,14 @@ pub type Reloads = Arc<OnceLock<mpsc::Sender<ReloadRequest>>>;
 pub struct ReloadRequest(pub oneshot::Sender<Result<(), String>>);
 
 impl BrokerSource {
-    pub fn new(broker: Arc<Broker>, jetstream: Accounts, config: &Config, reloads: Reloads) -> BrokerSource {
-        BrokerSource { broker, jetstream, store_dir: config.store_dir.display().to_string(), reloads }
+    pub fn new(
+        broker: Arc<Broker>,
+        jetstream: Accounts,
+        coordinators: Board,
+        config: &Config,
+        reloads: Reloads,
+    ) -> BrokerSource {
+        BrokerSource { broker, jetstream, coordinators, store_dir: config.store_dir.display().to_string(), reloads }
     }
 
     /// Accounts' JetStreams. Where other accounts have one, the default account's is told of only when it is used.
@@ -170,7 +178,7 @@ impl Source for BrokerSource {
     }
 
     fn health(&self) -> Result<(), String> {
-        Ok(())
+        self.coordinators.health()
     }
 
     fn kick(&self, client_id: u64) -> bool {

@@ -83,6 +83,11 @@ impl Server {
                 running.close(&broker, &account);
             }
         }
+        // Before the streams they work on.
+        let wanted = self.config.task_accounts(&book);
+        if let Some(coordinators) = &mut self.coordinators {
+            lines.extend(coordinators.retain(&wanted).await);
+        }
         if let Err(error) = self.switch_jetstream_in_accounts(&book).await {
             error!("Reload: the streams in the store could not be read back: {error}");
         }
@@ -94,6 +99,7 @@ impl Server {
             (info.host, info.port, info.max_payload) = (host, port, payload_bytes_max);
         };
         broker.reload(options(&new.limits), book, info, PATIENCE).await;
+        lines.extend(self.keep_coordinators().await);
         self.system.reports().show(shown(new, &broker, Some(Timestamp::now())));
         if new.streams != old.streams {
             match self.declare().await {
@@ -126,7 +132,6 @@ impl Server {
         let folder = |config: &Config| config.store_dir.display().to_string();
         differs("store_dir", &folder(old), &folder(new))?;
         differs("jetstream domain", &domain(old), &domain(new))?;
-        differs("coordinator", &old.coordinator, &new.coordinator)?;
         let same_limits = old.jetstream_options == new.jetstream_options;
         refuse_if(!same_limits, "jetstream max memory and max store")?;
         refuse_if(old.jetstream_limits != new.jetstream_limits, "jetstream limits")?;

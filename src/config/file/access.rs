@@ -1,19 +1,32 @@
 //! `authorization`, `accounts` and what stands around them (nats-server `parseAuthorization`, `parseAccounts`,
 //! `parseUsers`).
 
+use super::coordinator;
 use super::permissions;
 use super::place::FileError;
 use super::report::Report;
 use super::sharing;
 use super::value::{Entry, Kind, Value};
-use crate::auth::{AccountSpec, AccountTrace, ConnectionType, Credential, Permissions, Secret, SimpleLogin, User};
+use crate::auth::{
+    AccountSpec, AccountTrace, ConnectionType, Credential, DEFAULT_ACCOUNT, Permissions, Secret, SimpleLogin, User,
+};
 use crate::config::Config;
 use crate::types::{JetStreamLimits, subject};
 
 const AUTHORIZATION: &[&str] = &["default_permissions", "password", "timeout", "token", "user", "users"];
 const USER: &[&str] = &["allowed_connection_types", "nkey", "password", "permissions", "user"];
-const ACCOUNT: &[&str] =
-    &["default_permissions", "exports", "imports", "jetstream", "limits", "mappings", "msg_trace", "nkey", "users"];
+const ACCOUNT: &[&str] = &[
+    "coordinator",
+    "default_permissions",
+    "exports",
+    "imports",
+    "jetstream",
+    "limits",
+    "mappings",
+    "msg_trace",
+    "nkey",
+    "users",
+];
 const ACCOUNT_JETSTREAM: &[&str] = &[
     "disk_max_stream_bytes",
     "max_ack_pending",
@@ -151,11 +164,16 @@ fn account(entry: &Entry, config: &mut Config, report: &mut Report) {
     let mut spec = AccountSpec { name: entry.key.clone(), ..AccountSpec::default() };
     let mut members = Vec::new();
     let mut defaults = None;
+    let mut asked_for_tasks = None;
     for entry in map.iter() {
         let value = &entry.value;
         match entry.name().as_str() {
             "users" => members = users(value, Some(&spec.name), report),
             "jetstream" => spec.jetstream = jetstream(value, report),
+            "coordinator" => {
+                spec.coordinator = coordinator::of_account(value, report);
+                asked_for_tasks = Some(entry);
+            }
             "default_permission" | "default_permissions" | "permissions" => {
                 defaults = permissions::read(value, report);
             }
@@ -169,6 +187,16 @@ fn account(entry: &Entry, config: &mut Config, report: &mut Report) {
             "cluster_traffic" => report.unserved(entry, "natterjack is one server"),
             _ => report.unknown(entry, ACCOUNT),
         }
+    }
+    if let Some(entry) = asked_for_tasks
+        && spec.coordinator.is_some()
+        && spec.jetstream.is_none()
+        && spec.name != DEFAULT_ACCOUNT
+    {
+        let name = &spec.name;
+        report.error(entry.wrong(format!(
+            "the coordinator keeps tasks in streams, which account {name:?} has none of: add `jetstream: enabled` beside it"
+        )));
     }
     give_defaults(&mut members, defaults);
     config.auth.users.extend(members);

@@ -25,6 +25,7 @@
 //! 3. What spans several keys is checked in [`Config::check`], once flags are applied as well.
 
 mod access;
+mod coordinator;
 mod grammar;
 mod jetstream;
 mod permissions;

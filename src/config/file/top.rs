@@ -3,7 +3,7 @@
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Map, Value};
-use super::{access, jetstream, sharing, streams, tls, websocket};
+use super::{access, coordinator, jetstream, sharing, streams, tls, websocket};
 use crate::config::{Config, Listen, Tls};
 
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
@@ -158,7 +158,7 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         "jetstream" => jetstream::read(value, config, report),
         "store_dir" | "storedir" => report.set(&mut config.store_dir, value.text().map(Into::into)),
         "streams" => streams::read(value, config, report),
-        "coordinator" => report.set(&mut config.coordinator, value.bool()),
+        "coordinator" => coordinator::read(value, config, report),
         // Who may connect, and how the wire is protected: ignoring what is not served would open what was meant to be shut.
         "authorization" => access::authorization(value, config, report),
         "accounts" => access::accounts(value, config, report),

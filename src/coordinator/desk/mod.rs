@@ -63,6 +63,11 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Whether connection events are fed in.
     pub presence: bool,
+    /// Filters of the subjects that results may be sent to. A task's submitter need not have the right to publish there:
+    /// the coordinator publishes with its own.
+    pub result_subjects: Vec<String>,
+    /// The server, as INFO names it: client ids are its own.
+    pub server_id: String,
 }
 
 impl Default for Settings {
@@ -77,6 +82,8 @@ impl Default for Settings {
             payload_bytes_max: 64 << 20,
             body_bytes_max: (1 << 20) - 8192,
             presence: false,
+            result_subjects: ["results.>", "_INBOX.>"].map(str::to_owned).to_vec(),
+            server_id: String::new(),
         }
     }
 }
@@ -182,6 +189,8 @@ pub struct Desk {
     turn: u64,
     /// Something may have become assignable.
     schedule: bool,
+    /// Nobody takes what is stored.
+    store_gone: bool,
 }
 
 impl Desk {
@@ -213,7 +222,13 @@ impl Desk {
             payload_bytes: 0,
             turn: 0,
             schedule: false,
+            store_gone: false,
         }
+    }
+
+    /// Whether a step found nobody who keeps the buckets. What is in memory is then worth nothing.
+    pub fn store_is_gone(&self) -> bool {
+        self.store_gone
     }
 
     /// What is to be sent, in order.

@@ -123,6 +123,11 @@ impl Desk {
         self.send_reply(message.reply_bytes(), error_headers(&error), Bytes::from(body.to_string()));
     }
 
+    /// Refuses a request because there is nothing to store it in.
+    pub fn refuse_unstored(&mut self, message: &Incoming, reason: &str) {
+        self.refuse(message, errors::UNAVAILABLE.with(clip(reason)));
+    }
+
     /// Answers with `fields`, to which the response's type is added.
     pub(super) fn respond(&mut self, message: &Incoming, mut fields: Value) {
         if message.reply().is_empty() {

@@ -224,9 +224,11 @@ impl Desk {
             Err(Some(JetStreamError::Api(error))) if !error_is_race(&error) => {
                 self.not_stored(index, input, submitted, &error.description);
             }
-            Err(None) | Err(Some(JetStreamError::Client(ClientError::NoResponders { .. }))) => {
-                self.not_stored(index, input, submitted, &answer.reason());
+            Err(Some(JetStreamError::Client(ClientError::NoResponders { .. }))) => {
+                self.store_gone = true;
+                self.not_stored(index, input, submitted, "nobody keeps the buckets");
             }
+            Err(None) => self.not_stored(index, input, submitted, &answer.reason()),
             // A lost race, a lost answer: the stream knows.
             Err(Some(_)) => {
                 task.busy = Some(Busy::Reloading { next, input, entries, item_at, submitted });
