@@ -104,6 +104,7 @@ pub struct JwtExport {
     pub response_type: String,
     /// Nanoseconds; 0 for the default.
     pub response_threshold: i64,
+    pub allow_trace: bool,
     pub account_token_position: usize,
 }
 
@@ -120,6 +121,7 @@ pub struct JwtImport {
     pub local_subject: String,
     pub r#type: String,
     pub share: bool,
+    pub allow_trace: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -218,7 +220,10 @@ pub struct UserClaims {
     pub src: Vec<String>,
     /// Times of day at which the user may connect.
     #[serde(deserialize_with = "or_default")]
-    pub times: Vec<serde_json::Value>,
+    pub times: Vec<TimeRange>,
+    /// The time zone of those; empty for the server's.
+    #[serde(rename = "times_location")]
+    pub location: String,
     pub subs: i64,
     pub payload: i64,
     #[serde(deserialize_with = "or_default")]
@@ -235,12 +240,21 @@ impl Default for UserClaims {
             allowed_connection_types: Vec::new(),
             src: Vec::new(),
             times: Vec::new(),
+            location: String::new(),
             subs: -1,
             payload: -1,
             tags: Vec::new(),
             proxy_required: false,
         }
     }
+}
+
+/// Times of a day, `15:04:05`; across midnight when it ends before it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TimeRange {
+    pub start: String,
+    pub end: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

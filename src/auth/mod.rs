@@ -10,6 +10,7 @@ mod book;
 mod certificate;
 mod claims;
 mod connection_type;
+mod daytime;
 mod mapping;
 mod nkey;
 mod operator;
@@ -18,6 +19,7 @@ mod permit;
 mod responses;
 mod secret;
 mod sharing;
+mod template;
 
 pub use book::{
     AccountSpec, AccountTrace, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck, Plan,
@@ -33,7 +35,9 @@ pub use permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 pub use permit::{Permit, PublishCache};
 pub use responses::Responses;
 pub use secret::{Secret, check_hash};
-pub use sharing::{Export, Import, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError};
+pub use sharing::{
+    Export, Import, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError, Span,
+};
 
 /// The account of those who name none.
 pub const DEFAULT_ACCOUNT: &str = "$G";

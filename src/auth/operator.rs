@@ -1,7 +1,7 @@
 //! Operator mode: users come with a JWT of an account that an operator has signed.
 //!
 //! Source: nats-server `processClientOrLeafAuthentication` (from `juc`), `server/accounts.go`. Account JWTs are those of
-//! `resolver_preload`. A user whose JWT restricts the time of day, or needs a proxy, is refused: neither is served.
+//! `resolver_preload`. A user whose JWT asks for a proxy is refused: there are none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,11 +17,13 @@ use super::claims::{
     OperatorClaims, SigningKey, UserClaims,
 };
 use super::connection_type::ConnectionType;
+use super::daytime;
 use super::mapping::MappingSpec;
 use super::nkey::{KeyKind, PublicKey};
 use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 use super::permit::Permit;
-use super::sharing::{Export, Import, Responses as ServiceResponses, Shared, covers};
+use super::sharing::{Export, Import, Responses as ServiceResponses, Shared, Span, covers};
+use super::template::{self, Person};
 use crate::types::{JetStreamLimits, Timestamp, subject};
 
 /// The operators that are trusted and the accounts they have signed.
@@ -88,26 +90,29 @@ impl Operators {
         })
     }
 
-    /// An import, with a look at its activation token. One that expires does not count: nobody would look at the clock later.
+    /// An import, with a look at its activation token.
     fn import(&self, account: &Claims<AccountClaims>, claim: &JwtImport) -> Import {
         let import = import(claim);
+        let token = Claims::<ActivationClaims>::decode(&claim.token).ok();
         let activates = |exporter: &Claims<AccountClaims>, export: &JwtExport| {
-            let Ok(token) = Claims::<ActivationClaims>::decode(&claim.token) else { return false };
+            let token = token.as_ref()?;
             let by_key = token.body.issuer_account == exporter.subject
                 && exporter.body.signing_keys.iter().any(|key| key.key() == token.issuer);
             let revoked = |key: &str| export.revocations.get(key).is_some_and(|&until| token.issued_at <= until);
-            (token.issuer == exporter.subject || by_key)
+            let holds = (token.issuer == exporter.subject || by_key)
                 && token.subject == account.subject
-                && token.expires == 0
                 && kind(&token.body.kind) == import.kind
                 && covers(&token.body.subject, &import.subject)
                 && !revoked(&token.subject)
-                && !revoked("*")
+                && !revoked("*");
+            holds.then(|| Span::of_seconds(token.not_before, token.expires))
         };
-        let activated = self.accounts.get(&claim.account).is_some_and(|exporter| {
+        let activated = self.accounts.get(&claim.account).and_then(|exporter| {
             let exports = exporter.body.exports.iter();
             let mut exports = exports.filter(|export| kind(&export.r#type) == import.kind);
-            exports.any(|export| covers(&export.subject, &import.subject) && activates(exporter, export))
+            exports.find_map(|export| {
+                covers(&export.subject, &import.subject).then(|| activates(exporter, export)).flatten()
+            })
         });
         Import { activated, ..import }
     }
@@ -155,16 +160,19 @@ impl Operators {
         if !terms.src.is_empty() && !terms.src.iter().any(|network| contains(network, presented.ip)) {
             return Err("source address not allowed");
         }
-        if !terms.times.is_empty() {
-            return Err("times of day are not served");
-        }
+        let today = match terms.times.is_empty() {
+            true => None,
+            false => Some(daytime::until(&terms.times, &terms.location, presented.now).ok_or("outside connect times")?),
+        };
         if terms.proxy_required {
             return Err("proxies are not served");
         }
-        let own = &terms.permissions;
+        let filled = scope.map(|scope| template::filled(&scope.permissions, &person(&user, account))).transpose()?;
+        let own = filled.as_ref().unwrap_or(&terms.permissions);
         let stated = if *own == JwtPermissions::default() { &account.body.default_permissions } else { own };
         let permissions = permissions(stated).map_err(|_| "permissions not valid")?;
-        let expires = [user.expires, account.expires].into_iter().filter(|&at| at > 0).min();
+        let tokens = [user.expires, account.expires].into_iter().filter(|&at| at > 0);
+        let expires = tokens.map(|at| Timestamp(at.saturating_mul(1_000_000_000))).chain(today).min();
         Ok(Grant {
             account: account.subject.clone(),
             login: Login {
@@ -178,7 +186,7 @@ impl Operators {
                 subscriptions: least(bound(terms.subs), bound(account.body.limits.subs)),
                 payload_bytes: least(bound(terms.payload), bound(account.body.limits.payload)),
             },
-            expires: expires.map(|at| Timestamp(at.saturating_mul(1_000_000_000))),
+            expires,
         })
     }
 }
@@ -188,6 +196,18 @@ const COORDINATOR_TAG: &str = "natterjack:coordinator";
 
 fn has_coordinator(account: &AccountClaims) -> bool {
     account.tags.iter().any(|tag| tag.eq_ignore_ascii_case(COORDINATOR_TAG))
+}
+
+/// What templates in the permissions of a scoped key stand for.
+fn person<'a>(user: &'a Claims<UserClaims>, account: &'a Claims<AccountClaims>) -> Person<'a> {
+    Person {
+        name: &user.name,
+        subject: &user.subject,
+        tags: &user.body.tags,
+        account_name: &account.name,
+        account_subject: &account.subject,
+        account_tags: &account.body.tags,
+    }
 }
 
 fn kind(text: &str) -> Shared {
@@ -201,6 +221,7 @@ fn export(claim: &JwtExport) -> Export {
         accounts: Vec::new(),
         needs_activation: claim.token_req,
         account_token: claim.account_token_position,
+        allow_trace: claim.allow_trace,
         responses: match &*claim.response_type {
             "Stream" | "Chunked" => ServiceResponses::Many,
             _ => ServiceResponses::One,
@@ -211,7 +232,13 @@ fn export(claim: &JwtExport) -> Export {
 
 fn import(claim: &JwtImport) -> Import {
     let kind = kind(&claim.r#type);
-    let import = Import { kind, account: claim.account.clone(), share: claim.share, ..Import::default() };
+    let import = Import {
+        kind,
+        account: claim.account.clone(),
+        share: claim.share,
+        allow_trace: claim.allow_trace,
+        ..Import::default()
+    };
     let (subject, to) = (claim.subject.clone(), claim.to.clone());
     match (kind, &*claim.local_subject) {
         (Shared::Stream, "") => Import { subject, prefix: to, ..import },

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::book::AccountSpec;
-use crate::types::{Transform, subject, wildcards};
+use crate::types::{Timestamp, Transform, subject, wildcards};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shared {
@@ -46,6 +46,8 @@ pub struct Export {
     pub needs_activation: bool,
     /// The number of the token that has to be the importing account's name, from 1; 0 for none.
     pub account_token: usize,
+    /// Of a service: traces of other accounts' messages go on behind it.
+    pub allow_trace: bool,
     pub responses: Responses,
     pub response_wait: Option<Duration>,
 }
@@ -63,8 +65,39 @@ pub struct Import {
     pub prefix: String,
     /// Of a service: who asks is told in full.
     pub share: bool,
-    /// The exporter has signed that it may.
-    pub activated: bool,
+    /// Of a stream: traces of its messages go on in this account.
+    pub allow_trace: bool,
+    /// The exporter has signed that it may, and for how long.
+    pub activated: Option<Span>,
+}
+
+/// A stretch of time, its end not included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Span {
+    const ALWAYS: Span = Span { from: Timestamp(i64::MIN), until: Timestamp(i64::MAX) };
+
+    /// From and until seconds since 1970; 0 for no such bound.
+    pub(super) fn of_seconds(from: i64, until: i64) -> Span {
+        let at = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000_000));
+        Span {
+            from: if from == 0 { Span::ALWAYS.from } else { at(from) },
+            until: if until == 0 { Span::ALWAYS.until } else { at(until) },
+        }
+    }
+
+    /// Whether there is a time outside of it.
+    pub fn is_bounded(self) -> bool {
+        self != Span::ALWAYS
+    }
+
+    pub fn contains(self, at: Timestamp) -> bool {
+        self.from <= at && at < self.until
+    }
 }
 
 /// Where messages leave an account for another one.
@@ -80,6 +113,10 @@ pub struct Route {
     pub responses: Responses,
     pub response_wait: Duration,
     pub share: bool,
+    /// Traces see where messages go from there.
+    pub allow_trace: bool,
+    /// When it may be gone.
+    pub open: Span,
 }
 
 /// What becomes of the subject on the way.
@@ -232,6 +269,11 @@ fn route(account: &AccountSpec, import: &Import, exporter: &AccountSpec, others:
         responses: export.responses,
         response_wait: export.response_wait.unwrap_or(RESPONSE_WAIT),
         share: import.share,
+        allow_trace: match import.kind {
+            Shared::Stream => import.allow_trace,
+            Shared::Service => export.allow_trace,
+        },
+        open: if export.needs_activation { import.activated.unwrap_or(Span::ALWAYS) } else { Span::ALWAYS },
     })
 }
 
@@ -285,7 +327,7 @@ pub(super) fn covers(outer: &str, inner: &str) -> bool {
 
 fn allows(export: &Export, import: &Import, importer: &str) -> bool {
     if export.needs_activation {
-        return import.activated;
+        return import.activated.is_some();
     }
     if export.account_token > 0 {
         return import.subject.split('.').nth(export.account_token - 1) == Some(importer);

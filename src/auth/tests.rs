@@ -243,7 +243,18 @@ fn jwts_expire_and_are_revoked_and_limit() {
     assert!(judge(&open, &user(json!({ "src": ["10.0.0.0/8"] }))).is_some());
     assert!(judge(&open, &user(json!({ "src": ["10.1.0.0/16", "::/0", "x"] }))).is_none());
     assert!(judge(&open, &user(json!({ "allowed_connection_types": ["WEBSOCKET"] }))).is_none());
-    assert!(judge(&open, &user(json!({ "times": [{ "start": "00:00:00", "end": "23:59:59" }] }))).is_none());
+    let hours = |start: &str, end: &str| {
+        let times = json!({ "times": [{ "start": start, "end": end }], "times_location": "UTC" });
+        judge(&open, &user(times)).map(|grant| grant.expires)
+    };
+    let (day, second) = (24 * 3600, |seconds: i64| {
+        let seconds = seconds.rem_euclid(24 * 3600);
+        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    });
+    let today = NOW_SECONDS % day;
+    assert_eq!(hours(&second(today - 60), &second(today + 60)), Some(Some(NOW + Duration::from_secs(60))));
+    assert_eq!(hours(&second(today + 60), &second(today + 120)), None);
+    assert_eq!(hours("x", "23:00:00"), None);
     let bearer = Connect { sig: String::new(), ..user(json!({ "bearer_token": true })) };
     assert!(judge(&open, &bearer).is_some());
     let strict = world.book(json!({ "limits": { "disallow_bearer": true } })).unwrap();
@@ -265,7 +276,8 @@ fn jwts_carry_permissions_and_scopes() {
         .book(json!({
             "default_permissions": { "pub": { "allow": ["d"] } },
             "signing_keys": [{
-                "kind": "user_scope", "key": signing.public_key(), "template": { "sub": { "deny": ["s"] }, "subs": 3 }
+                "kind": "user_scope", "key": signing.public_key(),
+                "template": { "sub": { "deny": ["s.{{tag(team)}}", "s"] }, "pub": { "deny": ["{{name()}}"] }, "subs": 3 }
             }],
         }))
         .unwrap();
@@ -275,8 +287,18 @@ fn jwts_carry_permissions_and_scopes() {
     let own = user(&world.account, json!({ "pub": { "allow": ["x"] } })).unwrap().permit.clone().unwrap();
     assert!(own.may_publish(b"x") && !own.may_publish(b"d"));
     let account = world.account.public_key();
-    let scoped = user(&signing, json!({ "issuer_account": account })).unwrap();
+    let team = json!(["team:red", "team:blue"]);
+    // The name has a blank and makes no subject.
+    assert!(user(&signing, json!({ "issuer_account": account, "tags": team })).is_none());
+    let named = |tags: serde_json::Value| {
+        let body = json!({ "issuer_account": account, "tags": tags });
+        judge(&book, &world.connect(&signing, json!({ "name": "ada" }), body))
+    };
+    assert!(named(json!([])).is_none(), "a denial without a value");
+    let scoped = named(team).unwrap();
     let permit = scoped.permit.clone().unwrap();
+    assert!(!permit.may_publish(b"ada") && !permit.may_subscribe(b"s.blue", None));
+    assert!(permit.may_subscribe(b"s.green", None));
     assert!(permit.may_publish(b"x") && !permit.may_subscribe(b"s", None) && scoped.limits.subscriptions == Some(3));
     assert!(user(&signing, json!({ "issuer_account": account, "pub": { "allow": ["x"] } })).is_none());
 }
@@ -435,7 +457,11 @@ fn accounts_share_by_jwt_what_is_activated() {
     check(with(activation(&key, "asked.>", json!({}))), Some("asked.x"));
     check(with(activation(&to, "asked.>", json!({}))), None);
     check(with(activation(&from, "asked.y", json!({}))), None);
-    check(with(activation(&from, "asked.>", json!({ "exp": NOW_SECONDS + 60 }))), None);
+    // One that expires ends with it.
+    let until = book(&exports, json!([with(activation(&from, "asked.>", json!({ "exp": NOW_SECONDS + 60 })))]));
+    let open = until.routes()[0].open;
+    assert!(open.is_bounded() && open.contains(NOW) && open.contains(NOW + Duration::from_secs(59)));
+    assert!(!open.contains(NOW + Duration::from_secs(60)));
     check(with(activation(&from, "asked.>", json!({ "sub": key.public_key() }))), None);
     let mut revoked = exports.clone();
     revoked["exports"][1]["revocations"] = json!({ to.public_key(): NOW_SECONDS });

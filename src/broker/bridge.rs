@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::account::Account;
 use super::client_state::ClientState;
 use super::courier::Parcel;
+use super::message_trace::Trace;
 use crate::auth::{Rewrite, Route, ServiceResponses, Shared};
 use crate::types::transform::Dice;
 use crate::types::{Headers, Timestamp, header, id};
@@ -48,6 +49,19 @@ enum Way {
     },
 }
 
+/// What a trace sees of a message beyond a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// There is no trace.
+    Unasked,
+    /// All of it.
+    Goes,
+    /// Nothing: the message goes on untraced.
+    Hidden,
+    /// Nothing, and the message was only to be traced. `heard`: it counts as received all the same.
+    Ends { heard: bool },
+}
+
 /// A message on the other side.
 pub(super) struct Crossing {
     pub(super) account: Arc<Account>,
@@ -73,6 +87,9 @@ impl Bridge {
         match &self.way {
             Way::Answer { at } => at.upgrade()?.answers.find(parcel.to, parcel.payload.is_empty()),
             Way::Import { route, from, into } => {
+                if !is_open(route) {
+                    return None;
+                }
                 let account = into.upgrade()?;
                 let subject = rewritten(&route.rewrite, parcel.to)?;
                 let crossing = Crossing { account, subject, reply: None, headers: None };
@@ -103,14 +120,41 @@ impl Bridge {
         }
     }
 
+    /// Tells a trace that the message crosses, and says how much of what follows it may see (ADR-41, `allow_trace`).
+    pub(super) fn sight(&self, trace: &Trace, parcel: &Parcel<'_>, crossing: &Crossing) -> Sight {
+        let (allowed, heard) = match &self.way {
+            Way::Import { route, .. } if route.kind == Shared::Stream => {
+                if crossing.account.hears(&crossing.subject) {
+                    trace.stream_export(&crossing.account.name, &crossing.subject);
+                }
+                (route.allow_trace, true)
+            }
+            Way::Import { route, .. } => {
+                trace.service(&crossing.account.name, parcel.to, &crossing.subject);
+                (route.allow_trace, false)
+            }
+            Way::Answer { .. } => {
+                trace.service(&crossing.account.name, parcel.to, &crossing.subject);
+                (false, false)
+            }
+        };
+        match (allowed, trace.only) {
+            (true, _) => Sight::Goes,
+            (false, false) => Sight::Hidden,
+            (false, true) => Sight::Ends { heard },
+        }
+    }
+
     /// Whether somebody beyond the bridge would receive a message on `subject`. Of services only the importer's side counts:
     /// requests are answered with 503 when nobody serves.
     pub(super) fn has_interest(&self, subject: &[u8]) -> bool {
         match &self.way {
             Way::Import { route, into, .. } if route.kind == Shared::Stream => {
-                into.upgrade().zip(rewritten(&route.rewrite, subject)).is_some_and(|(into, to)| into.hears(&to))
+                let beyond = into.upgrade().filter(|_| is_open(route)).zip(rewritten(&route.rewrite, subject));
+                beyond.is_some_and(|(into, to)| into.hears(&to))
             }
-            _ => true,
+            Way::Import { route, .. } => is_open(route),
+            Way::Answer { .. } => true,
         }
     }
 
@@ -120,6 +164,11 @@ impl Bridge {
             crossing.account.answers.forget(reply);
         }
     }
+}
+
+/// Whether the import holds now: what allows it may have expired.
+fn is_open(route: &Route) -> bool {
+    !route.open.is_bounded() || route.open.contains(Timestamp::now())
 }
 
 fn rewritten(rewrite: &Rewrite, subject: &[u8]) -> Option<Vec<u8>> {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 
 use super::account::Account;
-use super::bridge::{Bridge, REPLY_PREFIX};
+use super::bridge::{Bridge, REPLY_PREFIX, Sight};
 use super::client_state::ClientState;
 use super::message_trace::{self, Trace};
 use super::outbox::Appended;
@@ -43,6 +43,21 @@ pub struct Courier {
     /// Accounts that messages have crossed into, most have none.
     abroad: Vec<(Arc<Account>, RouteCache)>,
     bag: Bag,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Delivered {
+    pub(super) receivers: usize,
+    /// A stream took it, and tells the rest of its way.
+    pub(super) stored: bool,
+}
+
+impl Delivered {
+    fn add(&mut self, other: Delivered) {
+        self.receivers += other.receivers;
+        self.stored |= other.stored;
+    }
 }
 
 /// Targets by subject, valid for one generation of the router.
@@ -111,21 +126,30 @@ impl Courier {
         let mut receivers = self.bag.deliver(matches, parcel);
         self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
-            receivers += self.cross(parcel, &mut Vec::new());
+            receivers += self.cross(parcel, &mut Vec::new(), None).receivers;
         }
         receivers
     }
 
-    /// Takes a message over the bridges it has come to, and returns how many receivers it has beyond them. `crossed` are those
-    /// it has come over already: none is taken twice.
+    /// Takes a message over the bridges it has come to. `crossed` are those it has come over already: none is taken twice.
+    /// Its way is told to `trace`, as far as those who share it allow.
     #[cold]
-    fn cross(&mut self, parcel: Parcel<'_>, crossed: &mut Vec<Arc<Bridge>>) -> usize {
-        let mut receivers = 0;
+    fn cross(&mut self, parcel: Parcel<'_>, crossed: &mut Vec<Arc<Bridge>>, trace: Option<&Arc<Trace>>) -> Delivered {
+        let mut delivered = Delivered::default();
         for bridge in std::mem::take(&mut self.bag.bridges) {
             if crossed.iter().any(|other| Arc::ptr_eq(other, &bridge)) {
                 continue;
             }
             let Some(crossing) = bridge.cross(&parcel, &self.bag.origin, crossed.is_empty()) else { continue };
+            let sight = trace.map_or(Sight::Unasked, |trace| bridge.sight(trace, &parcel, &crossing));
+            if let Sight::Ends { heard } = sight {
+                bridge.withdraw(&crossing);
+                delivered.receivers += usize::from(heard);
+                continue;
+            }
+            let onwards = trace.filter(|_| sight == Sight::Goes);
+            let given = crossing.headers.as_deref().unwrap_or(parcel.headers);
+            let hidden = (sight != Sight::Unasked && bridge.leads_on()).then(|| message_trace::disabled(given));
             let is_abroad = |known: &(Arc<Account>, RouteCache)| Arc::ptr_eq(&known.0, &crossing.account);
             let at = self.abroad.iter().position(is_abroad).unwrap_or_else(|| {
                 self.abroad.push((crossing.account.clone(), RouteCache::default()));
@@ -136,45 +160,38 @@ impl Courier {
                 // A consumer's delivery keeps the subject that is shown.
                 shown_subject: if parcel.shown_subject == parcel.to { &crossing.subject } else { parcel.shown_subject },
                 reply: crossing.reply.as_deref().unwrap_or(parcel.reply),
-                headers: crossing.headers.as_deref().unwrap_or(parcel.headers),
+                headers: hidden.as_deref().unwrap_or(given),
                 payload: parcel.payload,
             };
             let (account, routes) = &mut self.abroad[at];
-            let mut found = self.bag.deliver(routes.find(account, beyond.to), beyond);
+            let mut found = self.bag.deliver_to_all(routes.find(account, beyond.to), beyond, onwards);
             self.bag.end_exhausted(&crossing.account);
             if !bridge.leads_on() {
                 self.bag.bridges.clear();
             } else if !self.bag.bridges.is_empty() {
                 crossed.push(bridge.clone());
-                found += self.cross(beyond, crossed);
+                found.add(self.cross(beyond, crossed, onwards));
                 crossed.pop();
             }
-            if found == 0 {
+            // No answer comes to a message that is only traced.
+            if found.receivers == 0 || onwards.is_some_and(|trace| trace.only) {
                 bridge.withdraw(&crossing);
             }
-            receivers += found;
+            delivered.add(found);
         }
-        receivers
+        delivered
     }
 
-    /// As [`Courier::send`], for a message whose way is told to `trace`. True when a stream took it and tells the rest.
+    /// As [`Courier::send`], for a message whose way is told to `trace`.
     #[cold]
-    pub(super) fn send_traced(&mut self, parcel: Parcel<'_>, trace: &Arc<Trace>) -> bool {
+    pub(super) fn send_traced(&mut self, parcel: Parcel<'_>, trace: &Arc<Trace>) -> Delivered {
         let matches = self.routes.find(&self.account, parcel.to);
-        for target in &matches.plain {
-            self.bag.hand_over_traced(target, parcel, trace);
-        }
-        for group in &matches.queues {
-            let start = self.bag.next_random() as usize % group.members.len().max(1);
-            let (before, after) = group.members.split_at(start);
-            let _ = after.iter().chain(before).any(|target| self.bag.hand_over_traced(target, parcel, trace));
-        }
-        let stored = matches.plain.iter().any(|target| matches!(target, Target::Stream { door, .. } if door.stores()));
+        let mut delivered = self.bag.deliver_traced(matches, parcel, trace);
         self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
-            self.cross(parcel, &mut Vec::new());
+            delivered.add(self.cross(parcel, &mut Vec::new(), Some(trace)));
         }
-        stored
+        delivered
     }
 
     /// The usual case of [`Courier::send`]: receivers see the subject it is sent to.
@@ -282,6 +299,34 @@ impl Bag {
             }
         }
         receivers
+    }
+
+    fn deliver_to_all(
+        &mut self,
+        matches: &Matches<Target>,
+        parcel: Parcel<'_>,
+        trace: Option<&Arc<Trace>>,
+    ) -> Delivered {
+        match trace {
+            None => Delivered { receivers: self.deliver(matches, parcel), stored: false },
+            Some(trace) => self.deliver_traced(matches, parcel, trace),
+        }
+    }
+
+    #[cold]
+    fn deliver_traced(&mut self, matches: &Matches<Target>, parcel: Parcel<'_>, trace: &Arc<Trace>) -> Delivered {
+        let mut delivered = Delivered::default();
+        for target in &matches.plain {
+            delivered.receivers += usize::from(self.hand_over_traced(target, parcel, trace));
+            delivered.stored |= matches!(target, Target::Stream { door, .. } if door.stores());
+        }
+        for group in &matches.queues {
+            let start = self.next_random() as usize % group.members.len().max(1);
+            let (before, after) = group.members.split_at(start);
+            let taken = after.iter().chain(before).any(|target| self.hand_over_traced(target, parcel, trace));
+            delivered.receivers += usize::from(taken);
+        }
+        delivered
     }
 
     fn hand_over(&mut self, target: &Target, parcel: Parcel<'_>) -> bool {
@@ -410,6 +455,8 @@ impl Bag {
                 door.publish(vec![Inbound { trace: Some(trace.clone()), ..inbound }]);
                 true
             }
+            // What other accounts share is looked at there.
+            Target::Bridge(_) => self.hand_over(target, parcel),
             _ => !trace.only && self.hand_over(target, parcel),
         }
     }

@@ -13,7 +13,7 @@ use super::arrival::{Arrival, PeerCertificate};
 use super::bridge::Mapped;
 use super::client_state::{ClientState, Identity};
 use super::closed::ClosedClient;
-use super::courier::{Courier, Parcel};
+use super::courier::{Courier, Delivered, Parcel};
 use super::gate::Admission;
 use super::guard::Guard;
 use super::message_trace::{self, Asked, Trace};
@@ -289,13 +289,16 @@ impl Link {
             Mapped::Nowhere => b"",
         };
         let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
-        let stored = !to.is_empty() && self.courier.send_traced(parcel, &trace);
+        let delivered = if to.is_empty() { Delivered::default() } else { self.courier.send_traced(parcel, &trace) };
         // The API is the system account's, to nats-server's eyes.
         if to.starts_with(b"$JS.API.") && self.account.has_filter(b"$JS.API.>") {
-            trace.service(&self.broker.system_account().name, to);
+            trace.service(&self.broker.system_account().name, to, to);
         }
-        if !stored {
+        if !delivered.stored {
             trace.tell(&mut self.courier);
+        }
+        if delivered.receivers == 0 && !reply.is_empty() && self.session.no_responders() {
+            self.answer_no_responders(subject, reply);
         }
         Ok(())
     }
@@ -306,7 +309,7 @@ impl Link {
     }
 
     fn trace(&self, asked: (String, bool), published: message_trace::Published<'_>) -> Trace {
-        Trace::new(asked, self.info(), &self.client, &self.account.name, published)
+        Trace::new(asked, self.info(), &self.client, &self.account, published)
     }
 
     /// Tells of a message that asked to be traced and is not let in.

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 
+use super::account::Account;
 use super::client_state::ClientState;
 use super::courier::Courier;
 use super::subscription::Subscription;
@@ -178,6 +179,7 @@ pub(super) struct Published<'a> {
 
 /// One message's trace, filled in on its way.
 pub struct Trace {
+    account: Arc<Account>,
     dest: String,
     /// The message is not delivered.
     pub only: bool,
@@ -226,6 +228,8 @@ enum Step {
     Mapping { ts: Timestamp, to: String },
     #[serde(rename = "si")]
     ServiceImport { ts: Timestamp, acc: String, from: String, to: String },
+    #[serde(rename = "se")]
+    StreamExport { ts: Timestamp, acc: String, to: String },
     #[serde(rename = "js")]
     JetStream {
         ts: Timestamp,
@@ -244,6 +248,9 @@ enum Step {
         cid: u64,
         #[serde(skip_serializing_if = "String::is_empty")]
         name: String,
+        /// Where it is another one than the publisher's.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        acc: String,
         sub: String,
         #[serde(skip_serializing_if = "String::is_empty")]
         queue: String,
@@ -269,7 +276,7 @@ impl Trace {
         (dest, only): (String, bool),
         info: Info,
         client: &ClientState,
-        account: &str,
+        account: &Arc<Account>,
         published: Published<'_>,
     ) -> Trace {
         let Published { subject, block, bytes: msgsize, error } = published;
@@ -282,11 +289,12 @@ impl Trace {
             kind: KIND_CLIENT,
             cid: client.id,
             name: client.identity().name,
-            acc: account.to_owned(),
+            acc: account.name.clone(),
             subj: text(subject),
             error,
         };
         Trace {
+            account: account.clone(),
             dest,
             only,
             encoding: Encoding::accepted(header.get("Accept-Encoding")),
@@ -315,19 +323,32 @@ impl Trace {
         self.note(Step::Mapping { ts: Timestamp::now(), to: text(to) });
     }
 
-    /// The message is a request to a service that another account has for all.
-    pub(super) fn service(&self, account: &str, subject: &[u8]) {
-        let (from, to) = (text(subject), text(subject));
+    /// The message is a request to a service of another account.
+    pub(super) fn service(&self, account: &str, from: &[u8], to: &[u8]) {
+        let (from, to) = (text(from), text(to));
         self.note(Step::ServiceImport { ts: Timestamp::now(), acc: account.to_owned(), from, to });
+    }
+
+    /// The message is of a stream that another account imports, and somebody there hears it.
+    pub(super) fn stream_export(&self, account: &str, to: &[u8]) {
+        self.note(Step::StreamExport { ts: Timestamp::now(), acc: account.to_owned(), to: text(to) });
+    }
+
+    /// The account of whoever published the message: what is noted is told there.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// The message goes to a subscription, or for a reason does not.
     pub(super) fn egress(&self, subscription: &Subscription, error: &'static str) {
+        let identity = subscription.client.identity();
+        let is_abroad = identity.account != self.account.name;
         self.note(Step::Egress {
             ts: Timestamp::now(),
             kind: KIND_CLIENT,
             cid: subscription.client.id,
-            name: subscription.client.identity().name,
+            name: identity.name,
+            acc: if is_abroad { identity.account } else { String::new() },
             sub: text(&subscription.subject),
             queue: subscription.queue.as_deref().map(text).unwrap_or_default(),
             error,

@@ -6,6 +6,7 @@ mod advisories;
 mod browser;
 mod gate;
 mod jetstream;
+mod jwt;
 mod limits;
 mod origins;
 mod permissions;
@@ -15,6 +16,7 @@ mod sharing;
 mod support;
 mod tls;
 mod traces;
+mod traces_abroad;
 mod websocket;
 
 use std::net::SocketAddr;

@@ -27,14 +27,14 @@ authorization { timeout: 30 }
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+pub fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     lines.iter().for_each(|(name, value)| headers.append(*name, *value));
     headers
 }
 
 /// The steps without what differs from run to run.
-fn steps(trace: &[u8]) -> Value {
+pub fn steps(trace: &[u8]) -> Value {
     let trace: Value = serde_json::from_slice(trace).expect("a trace is JSON");
     let mut steps = trace["events"].clone();
     for step in steps.as_array_mut().expect("a list") {
@@ -46,7 +46,7 @@ fn steps(trace: &[u8]) -> Value {
 }
 
 /// Publishes and returns the trace that comes to `at`.
-async fn traced(by: &Client, at: &mut async_nats::Subscriber, subject: &str, lines: &[(&str, &str)]) -> Value {
+pub async fn traced(by: &Client, at: &mut async_nats::Subscriber, subject: &str, lines: &[(&str, &str)]) -> Value {
     by.publish_with_headers(subject.to_owned(), headers(lines), "hello".into()).await.unwrap();
     steps(&next(at).await.payload)
 }

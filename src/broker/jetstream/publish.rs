@@ -1,5 +1,6 @@
 //! Messages published to a stream, from the inbox to a turn's changes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::commit::{Answer, Release, Waiter};
@@ -139,7 +140,14 @@ impl StreamTask {
         self.turn.releases.push(Release::Done(Box::new(move |result| {
             let error = result.err().map_or(error, |failed| failed.to_string());
             trace.jetstream(&shared.name, &subject, no_interest, error);
-            shared.acker.with(|courier| trace.tell(courier));
+            if Arc::ptr_eq(trace.account(), &shared.context.account) {
+                shared.acker.with(|courier| trace.tell(courier));
+            } else {
+                // It came from another account.
+                let mut courier = shared.context.broker.courier_in(trace.account());
+                trace.tell(&mut courier);
+                courier.flush();
+            }
         })));
     }
 }

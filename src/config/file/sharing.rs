@@ -5,9 +5,18 @@ use super::report::Report;
 use super::value::{Entry, Kind, Value};
 use crate::auth::{Export, Import, MappingSpec, ServiceResponses, Shared};
 
-const EXPORT: &[&str] =
-    &["account_token_position", "accounts", "response", "response_threshold", "response_type", "service", "stream"];
-const IMPORT: &[&str] = &["prefix", "service", "share", "stream", "to"];
+const EXPORT: &[&str] = &[
+    "account_token_position",
+    "accounts",
+    "allow_trace",
+    "latency",
+    "response",
+    "response_threshold",
+    "response_type",
+    "service",
+    "stream",
+];
+const IMPORT: &[&str] = &["allow_trace", "prefix", "service", "share", "stream", "to"];
 
 pub(super) fn exports(value: &Value, report: &mut Report) -> Vec<Export> {
     let list = report.ok(value.array()).unwrap_or_default();
@@ -18,7 +27,7 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
     let map = report.ok(value.map())?;
     let mut export = Export::default();
     let mut kinds = 0;
-    let mut of_services = None;
+    let (mut of_services, mut traced) = (None, None);
     for entry in map.iter() {
         let value = &entry.value;
         match entry.name().as_str() {
@@ -50,9 +59,15 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
                 report.set(&mut export.account_token, position);
             }
             "latency" => report.unserved(entry, "latencies of services are not measured"),
-            "allow_trace" => report.unserved(entry, "traces end where a message leaves its account"),
+            "allow_trace" => {
+                traced = Some(entry);
+                report.set(&mut export.allow_trace, value.bool());
+            }
             _ => report.unknown(entry, EXPORT),
         }
+    }
+    if let (Some(entry), Shared::Stream) = (traced, export.kind) {
+        report.error(entry.wrong("Detected allow_trace directive on non-service"));
     }
     if let (Some(entry), Shared::Stream) = (of_services, export.kind) {
         report.error(entry.wrong("Detected response directive on non-service"));
@@ -79,6 +94,7 @@ fn import(value: &Value, report: &mut Report) -> Option<Import> {
     let map = report.ok(value.map())?;
     let mut import = Import::default();
     let mut kinds = 0;
+    let mut traced = None;
     for entry in map.iter() {
         let value = &entry.value;
         match entry.name().as_str() {
@@ -90,9 +106,15 @@ fn import(value: &Value, report: &mut Report) -> Option<Import> {
             "prefix" => report.set(&mut import.prefix, value.text().map(str::to_owned)),
             "to" => report.set(&mut import.to, value.text().map(str::to_owned)),
             "share" => report.set(&mut import.share, value.bool()),
-            "allow_trace" => report.unserved(entry, "traces end where a message leaves its account"),
+            "allow_trace" => {
+                traced = Some(entry);
+                report.set(&mut import.allow_trace, value.bool());
+            }
             _ => report.unknown(entry, IMPORT),
         }
+    }
+    if let (Some(entry), Shared::Service) = (traced, import.kind) {
+        report.error(entry.wrong("Detected allow_trace directive on a non-stream"));
     }
     if !import.prefix.is_empty() && !import.to.is_empty() {
         report.error(value.wrong("Stream import can not have a 'prefix' and a 'to' property"));
