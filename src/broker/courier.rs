@@ -11,6 +11,7 @@ use super::account::Account;
 use super::bridge::{Bridge, REPLY_PREFIX, Sight};
 use super::client_state::ClientState;
 use super::message_trace::{self, Trace};
+use super::meter::{Meter, SubjectCounts};
 use super::outbox::Appended;
 use super::subscription::{Inbound, StreamDoor, Target};
 use super::trace;
@@ -39,6 +40,8 @@ pub struct Parcel<'a> {
 /// See the module.
 pub struct Courier {
     account: Arc<Account>,
+    /// Counts what is sent by subject.
+    meter: Option<Arc<Meter>>,
     routes: RouteCache,
     /// Accounts that messages have crossed into, most have none.
     abroad: Vec<(Arc<Account>, RouteCache)>,
@@ -65,8 +68,15 @@ impl Delivered {
 struct RouteCache {
     generation: u64,
     last_subject: Vec<u8>,
-    last: Arc<Matches<Target>>,
-    by_subject: HashMap<Box<[u8]>, Arc<Matches<Target>>>,
+    last: Arc<Route>,
+    by_subject: HashMap<Box<[u8]>, Arc<Route>>,
+}
+
+/// Where messages on a subject go, and where they are counted.
+#[derive(Default)]
+struct Route {
+    matches: Matches<Target>,
+    counts: Option<Arc<SubjectCounts>>,
 }
 
 /// What is on its way and not yet announced.
@@ -95,6 +105,7 @@ impl Courier {
         let seed = origin.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Courier {
             account,
+            meter: None,
             routes: RouteCache::default(),
             abroad: Vec::new(),
             bag: Bag {
@@ -115,6 +126,11 @@ impl Courier {
         &self.account
     }
 
+    /// The same, counting what it sends by subject where that is asked for.
+    pub(super) fn metered(self, meter: Option<&Arc<Meter>>) -> Courier {
+        Courier { meter: meter.cloned(), ..self }
+    }
+
     pub(super) fn set_echo(&mut self, echo: bool) {
         self.bag.echo = echo;
     }
@@ -122,11 +138,15 @@ impl Courier {
     /// Hands a message to everyone who wants it and returns how many that are. Receivers learn of it at the next
     /// [`Courier::flush`].
     pub fn send(&mut self, parcel: Parcel<'_>) -> usize {
-        let matches = self.routes.find(&self.account, parcel.to);
-        let mut receivers = self.bag.deliver(matches, parcel);
+        let route = self.routes.find(&self.account, parcel.to, self.meter.as_deref());
+        let counts = route.counts.clone();
+        let mut receivers = self.bag.deliver(&route.matches, parcel);
         self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
             receivers += self.cross(parcel, &mut Vec::new(), None).receivers;
+        }
+        if let Some(counts) = counts {
+            counts.add(parcel.headers.len() + parcel.payload.len(), receivers);
         }
         receivers
     }
@@ -164,7 +184,8 @@ impl Courier {
                 payload: parcel.payload,
             };
             let (account, routes) = &mut self.abroad[at];
-            let mut found = self.bag.deliver_to_all(routes.find(account, beyond.to), beyond, onwards);
+            let matches = &routes.find(account, beyond.to, None).matches;
+            let mut found = self.bag.deliver_to_all(matches, beyond, onwards);
             self.bag.end_exhausted(&crossing.account);
             if !bridge.leads_on() {
                 self.bag.bridges.clear();
@@ -185,11 +206,15 @@ impl Courier {
     /// As [`Courier::send`], for a message whose way is told to `trace`.
     #[cold]
     pub(super) fn send_traced(&mut self, parcel: Parcel<'_>, trace: &Arc<Trace>) -> Delivered {
-        let matches = self.routes.find(&self.account, parcel.to);
-        let mut delivered = self.bag.deliver_traced(matches, parcel, trace);
+        let route = self.routes.find(&self.account, parcel.to, self.meter.as_deref());
+        let counts = route.counts.clone().filter(|_| !trace.only);
+        let mut delivered = self.bag.deliver_traced(&route.matches, parcel, trace);
         self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
             delivered.add(self.cross(parcel, &mut Vec::new(), Some(trace)));
+        }
+        if let Some(counts) = counts {
+            counts.add(parcel.headers.len() + parcel.payload.len(), delivered.receivers);
         }
         delivered
     }
@@ -245,7 +270,7 @@ fn is_worth_caching(subject: &[u8]) -> bool {
 }
 
 impl RouteCache {
-    fn find(&mut self, account: &Account, subject: &[u8]) -> &Matches<Target> {
+    fn find(&mut self, account: &Account, subject: &[u8], meter: Option<&Meter>) -> &Route {
         let generation = account.generation();
         if self.generation != generation {
             self.by_subject.clear();
@@ -256,24 +281,25 @@ impl RouteCache {
         }
         if is_worth_caching(subject) {
             self.last = match self.by_subject.get(subject) {
-                Some(matches) => matches.clone(),
+                Some(route) => route.clone(),
                 None => {
-                    let mut matches = Matches::default();
-                    account.match_into(subject, &mut matches);
-                    let matches = Arc::new(matches);
+                    let mut route = Route::default();
+                    account.match_into(subject, &mut route.matches);
+                    route.counts = meter.and_then(|meter| meter.counts_of(&account.label, subject));
+                    let route = Arc::new(route);
                     if self.by_subject.len() >= CACHED_SUBJECTS_MAX {
                         self.by_subject.clear();
                     }
-                    self.by_subject.insert(subject.into(), matches.clone());
-                    matches
+                    self.by_subject.insert(subject.into(), route.clone());
+                    route
                 }
             };
         } else {
-            if Arc::get_mut(&mut self.last).is_none() {
-                self.last = Arc::new(Matches::default());
+            if Arc::get_mut(&mut self.last).is_none_or(|last| last.counts.is_some()) {
+                self.last = Arc::new(Route::default());
             }
-            let matches = Arc::get_mut(&mut self.last).expect("just made unique");
-            account.match_into(subject, matches);
+            let route = Arc::get_mut(&mut self.last).expect("just made unique");
+            account.match_into(subject, &mut route.matches);
         }
         self.last_subject.clear();
         self.last_subject.extend_from_slice(subject);

@@ -71,7 +71,7 @@ impl Link {
         let account = arrival.trusted.clone().unwrap_or_else(|| broker.account.clone());
         let terms = broker.terms();
         let link = Link {
-            courier: Courier::new(account.clone(), client.clone()),
+            courier: Courier::new(account.clone(), client.clone()).metered(broker.meter()),
             session: Session::new(terms.settings(asked).clone(), client.id, now),
             parser: Parser::new(),
             nonce: if asked { broker.gate.nonce() } else { String::new() },
@@ -511,7 +511,7 @@ impl Link {
         }
         self.counted = true;
         self.account = account;
-        self.courier = Courier::new(self.account.clone(), self.client.clone());
+        self.courier = Courier::new(self.account.clone(), self.client.clone()).metered(self.broker.meter());
         let admit = self.session.handle_authenticated(Some(grant))?;
         self.guard = Guard::new(self.session.permit());
         self.subscriptions_max = self.subscriptions_of(grant);

@@ -1,7 +1,7 @@
 //! Who is connected, what every client is held to, and what all of them did together.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -13,6 +13,7 @@ use super::client_state::{ClientState, Identity};
 use super::closed::{ClosedClient, ClosedClients, Traffic};
 use super::courier::Courier;
 use super::gate::Gate;
+use super::meter::Meter;
 use super::outbox::Appended;
 use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT, Mapping};
 use crate::protocol::{Info, encode};
@@ -104,6 +105,7 @@ pub struct Broker {
     next_client_id: AtomicU64,
     closed: Mutex<Totals>,
     presence_watchers: RwLock<Vec<PresenceWatcher>>,
+    meter: OnceLock<Arc<Meter>>,
     system: Arc<ClientState>,
 }
 
@@ -141,6 +143,7 @@ impl Broker {
             next_client_id: AtomicU64::new(1),
             closed: Mutex::new(Totals::default()),
             presence_watchers: RwLock::new(Vec::new()),
+            meter: OnceLock::new(),
             system,
             payload_bytes_max: AtomicUsize::new(options.session.max_payload),
             terms: RwLock::new(Arc::new(Terms::new(options))),
@@ -202,6 +205,16 @@ impl Broker {
         if client.outbox.append(|out| encode::info(out, &info)) == Appended::First {
             client.outbox.wake();
         }
+    }
+
+    /// Counts what clients publish by subject; of those that connect from now on. To be called once.
+    pub fn count_subjects(&self, meter: Meter) {
+        let _ = self.meter.set(Arc::new(meter));
+    }
+
+    /// The counts by subject, where they are asked for.
+    pub fn meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.get()
     }
 
     /// Counts that a publisher had to wait for its receivers.

@@ -6,6 +6,7 @@ mod coordinator;
 pub mod file;
 mod limits;
 mod log;
+mod metrics;
 mod streams;
 mod tls;
 mod websocket;
@@ -19,6 +20,7 @@ pub use access::{SingleUser, TlsFlags};
 pub use coordinator::{CoordinatorOptions, TaskAccount};
 pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogFormat, LogLevel};
+pub use metrics::Metrics;
 pub use streams::{DeclaredConsumer, DeclaredStream};
 pub use tls::{HandshakeFirst, Tls};
 pub use websocket::WebSocket;
@@ -68,6 +70,7 @@ pub struct Config {
     /// The process id is written here (digits only) and the file removed on a clean exit.
     pub pid_file: Option<PathBuf>,
     pub log: Log,
+    pub metrics: Metrics,
     /// Users and accounts, as the config file has them.
     pub auth: Plan,
     /// TLS of the client port, as the config file has it.
@@ -173,6 +176,7 @@ impl Config {
             ports_file_dir: None,
             pid_file: None,
             log: Log::default(),
+            metrics: Metrics::default(),
             auth: Plan::default(),
             tls: None,
             websocket: None,

@@ -6,6 +6,7 @@ mod assets;
 pub mod backoff;
 mod desk;
 pub mod errors;
+pub mod figures;
 mod health;
 pub mod labels;
 mod micro;

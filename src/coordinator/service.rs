@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Answer, ConnectionEvent, Desk, Output, Settings, needs_assets};
+use super::figures::Figures;
 use super::micro::{QUEUE_GROUP, Service};
 use super::{Health, assets, names};
 use crate::client::{Client, ClientError, Incoming, JetStreamError, Overflow, Status};
@@ -20,6 +21,8 @@ const INBOX_MESSAGES: usize = 65_536;
 const MESSAGES_AT_ONCE: usize = 512;
 /// How long to wait before the state is read again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often what is counted is told.
+const FIGURES_EVERY: Duration = Duration::from_millis(500);
 
 /// How a coordinator runs.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub struct Options {
     pub settings: Settings,
     /// Connections' beginnings and ends, when the broker tells them. Without it, heartbeats and pulls are the signs of life.
     pub presence: Option<mpsc::Receiver<ConnectionEvent>>,
+    /// Where the coordinator tells now and then what it counts; it counts on from what is there.
+    pub figures: watch::Sender<Figures>,
 }
 
 /// Why a coordinator could not start.
@@ -116,6 +121,8 @@ struct Runner {
     client: Client,
     settings: Settings,
     presence: Option<mpsc::Receiver<ConnectionEvent>>,
+    figures: watch::Sender<Figures>,
+    figures_due: Timestamp,
     stop: CancellationToken,
     health: watch::Sender<Health>,
     service: Service,
@@ -136,6 +143,8 @@ impl Runner {
             client,
             settings: options.settings,
             presence: options.presence,
+            figures: options.figures,
+            figures_due: Timestamp::ZERO,
             stop,
             health,
             service: Service { id: id::unique(), started: Timestamp::now() },
@@ -230,6 +239,7 @@ impl Runner {
         }
         let seed = rand::random::<u64>();
         let mut desk = Desk::new(settings, seed, Timestamp::now());
+        desk.count_on(&self.figures.borrow());
         // Without an answer there may be tasks that nobody would take up.
         self.assets = assets::exist(&self.client).await.map_err(StartError::Load)?;
         if self.assets {
@@ -267,6 +277,10 @@ impl Runner {
         loop {
             let now = Timestamp::now();
             desk.tick(now);
+            if now >= self.figures_due {
+                self.figures_due = now + FIGURES_EVERY;
+                self.figures.send_replace(desk.figures().clone());
+            }
             self.send(&mut desk);
             if desk.store_is_gone() {
                 return Ended::StoreGone;

@@ -28,5 +28,8 @@ pub use events::Events;
 pub use http::{CurrentTls, Monitor};
 pub use reports::{Reports, Shown};
 pub use source::NO_CONFIG_FILE;
-pub use source::{Account, Boxed, Connection, Identity, JetStream, Routes, Source, Stream, Subscription, Totals};
+pub use source::{
+    Account, Boxed, ByName, Connection, Identity, JetStream, Routes, Source, Stream, SubjectTraffic, Subscription,
+    TaskQueue, Tasks, Totals,
+};
 pub use system::System;

@@ -26,6 +26,14 @@ pub trait Source: Send + Sync + 'static {
     fn closed_connections(&self) -> Vec<Connection>;
     /// Every account.
     fn accounts(&self) -> Vec<Account>;
+    /// What was counted by subject, where that is asked for.
+    fn subjects(&self) -> Vec<SubjectTraffic> {
+        Vec::new()
+    }
+    /// The tasks of each account that has a coordinator.
+    fn tasks(&self) -> Vec<Tasks> {
+        Vec::new()
+    }
     /// The subscription trie's counters.
     fn routes(&self) -> Routes;
     /// JetStream's figures, one for each account that has it; none when it is off. Streams' states may be asked of their
@@ -62,6 +70,49 @@ pub struct Account {
     pub slow_consumers: u64,
     /// When its configuration was read.
     pub updated: Timestamp,
+}
+
+/// Messages on a subject, or on all subjects of a filter that are not counted by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct SubjectTraffic {
+    pub account: String,
+    pub subject: String,
+    /// Published by clients.
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    /// Handed on to subscribers and streams.
+    pub out_msgs: u64,
+}
+
+/// A figure for each of some names.
+pub type ByName = Vec<(&'static str, u64)>;
+
+/// What an account's task coordinator counts.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    pub account: String,
+    /// Whether the coordinator is at work.
+    pub serving: bool,
+    /// Registered agents by status.
+    pub agents: ByName,
+    pub queues: Vec<TaskQueue>,
+}
+
+/// A queue of tasks, or all that are not counted by themselves (`*`).
+#[derive(Clone, Debug, Default)]
+pub struct TaskQueue {
+    pub name: String,
+    /// Tasks there are, by phase.
+    pub tasks: ByName,
+    pub submitted: u64,
+    /// Tasks that ended, by phase.
+    pub ended: ByName,
+    /// Leases that ended without a word of the agent, by reason.
+    pub leases_lost: ByName,
+    /// Seconds from submission to completion: how many took at most so many, and all together.
+    pub seconds: Vec<(f64, u64)>,
+    pub seconds_sum: f64,
+    pub seconds_count: u64,
 }
 
 /// What does not change while a server runs.

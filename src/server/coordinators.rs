@@ -16,7 +16,9 @@ use super::presence::Watch;
 use crate::broker::Account;
 use crate::client::{Client, ConnectOptions};
 use crate::config::TaskAccount;
+use crate::coordinator::figures::{Figures, LOSSES, PHASES, QueueFigures, STATUSES};
 use crate::coordinator::{self, Coordinator, Health, Settings};
+use crate::monitor::{TaskQueue, Tasks};
 
 /// Pauses between starts, doubling from the first to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -34,9 +36,20 @@ struct Entry {
     /// What people call the account.
     label: String,
     health: watch::Receiver<Health>,
+    figures: watch::Receiver<Figures>,
 }
 
 impl Board {
+    /// What each of them counts.
+    pub fn tasks(&self) -> Vec<Tasks> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |entry: &Entry| {
+            let serving = *entry.health.borrow() == Health::Serving;
+            tasks(&entry.label, serving, &entry.figures.borrow())
+        };
+        entries.values().map(of).collect()
+    }
+
     /// The accounts with a coordinator, as people call them.
     pub fn labels(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|entry| entry.label.clone()).collect()
@@ -53,6 +66,22 @@ impl Board {
         let faults: Vec<String> = entries.values().filter_map(fault).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
+}
+
+fn tasks(account: &str, serving: bool, figures: &Figures) -> Tasks {
+    let named = |names: &[&'static str], counts: &[u64]| names.iter().copied().zip(counts.iter().copied()).collect();
+    let queue = |(name, queue): (&String, &QueueFigures)| TaskQueue {
+        name: name.clone(),
+        tasks: named(&PHASES, &queue.tasks),
+        submitted: queue.submitted,
+        ended: queue.ended().collect(),
+        leases_lost: named(&LOSSES, &queue.leases_lost),
+        seconds: queue.durations.cumulative(),
+        seconds_sum: queue.durations.sum.as_secs_f64(),
+        seconds_count: queue.durations.count(),
+    };
+    let agents = named(&STATUSES, &figures.agents);
+    Tasks { account: account.to_owned(), serving, agents, queues: figures.queues.iter().map(queue).collect() }
 }
 
 /// See the module.
@@ -123,8 +152,9 @@ impl Coordinators {
 
     fn start(&mut self, account: Arc<Account>, terms: TaskAccount) -> watch::Receiver<Health> {
         let (told, health) = watch::channel(Health::Starting);
+        let figures = watch::Sender::<Figures>::default();
         let stop = CancellationToken::new();
-        let entry = Entry { label: account.label.clone(), health: health.clone() };
+        let entry = Entry { label: account.label.clone(), health: health.clone(), figures: figures.subscribe() };
         self.board.0.lock().unwrap_or_else(PoisonError::into_inner).insert(account.name.clone(), entry);
         let life = Life {
             pipes: self.pipes.clone(),
@@ -132,6 +162,7 @@ impl Coordinators {
             account,
             terms: terms.clone(),
             told: told.clone(),
+            figures,
             stop: stop.clone(),
         };
         let label = life.account.label.clone();
@@ -193,6 +224,8 @@ struct Life {
     account: Arc<Account>,
     terms: TaskAccount,
     told: watch::Sender<Health>,
+    /// Goes from one life to the next.
+    figures: watch::Sender<Figures>,
     stop: CancellationToken,
 }
 
@@ -214,7 +247,8 @@ impl Life {
     async fn serve(&self, client: &Client) -> Option<String> {
         let settings = Settings { result_subjects: self.terms.result_subjects.clone(), ..Settings::default() };
         let presence = Some(self.presence.listen(&self.account.name));
-        let starting = Coordinator::start(client.clone(), coordinator::Options { settings, presence });
+        let options = coordinator::Options { settings, presence, figures: self.figures.clone() };
+        let starting = Coordinator::start(client.clone(), options);
         let mut coordinator = tokio::select! {
             () = self.stop.cancelled() => return None,
             started = starting => match started {
@@ -292,7 +326,10 @@ mod tests {
         for (name, health) in [("A", Health::Serving), ("B", Health::Down("no disk".into()))] {
             let (told, health) = watch::channel(health);
             senders.push(told);
-            board.0.lock().unwrap().insert(name.into(), Entry { label: name.into(), health });
+            board.0.lock().unwrap().insert(
+                name.into(),
+                Entry { label: name.into(), health, figures: watch::Sender::default().subscribe() },
+            );
         }
         assert_eq!(board.health().unwrap_err(), "the task coordinator in account B is down: no disk");
         senders[1].send_replace(Health::Serving);

@@ -34,7 +34,7 @@ use self::pipes::Pipes;
 use self::tls::{CurrentHandshake, Handshake};
 use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::{self, Accounts, JetStream};
-use crate::broker::{self, Account, Broker, Options, TraceTerms};
+use crate::broker::{self, Account, Broker, Meter, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Limits, Listen, Log};
 use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
@@ -224,6 +224,9 @@ impl Server {
         let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
         let info = first_info(&config, client_address);
         let broker = Broker::with_book(info, options(&config.limits), book, Timestamp::now());
+        if !config.metrics.subjects.is_empty() {
+            broker.count_subjects(Meter::new(config.metrics.subjects.clone(), config.metrics.subjects_max));
+        }
 
         let mut jetstream = if config.jetstream { Some(start_jetstream(&config, &broker).await?) } else { None };
 

@@ -8,10 +8,11 @@ use super::coordinators::Board;
 use crate::api::Strictness;
 use crate::auth::ConnectionType;
 use crate::broker::jetstream::{self, Accounts, StreamReport};
-use crate::broker::{Broker, ClientState, ClosedClient};
+use crate::broker::{Broker, ClientState, ClosedClient, SubjectCounts};
 use crate::config::Config;
 use crate::monitor::{
-    Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, Subscription, Totals,
+    Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, SubjectTraffic, Subscription, Tasks,
+    Totals,
 };
 use crate::types::ApiError;
 
@@ -120,6 +121,19 @@ impl Source for BrokerSource {
             stalled_clients: totals.stalls,
             subscriptions: self.routes().num_subscriptions,
         }
+    }
+
+    fn tasks(&self) -> Vec<Tasks> {
+        self.coordinators.tasks()
+    }
+
+    fn subjects(&self) -> Vec<SubjectTraffic> {
+        let counted = self.broker.meter().map(|meter| meter.list()).unwrap_or_default();
+        let traffic = |(account, subject, counts): (String, String, Arc<SubjectCounts>)| {
+            let [in_msgs, in_bytes, out_msgs] = counts.get();
+            SubjectTraffic { account, subject, in_msgs, in_bytes, out_msgs }
+        };
+        counted.into_iter().map(traffic).collect()
     }
 
     fn connections(&self, with_subscriptions: bool) -> Vec<Connection> {

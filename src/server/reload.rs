@@ -135,6 +135,7 @@ impl Server {
         let same_limits = old.jetstream_options == new.jetstream_options;
         refuse_if(!same_limits, "jetstream max memory and max store")?;
         refuse_if(old.jetstream_limits != new.jetstream_limits, "jetstream limits")?;
+        refuse_if(old.metrics != new.metrics, "metrics")?;
         refuse_if(old.auth.operators != new.auth.operators, "operator")?;
         refuse_if(old.websocket.is_some() != new.websocket.is_some(), "websocket")?;
         if let (Some(old), Some(new)) = (&old.websocket, &new.websocket) {

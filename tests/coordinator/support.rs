@@ -127,7 +127,7 @@ impl World {
 
     async fn start_coordinator_with(&mut self, presence: Option<mpsc::Receiver<ConnectionEvent>>) {
         let client = self.broker.client("coordinator").await;
-        let options = Options { settings: self.settings.clone(), presence };
+        let options = Options { settings: self.settings.clone(), presence, ..Options::default() };
         self.coordinator = Some(Coordinator::start(client, options).await.unwrap());
     }
 

@@ -1,6 +1,7 @@
 //! The monitoring endpoints over real sockets, on a broker that is a table of values, beside what nats-server 2.15.1
 //! answered (`nats-server-2.15.1.json`, recorded with one client, one stream and one consumer).
 
+mod metrics;
 mod system;
 
 use std::net::SocketAddr;
@@ -373,50 +374,4 @@ async fn stopping_closes_idle_connections() {
     endpoints.serving.await.unwrap();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
-}
-
-#[tokio::test]
-async fn metrics_are_what_prometheus_reads() {
-    let endpoints = serve(table()).await;
-    let (status, head, body) = endpoints.ask("GET", "/metrics").await;
-    assert!(status == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-    // Each metric's lines are together, after what it is.
-    let mut seen = Vec::new();
-    for line in body.lines() {
-        let is_help = line.strip_prefix("# HELP ");
-        let name =
-            is_help.or(line.strip_prefix("# TYPE ")).unwrap_or(line).split([' ', '{']).next().unwrap().to_owned();
-        match seen.last() {
-            Some(last) if *last == name => {}
-            _ => {
-                assert!(is_help.is_some() && !seen.contains(&name), "{line}");
-                seen.push(name);
-            }
-        }
-        if !line.starts_with('#') {
-            let value = line.rsplit(' ').next().unwrap();
-            assert!(value.parse::<f64>().is_ok() && line.contains("server_id=\""), "{line}");
-        }
-    }
-    let detail = &recorded("jsz")["account_details"][0]["stream_detail"][0];
-    let messages = detail["state"]["messages"].as_u64().unwrap();
-    let pending = detail["consumer_detail"][0]["num_pending"].as_u64().unwrap();
-    for expected in [
-        "gnatsd_varz_connections{server_id=\"box\"} 3".to_owned(),
-        "gnatsd_varz_in_msgs{server_id=\"box\"} 7".to_owned(),
-        format!(
-            "jetstream_stream_total_messages{{server_id=\"NSERVER\",account=\"$G\",stream_name=\"TASKS\"}} {messages}"
-        ),
-        format!(
-            "jetstream_consumer_num_pending{{server_id=\"NSERVER\",account=\"$G\",stream_name=\"TASKS\",consumer_name=\"agent\"}} {pending}"
-        ),
-    ] {
-        assert!(body.lines().any(|line| line == expected), "{expected}\n{body}");
-    }
-    let endpoints = serve(Table { jetstream: false, health: Err("the disk is gone".into()), ..table() }).await;
-    let (_, _, body) = endpoints.ask("GET", "/metrics").await;
-    assert!(
-        body.contains("jetstream_server_jetstream_disabled{server_id=\"NSERVER\",server_name=\"box\",domain=\"\"} 1\n")
-    );
-    assert!(body.contains("gnatsd_varz_healthy{server_id=\"box\"} 0\n"), "{body}");
 }

@@ -28,6 +28,7 @@ mod access;
 mod coordinator;
 mod grammar;
 mod jetstream;
+mod metrics;
 mod permissions;
 mod place;
 mod report;

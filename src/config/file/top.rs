@@ -3,7 +3,7 @@
 use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Map, Value};
-use super::{access, coordinator, jetstream, sharing, streams, tls, websocket};
+use super::{access, coordinator, jetstream, metrics, sharing, streams, tls, websocket};
 use crate::config::{Config, Listen, Tls};
 
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
@@ -36,6 +36,7 @@ const KEYS: &[&str] = &[
     "max_pending",
     "max_subscriptions",
     "max_traced_msg_len",
+    "metrics",
     "no_auth_user",
     "operator",
     "pid_file",
@@ -154,6 +155,7 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         }
         "pidfile" | "pid_file" => report.set(&mut config.pid_file, owned(value).map(|path| path.map(Into::into))),
         "ports_file_dir" => report.set(&mut config.ports_file_dir, owned(value).map(|path| path.map(Into::into))),
+        "metrics" => metrics::read(value, config, report),
         // Streams and tasks.
         "jetstream" => jetstream::read(value, config, report),
         "store_dir" | "storedir" => report.set(&mut config.store_dir, value.text().map(Into::into)),

@@ -34,6 +34,7 @@ pub use restore::Row;
 use signals::Early;
 
 use super::agent::Roster;
+use super::figures::Figures;
 use super::queue::QueueConfig;
 use super::random::Random;
 use super::record::{Phase, Record};
@@ -187,6 +188,7 @@ pub struct Desk {
     next_sweep: Timestamp,
     payload_bytes: usize,
     turn: u64,
+    figures: Figures,
     /// Something may have become assignable.
     schedule: bool,
     /// Nobody takes what is stored.
@@ -221,6 +223,7 @@ impl Desk {
             next_sweep,
             payload_bytes: 0,
             turn: 0,
+            figures: Figures::default(),
             schedule: false,
             store_gone: false,
         }
@@ -229,6 +232,16 @@ impl Desk {
     /// Whether a step found nobody who keeps the buckets. What is in memory is then worth nothing.
     pub fn store_is_gone(&self) -> bool {
         self.store_gone
+    }
+
+    /// What has been counted so far; agents as of the last sweep.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// Goes on counting from an earlier life's `figures`. To be called before anything is restored.
+    pub fn count_on(&mut self, figures: &Figures) {
+        self.figures = figures.begin_anew();
     }
 
     /// What is to be sent, in order.

@@ -128,6 +128,7 @@ impl Desk {
         let now = self.now;
         let Some(task) = self.task(index) else { return };
         let record = task.record.clone();
+        self.figures.found(&record);
         if !record.phase.is_final() {
             self.queue_mut(&record.queue).open += 1;
         }

@@ -19,8 +19,9 @@ impl Desk {
         let now = self.now;
         let Some(record) = self.task(index).map(|task| task.record.clone()) else { return };
         let lease = self.queue_config(&record.queue).lease();
-        let Some(task) = self.task_mut(index) else { return };
         let was = before.map(|before| before.phase);
+        self.figures.moved(was, &record);
+        let Some(task) = self.task_mut(index) else { return };
         let was_leased = was.is_some_and(Phase::is_leased);
         let entered = was != Some(record.phase);
 
@@ -361,6 +362,7 @@ impl Desk {
     fn expire(&mut self, index: u32) {
         let Some(task) = self.task(index) else { return };
         let record = task.record.clone();
+        self.figures.gone(&record);
         self.remove_task(index);
         if record.phase == Phase::Dead {
             self.purge(&names::dead_letter_key(&record.queue, &record.id));

@@ -356,6 +356,9 @@ impl Desk {
             task.item = item;
             self.items.insert(item, index);
         }
+        if let Some(input) = input.as_ref().filter(|_| before.phase.is_leased()) {
+            self.figures.lost(&before.queue, &input.event);
+        }
         if let Some(message) = input.and_then(|input| input.from) {
             let duplicate = is_submit(&message).then_some(false);
             self.respond_state(index, &message, duplicate);
