@@ -10,7 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
 use crate::auth::{ConnectionType, Login};
-use crate::session::Traffic;
+use crate::session::SessionTraffic;
 use crate::types::Timestamp;
 
 /// What CONNECT told about the client.
@@ -108,7 +108,7 @@ impl ClientState {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    pub(super) fn set_traffic(&self, traffic: Traffic, now: Timestamp) {
+    pub(super) fn set_traffic(&self, traffic: SessionTraffic, now: Timestamp) {
         self.in_msgs.store(traffic.in_msgs, Ordering::Relaxed);
         self.in_bytes.store(traffic.in_bytes, Ordering::Relaxed);
         self.last_activity.store(now.nanos() as u64, Ordering::Relaxed);

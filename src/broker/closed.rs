@@ -47,7 +47,7 @@ pub struct ClosedSubscription {
 
 /// What an account's clients did, as seen by the server: `in` is what they published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct AccountTraffic {
     pub in_msgs: u64,
     pub in_bytes: u64,
     pub out_msgs: u64,
@@ -55,7 +55,7 @@ pub struct Traffic {
     pub slow_consumers: u64,
 }
 
-impl Traffic {
+impl AccountTraffic {
     pub(super) fn add(&mut self, client: &ClientState) {
         let (in_msgs, in_bytes) = client.counts_in();
         let (out_msgs, out_bytes) = client.outbox.counts();
@@ -70,7 +70,7 @@ impl Traffic {
 pub(super) struct ClosedClients {
     last: VecDeque<Arc<ClosedClient>>,
     last_max: usize,
-    by_account: HashMap<String, Traffic>,
+    by_account: HashMap<String, AccountTraffic>,
 }
 
 impl ClosedClients {
@@ -103,7 +103,7 @@ impl ClosedClients {
         self.last.iter().cloned().collect()
     }
 
-    pub(super) fn traffic(&self, account: &str) -> Traffic {
+    pub(super) fn traffic(&self, account: &str) -> AccountTraffic {
         self.by_account.get(account).copied().unwrap_or_default()
     }
 }

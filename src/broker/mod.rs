@@ -22,7 +22,7 @@ mod trace;
 pub use account::{Account, AccountRole};
 pub use arrival::{Arrival, Cookies, TlsTerms};
 pub use client_state::{ClientState, Identity};
-pub use closed::{ClosedClient, ClosedSubscription, Traffic};
+pub use closed::{AccountTraffic, ClosedClient, ClosedSubscription};
 pub use courier::{Courier, Parcel};
 pub use gate::Gate;
 pub use link::{Fed, Link};

@@ -10,7 +10,7 @@ use super::account::{Account, AccountRole};
 use super::arrival::Arrival;
 use super::bridge;
 use super::client_state::{ClientState, Identity};
-use super::closed::{ClosedClient, ClosedClients, Traffic};
+use super::closed::{AccountTraffic, ClosedClient, ClosedClients};
 use super::courier::Courier;
 use super::gate::Gate;
 use super::meter::Meter;
@@ -183,7 +183,7 @@ impl Broker {
     }
 
     /// What the account's clients did, those that have gone included.
-    pub fn traffic(&self, account: &str) -> Traffic {
+    pub fn traffic(&self, account: &str) -> AccountTraffic {
         let mut traffic = self.closed_clients_lock().traffic(account);
         self.clients()
             .iter()

@@ -95,7 +95,7 @@ pub enum Tick {
 
 /// Messages, and bytes of headers and payload, in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct SessionTraffic {
     pub in_msgs: u64,
     pub in_bytes: u64,
     pub out_msgs: u64,
@@ -116,7 +116,7 @@ pub struct Session {
     connects: u32,
     first_ping_answered: bool,
     keepalive: Keepalive,
-    traffic: Traffic,
+    traffic: SessionTraffic,
     max_payload: usize,
     /// `None`: everything is permitted.
     permit: Option<Arc<Permit>>,
@@ -143,7 +143,7 @@ impl Session {
             in_time: false,
             connects: 0,
             first_ping_answered: false,
-            traffic: Traffic::default(),
+            traffic: SessionTraffic::default(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Session {
         self.keepalive.rtt()
     }
 
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self) -> SessionTraffic {
         self.traffic
     }
 

@@ -6,4 +6,4 @@
 mod keepalive;
 mod machine;
 
-pub use machine::{Admit, Phase, Session, Settings, Tick, Traffic};
+pub use machine::{Admit, Phase, Session, SessionTraffic, Settings, Tick};

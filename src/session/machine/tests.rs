@@ -207,7 +207,7 @@ fn counts_messages_and_their_bytes() {
     let mut session = session(Settings::default());
     run(&mut session, b"CONNECT {\"headers\":true}\r\nPUB foo 5\r\nhello\r\nHPUB foo 12 14\r\nNATS/1.0\r\n\r\nhi\r\n");
     session.handle_delivered(3, 30);
-    assert_eq!(session.traffic(), Traffic { in_msgs: 2, in_bytes: 19, out_msgs: 3, out_bytes: 30 });
+    assert_eq!(session.traffic(), SessionTraffic { in_msgs: 2, in_bytes: 19, out_msgs: 3, out_bytes: 30 });
 }
 
 fn any_input() -> impl Strategy<Value = &'static str> {
