@@ -89,11 +89,14 @@ pub struct Audit<'a> {
     pub response: &'a str,
 }
 
-/// Who did it (nats-server `ClientInfo`).
+/// Who did it (nats-server `ClientInfo`); what is empty is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClientInfo {
-    pub start: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Timestamp>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub host: String,
+    #[serde(skip_serializing_if = "is_zero")]
     pub id: u64,
     pub acc: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -107,8 +110,15 @@ pub struct ClientInfo {
     /// Nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub rtt: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Timestamp>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name_tag: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub kind: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub client_type: &'static str,
 }
 
@@ -193,7 +203,7 @@ mod tests {
             }
         };
         let client = ClientInfo {
-            start: at,
+            start: Some(at),
             host: "127.0.0.1".into(),
             id: 5,
             acc: "$G".into(),

@@ -18,6 +18,7 @@ use super::account::Account;
 use super::client_state::ClientState;
 use super::courier::Parcel;
 use super::message_trace::Trace;
+use crate::api::ClientInfo;
 use crate::auth::{Rewrite, Route, ServiceResponses, Shared};
 use crate::types::transform::Dice;
 use crate::types::{Headers, Timestamp, header, id};
@@ -278,23 +279,7 @@ fn with_request_info(headers: &[u8], info: &Value) -> Vec<u8> {
 
 /// Who asks (nats-server `getClientInfo`): the account, and more where the import shares it.
 fn request_info(client: &ClientState, account: &Account, share: bool) -> Value {
-    let mut info = json!({ "acc": account.name });
-    let rtt = client.round_trip().as_nanos() as u64;
-    if rtt > 0 {
-        info["rtt"] = json!(rtt);
-    }
-    if share {
-        let identity = client.identity();
-        info["start"] = json!(client.started);
-        info["host"] = json!(client.ip());
-        info["id"] = json!(client.id);
-        info["kind"] = json!("Client");
-        info["client_type"] = json!("nats");
-        let said =
-            [("user", identity.user), ("name", identity.name), ("lang", identity.lang), ("ver", identity.version)];
-        for (key, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
-            info[key] = json!(text);
-        }
-    }
-    info
+    let whole = client.info(client.identity(), &account.name);
+    let info = if share { whole } else { ClientInfo { acc: whole.acc, rtt: whole.rtt, ..ClientInfo::default() } };
+    serde_json::to_value(info).expect("who asks is plain data")
 }

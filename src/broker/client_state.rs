@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
+use crate::api::ClientInfo;
 use crate::auth::{ConnectionType, Login};
 use crate::session::SessionTraffic;
 use crate::types::Timestamp;
@@ -130,6 +131,32 @@ impl ClientState {
     /// The peer's address without its port.
     pub fn ip(&self) -> &str {
         self.address.rsplit_once(':').map_or("", |(ip, _)| ip).trim_matches(['[', ']'])
+    }
+
+    /// How it speaks, as nats-server names it.
+    pub fn kind(&self) -> &'static str {
+        match self.connection_type {
+            ConnectionType::WebSocket => "websocket",
+            _ => "nats",
+        }
+    }
+
+    /// Who it is, in `account` and by what it told of itself.
+    pub fn info(&self, identity: Identity, account: &str) -> ClientInfo {
+        ClientInfo {
+            start: Some(self.started),
+            host: self.ip().to_owned(),
+            id: self.id,
+            acc: account.to_owned(),
+            user: identity.user,
+            name: identity.name,
+            lang: identity.lang,
+            ver: identity.version,
+            rtt: self.round_trip().as_nanos() as u64,
+            kind: "Client",
+            client_type: self.kind(),
+            ..ClientInfo::default()
+        }
     }
 
     /// The client takes further INFOs, and has had the one that follows its first PING.

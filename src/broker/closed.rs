@@ -18,6 +18,8 @@ const SUBSCRIPTIONS_MAX: usize = 32;
 pub struct ClosedClient {
     pub id: u64,
     pub address: String,
+    /// `nats` or `websocket`.
+    pub kind: &'static str,
     pub identity: Identity,
     pub started: Timestamp,
     pub stopped: Timestamp,
@@ -121,6 +123,7 @@ impl ClosedClient {
         ClosedClient {
             id: client.id,
             address: client.address.clone(),
+            kind: client.kind(),
             identity: client.identity(),
             started: client.started,
             stopped: now,

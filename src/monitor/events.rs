@@ -13,6 +13,7 @@ use tracing::warn;
 use super::accountz::AccountStat;
 use super::source::Account;
 use super::system::{Letterhead, System};
+use crate::api::ClientInfo;
 use crate::broker::{Broker, Courier, Presence};
 use crate::types::{Timestamp, id};
 
@@ -107,12 +108,7 @@ impl Events {
             Some(closed) => {
                 let body = |now: Timestamp| {
                     let mut event = event("client_disconnect", &letterhead, now);
-                    let mut client = client(presence, account);
-                    client["stop"] = json!(closed.stopped);
-                    if !closed.round_trip.is_zero() {
-                        client["rtt"] = json!(closed.round_trip.as_nanos() as u64);
-                    }
-                    event["client"] = client;
+                    event["client"] = client(presence, account);
                     event["sent"] = json!({"msgs": closed.out_msgs, "bytes": closed.out_bytes});
                     event["received"] = json!({"msgs": closed.in_msgs, "bytes": closed.in_bytes});
                     event["reason"] = json!(closed.reason);
@@ -174,22 +170,15 @@ pub(super) fn account_connections(letterhead: &Letterhead, account: &Account, no
     event
 }
 
-/// Who it is (nats-server `ClientInfo`).
+/// Who it is, and when it went.
 fn client(presence: &Presence, account: &str) -> Value {
-    let (client, identity) = (&presence.client, &presence.identity);
-    let mut shown = json!({
-        "start": client.started,
-        "host": client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host),
-        "id": client.id,
-        "acc": account,
-        "name_tag": account,
-        "kind": "Client",
-        "client_type": "nats",
-    });
-    let said =
-        [("user", &identity.user), ("name", &identity.name), ("lang", &identity.lang), ("ver", &identity.version)];
-    for (key, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
-        shown[key] = json!(text);
-    }
-    shown
+    let closed = presence.closed.as_deref();
+    let info = ClientInfo {
+        name_tag: account.to_owned(),
+        // Of one that comes it is not known yet.
+        rtt: closed.map_or(0, |closed| closed.round_trip.as_nanos() as u64),
+        stop: closed.map(|closed| closed.stopped),
+        ..presence.client.info(presence.identity.clone(), account)
+    };
+    serde_json::to_value(info).expect("who it is is plain data")
 }

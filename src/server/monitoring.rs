@@ -5,9 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::coordinators::Board;
-use crate::api::Strictness;
-use crate::auth::ConnectionType;
-use crate::broker::jetstream::{self, Accounts, StreamReport};
+use crate::broker::jetstream::{self, Accounts, StreamReport, Strictness};
 use crate::broker::{Broker, ClientState, ClosedClient, SubjectCounts};
 use crate::config::Config;
 use crate::monitor::{
@@ -245,10 +243,7 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
     }
     Connection {
         id: client.id,
-        kind: match client.connection_type {
-            ConnectionType::WebSocket => "websocket",
-            _ => "nats",
-        },
+        kind: client.kind(),
         remote: client.address.parse().ok(),
         start: client.started,
         last_activity: client.last_activity(),
@@ -274,7 +269,7 @@ fn closed_connection(client: &ClosedClient) -> Connection {
     let identity = client.identity.clone();
     Connection {
         id: client.id,
-        kind: "nats",
+        kind: client.kind,
         remote: client.address.parse().ok(),
         start: client.started,
         last_activity: client.last_activity,

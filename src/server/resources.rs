@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::api::Strictness;
-use crate::broker::jetstream::{self, Budget};
+use crate::broker::jetstream::{self, Budget, Strictness};
 use crate::config::{self, JetStreamOptions};
 use crate::types::JetStreamLimits;
 

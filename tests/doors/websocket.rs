@@ -55,6 +55,8 @@ async fn the_official_client_comes_in() {
     let other = async_nats::connect(world.server.client_url()).await.unwrap();
     let mut subscription = client.subscribe("x").await.unwrap();
     settle(&client).await;
+    let kinds: Vec<_> = world.server.broker().clients().iter().map(|client| client.kind()).collect();
+    assert_eq!(kinds, ["websocket", "nats"]);
     // Larger than any one frame.
     let payload = bytes::Bytes::from(vec![5u8; 3 << 20]);
     for publisher in [&client, &other] {

@@ -8,11 +8,12 @@ use hashbrown::HashMap;
 
 use super::budget::Budget;
 use super::inbox::{Command, Inbox};
-use crate::api::{Advisory, ApiStats, Audit, ClientInfo, Strictness};
+use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
 use crate::types::{AssetLimits, JetStreamLimits, Timestamp, id, subject};
 
+pub use crate::api::Strictness;
 /// The JetStream API level of nats-server 2.14, whose single-server features we serve (ADR-44).
 pub use crate::stream::batch::API_LEVEL;
 /// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
@@ -226,21 +227,7 @@ impl Context {
     /// Who made a request, for advisories.
     pub(super) fn client_info(&self, request: &Inbound) -> ClientInfo {
         let client = &request.client;
-        let identity = client.identity();
-        ClientInfo {
-            start: client.started,
-            host: client.address.rsplit_once(':').map_or(&*client.address, |(host, _)| host).to_owned(),
-            id: client.id,
-            acc: self.account.name.clone(),
-            user: identity.user,
-            name: identity.name,
-            lang: identity.lang,
-            ver: identity.version,
-            rtt: client.round_trip().as_nanos() as u64,
-            server: self.server_name.clone(),
-            kind: "Client",
-            client_type: "nats",
-        }
+        ClientInfo { server: self.server_name.clone(), ..client.info(client.identity(), &self.account.name) }
     }
 
     /// Publishes an advisory if anyone listens.

@@ -45,7 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::budget::Budget;
 pub use self::closed::{Accounts, serve_closed};
 use self::context::Context;
-pub use self::context::{API_LEVEL, Options};
+pub use self::context::{API_LEVEL, Options, Strictness};
 pub use self::recovery::account_of;
 use self::registry::{Change, Registry};
 use self::service::FILTERS;
