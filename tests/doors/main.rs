@@ -1,6 +1,8 @@
 //! Who is let in, into which account, and what they may do there: against an embedded broker set up by a config file's
 //! text, with the official client and with bare sockets.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
+
 mod accounts;
 mod advisories;
 mod browser;

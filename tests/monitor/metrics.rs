@@ -1,6 +1,6 @@
 //! `/metrics`, read as strictly as Prometheus' text format is written down.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -25,7 +25,7 @@ struct Family {
 fn parse(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     assert!(text.ends_with('\n') && !text.contains('\r'));
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
