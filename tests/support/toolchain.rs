@@ -93,6 +93,7 @@ pub fn chromium() -> Result<Command, String> {
         let apt_get = || {
             let mut command = Command::new("apt-get");
             command.args(["-qq", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"]);
+            command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20"]);
             command.arg("-o").arg(format!("Dir::State::Lists={}", lists.display()));
             command.arg("-o").arg(format!("Dir::Cache={}", cache.display()));
             command.arg("-o").arg(format!("Dir::Cache::Archives={}", cache.display()));
