@@ -11,6 +11,7 @@ mod certificate;
 mod claims;
 mod connection_type;
 mod daytime;
+mod deputy;
 mod mapping;
 mod nkey;
 mod operator;
@@ -28,6 +29,7 @@ pub use book::{
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};
 pub use connection_type::ConnectionType;
+pub use deputy::oversteps;
 pub use mapping::{Mapping, MappingSpec};
 pub use nkey::{KeyKind, NONCE_BYTES, PublicKey};
 pub use operator::Operators;

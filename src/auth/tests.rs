@@ -269,6 +269,19 @@ fn jwts_expire_and_are_revoked_and_limit() {
 }
 
 #[test]
+fn accounts_ask_for_the_task_coordinator_by_a_tag() {
+    for (tags, expected) in [
+        (json!(["team:a", "natterjack:coordinator"]), true),
+        (json!(["Natterjack:Coordinator"]), true),
+        (json!(["natterjack"]), false),
+        (json!(null), false),
+    ] {
+        let book = World::new().book(json!({ "tags": tags })).unwrap();
+        assert_eq!(book.accounts()[0].coordinator.is_some(), expected, "{tags}");
+    }
+}
+
+#[test]
 fn jwts_carry_permissions_and_scopes() {
     let world = World::new();
     let signing = KeyPair::new_account();

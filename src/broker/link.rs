@@ -21,7 +21,7 @@ use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
 use super::trace;
-use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret};
+use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, oversteps};
 use crate::protocol::{ClientOp, Connect, Info, Parser, ProtocolError, encode, quote};
 use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
@@ -198,8 +198,7 @@ impl Link {
                     match self.trace_asked(headers) {
                         Asked::Nothing => {}
                         Asked::Never => {
-                            self.publish(subject, reply, &message_trace::disabled(headers), payload);
-                            return Ok(());
+                            return self.publish(subject, reply, &message_trace::disabled(headers), payload);
                         }
                         Asked::Nowhere => return Ok(()),
                         Asked::Trace { dest, only } => {
@@ -207,7 +206,7 @@ impl Link {
                         }
                     }
                 }
-                self.publish(subject, reply, headers, payload);
+                self.publish(subject, reply, headers, payload)?;
             }
             (Admit::PublishInvalid, ClientOp::Pub { .. }) => {
                 self.refuse(&ProtocolError::InvalidPublishSubject);
@@ -252,15 +251,30 @@ impl Link {
     }
 
     #[inline]
-    fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) {
-        let receivers = match self.account.mapped(subject) {
-            Mapped::Same => self.courier.publish(subject, reply, headers, payload),
-            Mapped::To(subject) => self.courier.publish(&subject, reply, headers, payload),
+    fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
+        let mapped = self.account.mapped(subject);
+        let receivers = match &mapped {
             Mapped::Nowhere => 0,
+            Mapped::Same => {
+                self.check_named(subject, reply, headers)?;
+                self.courier.publish(subject, reply, headers, payload)
+            }
+            Mapped::To(to) => {
+                self.check_named(to, reply, headers)?;
+                self.courier.publish(to, reply, headers, payload)
+            }
         };
         if receivers == 0 && !reply.is_empty() && self.session.no_responders() {
             self.answer_no_responders(subject, reply);
         }
+        Ok(())
+    }
+
+    /// Refuses a request that would have others publish where the client may not.
+    #[inline]
+    fn check_named(&self, subject: &[u8], reply: &[u8], headers: &[u8]) -> Result<(), ProtocolError> {
+        let named = self.session.permit().and_then(|permit| oversteps(permit, subject, reply, headers));
+        named.map_or(Ok(()), |named| Err(ProtocolError::PublishDenied(named.into())))
     }
 
     /// Publishes a message and tells its way.
@@ -288,6 +302,7 @@ impl Link {
             }
             Mapped::Nowhere => b"",
         };
+        self.check_named(to, reply, headers)?;
         let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
         let delivered = if to.is_empty() { Delivered::default() } else { self.courier.send_traced(parcel, &trace) };
         // The API is the system account's, to nats-server's eyes.

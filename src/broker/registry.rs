@@ -295,7 +295,8 @@ impl Broker {
     pub(super) fn admit(&self, arrival: &Arrival, now: Timestamp) -> Option<Arc<ClientState>> {
         let mut clients = self.clients_lock();
         let terms = self.terms();
-        if clients.len() >= terms.options.connections_max {
+        // Where clients have filled the house, the server's own parts still come in.
+        if clients.len() >= terms.options.connections_max && arrival.trusted.is_none() {
             return None;
         }
         let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);

@@ -32,6 +32,9 @@ pub struct Card {
     /// Its connection's client id, as INFO told it, when it said so.
     #[serde(skip_serializing_if = "is_zero")]
     pub client_id: u64,
+    /// The server that gave that id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub server_id: String,
     /// Its connection's name; the agent's id unless it said otherwise.
     pub client_name: String,
     pub registered: Timestamp,

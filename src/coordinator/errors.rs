@@ -9,6 +9,7 @@ const fn entry(code: u16, err_code: u32, description: &'static str) -> ApiError 
 }
 
 pub const BAD_REQUEST: ApiError = entry(400, 30400, "bad request: {reason}");
+pub const NOT_PERMITTED: ApiError = entry(403, 30403, "not permitted: {reason}");
 pub const TASK_NOT_FOUND: ApiError = entry(404, 30404, "task not found");
 pub const AGENT_NOT_FOUND: ApiError = entry(404, 30405, "agent not found");
 pub const QUEUE_NOT_FOUND: ApiError = entry(404, 30406, "queue not found");

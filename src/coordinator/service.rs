@@ -64,7 +64,8 @@ impl Coordinator {
         let (ready, started) = oneshot::channel();
         let (told, health) = watch::channel(Health::Starting);
         let runner = Runner::new(client, options, stop.clone(), told);
-        let mut coordinator = Coordinator { stop, task: Some(tokio::spawn(runner.run(ready))), health };
+        let task = Some(tokio::spawn(runner.run(ready)));
+        let mut coordinator = Coordinator { stop, task, health };
         match started.await {
             Ok(Ok(())) => Ok(coordinator),
             Ok(Err(error)) => Err(error),
@@ -198,6 +199,10 @@ impl Runner {
                     }
                 }
             };
+            if self.presence.is_some() {
+                // Who is connected is told once, to whoever starts.
+                break fault;
+            }
             self.unsubscribe();
             self.tell_down(&fault);
             tokio::select! {
@@ -274,19 +279,23 @@ impl Runner {
         let mut status = self.client.watch_status();
         let stop = self.stop.clone();
         let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
+        let mut figures_behind = true;
         loop {
             let now = Timestamp::now();
             desk.tick(now);
-            if now >= self.figures_due {
+            if figures_behind && now >= self.figures_due {
                 self.figures_due = now + FIGURES_EVERY;
                 self.figures.send_replace(desk.figures().clone());
+                figures_behind = false;
             }
             self.send(&mut desk);
             if desk.store_is_gone() {
                 return Ended::StoreGone;
             }
             self.client.ready().await;
-            let pause = desk.next_deadline().since(now);
+            // A desk that has nothing to do sleeps, but not before its last figures are told.
+            let due = desk.next_deadline();
+            let pause = if figures_behind { due.min(self.figures_due) } else { due }.since(now);
             tokio::select! {
                 biased;
                 _ = stop.cancelled() => return Ended::Stopped,
@@ -297,6 +306,7 @@ impl Runner {
                 },
                 count = self.receiver.recv_many(&mut messages, MESSAGES_AT_ONCE) => {
                     debug_assert!(count > 0, "the runner keeps a sender");
+                    figures_behind = true;
                     let now = Timestamp::now();
                     for message in messages.drain(..) {
                         self.take(&mut desk, message, now).await;
@@ -335,6 +345,7 @@ impl Runner {
             desk.heartbeat(agent, now);
         } else if subject.starts_with("$SRV.")
             && !message.reply().is_empty()
+            && !message.reply().starts_with(b"$")
             && let Some(body) = self.service.answer(subject, desk.verb_stats())
         {
             let _ = self.client.publish_message(message.reply(), b"", b"", body.to_string().as_bytes());
@@ -377,5 +388,24 @@ async fn next_connection(presence: &mut Option<mpsc::Receiver<ConnectionEvent>>)
     match presence {
         Some(events) => events.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_as_an_end() {
+        let ended = |task| async {
+            let (_, health) = watch::channel(Health::Serving);
+            let stop = CancellationToken::new();
+            let mut coordinator = Coordinator { stop, task: Some(task), health };
+            coordinator.ended().await
+        };
+        let bad = "a hole in the desk";
+        assert_eq!(ended(tokio::spawn(async move { panic!("{bad}") })).await, "it panicked: a hole in the desk");
+        assert_eq!(ended(tokio::spawn(async { panic!("flat") })).await, "it panicked: flat");
+        assert_eq!(ended(tokio::spawn(async { "closed".to_owned() })).await, "closed");
     }
 }

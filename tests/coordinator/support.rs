@@ -5,7 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use natterjack::client::{Client, ConnectOptions};
+use natterjack::config::Config;
+use natterjack::config::file::read_text;
 use natterjack::coordinator::{ConnectionEvent, Coordinator, Options, Settings};
+use natterjack::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// A broker with a store of its own; killed when dropped.
@@ -150,5 +154,67 @@ impl World {
         if let Some(coordinator) = self.coordinator.take() {
             coordinator.stop().await;
         }
+    }
+}
+
+/// A broker with its own coordinators, set up by a config file's text.
+pub struct Embedded {
+    pub server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Embedded {
+    pub async fn start(text: &str) -> Embedded {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Embedded::config(&folder, text).unwrap_or_else(|errors| panic!("{errors}"));
+        Embedded { server: Server::start(config).await.unwrap(), folder }
+    }
+
+    fn config(folder: &tempfile::TempDir, text: &str) -> Result<Config, String> {
+        read_text(Config::on_free_ports(folder.path()), text).map_err(|errors| errors.to_string())
+    }
+
+    /// Why these settings are refused.
+    pub fn refusal(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        match Embedded::config(&folder, text) {
+            Err(text) => text,
+            Ok(config) => config.check().unwrap_err().to_string(),
+        }
+    }
+
+    /// What a reload says that it changed.
+    pub async fn reload(&mut self, text: &str) -> Vec<String> {
+        let config = Embedded::config(&self.folder, text).unwrap();
+        self.server.reload(&config).await.unwrap()
+    }
+
+    /// A connection of a user whose password is `p`.
+    pub async fn user(&self, user: &str) -> Client {
+        self.named(user, user).await
+    }
+
+    /// As [`Embedded::user`], with a name of the connection's own.
+    pub async fn named(&self, user: &str, name: &str) -> Client {
+        let (user, pass) = (Some(user.to_owned()), Some("p".to_owned()));
+        let options = ConnectOptions { name: name.to_owned(), user, pass, ..ConnectOptions::default() };
+        Client::connect_with(&self.server.client_url(), options).await.unwrap()
+    }
+
+    /// `/healthz`: status and body.
+    pub async fn healthz(&self) -> (u16, String) {
+        self.get("/healthz").await
+    }
+
+    /// Status and body of a page of monitoring.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let address = self.server.monitor_address().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 }

@@ -67,7 +67,9 @@ impl Desk {
             return Err(errors::bad_request("queues are names of queues, or *"));
         }
         // What the card says by itself is not the agent's to say.
-        for own in ["id", "status", "instance", "registered", "last_seen", "in_flight", "completed", "resume"] {
+        for own in
+            ["server_id", "id", "status", "instance", "registered", "last_seen", "in_flight", "completed", "resume"]
+        {
             request.more.remove(own);
         }
         let client_name = request.client_name.unwrap_or_else(|| id.to_owned());
@@ -86,6 +88,7 @@ impl Desk {
             queues,
             instance,
             client_id,
+            server_id: if client_id > 0 { self.settings.server_id.clone() } else { String::new() },
             client_name,
             registered: self.now,
             last_seen: self.now,

@@ -1,7 +1,7 @@
 //! Presence by connection: the broker tells whose connection began and ended.
 
 use super::Desk;
-use crate::coordinator::agent::{Link, Status};
+use crate::coordinator::agent::{Card, Link, Status};
 use crate::types::Timestamp;
 
 /// A client connection began or ended, as the server that embeds the coordinator tells it.
@@ -17,14 +17,16 @@ impl Desk {
         self.now = now;
         match event {
             ConnectionEvent::Connected { client_id, name } => {
+                let is_its = |card: &Card| card.client_id == client_id || card.client_name == name;
                 let matching: Vec<u32> =
-                    self.roster.iter().filter(|(_, agent)| agent.card.client_name == name).map(|(i, _)| i).collect();
+                    self.roster.iter().filter(|(_, agent)| is_its(&agent.card)).map(|(index, _)| index).collect();
                 self.connections.insert(client_id, name);
                 for index in matching {
                     let Some(agent) = self.roster.get_mut(index) else { continue };
                     if agent.link != Link::Connected {
                         agent.link = Link::Connected;
                         agent.card.client_id = client_id;
+                        agent.card.server_id.clone_from(&self.settings.server_id);
                         self.alive(index, true);
                     }
                 }

@@ -35,7 +35,7 @@ use signals::Early;
 
 use super::agent::Roster;
 use super::figures::Figures;
-use super::queue::QueueConfig;
+use super::queue::{Mode, QueueConfig};
 use super::random::Random;
 use super::record::{Phase, Record};
 use super::scheduler::Ready;
@@ -88,6 +88,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// How long a desk sleeps that has nothing to do.
+const IDLE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What the desk wants sent.
 #[derive(Clone, Debug)]
@@ -251,10 +254,20 @@ impl Desk {
 
     /// When [`Desk::tick`] is due next.
     pub fn next_deadline(&self) -> Timestamp {
+        let sweep = if self.has_to_sweep() { self.next_sweep } else { self.now + IDLE_PAUSE };
         match self.timers.peek() {
-            Some(Reverse((at, _))) => (*at).min(self.next_sweep),
-            None => self.next_sweep,
+            Some(Reverse((at, _))) => (*at).min(sweep),
+            None => sweep,
         }
+    }
+
+    /// Whether there is anything to look after now and then.
+    fn has_to_sweep(&self) -> bool {
+        let is_pulled = |queue: &Queue| queue.config.mode == Mode::Pull && queue.open > 0;
+        !self.calls.is_empty()
+            || !self.early.is_empty()
+            || self.roster.iter().next().is_some()
+            || self.queues.values().any(is_pulled)
     }
 
     /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.

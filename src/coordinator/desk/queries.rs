@@ -27,8 +27,10 @@ struct Filter {
 }
 
 impl Task {
+    /// The record without its lease: that is its agent's, and who has it may speak for the agent.
     fn shown(&self) -> Value {
-        let mut shown = serde_json::to_value(&*self.view()).expect("a record is plain data");
+        let record = Record { lease: String::new(), ..self.view().into_owned() };
+        let mut shown = serde_json::to_value(record).expect("a record is plain data");
         shown["revision"] = self.revision.into();
         shown
     }

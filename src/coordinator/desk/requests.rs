@@ -54,6 +54,11 @@ impl Desk {
     pub fn request(&mut self, message: Incoming, now: Timestamp) {
         self.now = now;
         let subject = message.subject_str().to_owned();
+        // An answer is published with the coordinator's rights: it must not become a request to JetStream, a key or a task.
+        if message.reply().starts_with(b"$") {
+            tracing::warn!(subject, reply = %message.reply().escape_ascii(), "a request wants its answer below $: ignored");
+            return;
+        }
         let tail = subject.strip_prefix(names::API).unwrap_or_default();
         match verb_index(tail) {
             Some(verb) => self.verbs[verb].requests += 1,

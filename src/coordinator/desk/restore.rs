@@ -94,9 +94,14 @@ impl Desk {
         self.now = now;
         let presence = self.settings.presence;
         for index in self.roster.indices() {
+            let server_id = self.settings.server_id.clone();
             let Some(agent) = self.roster.get_mut(index) else { continue };
+            let client_id = agent.card.client_id;
             // Client ids begin anew with each broker.
-            let client_id = std::mem::take(&mut agent.card.client_id);
+            if agent.card.server_id != server_id {
+                agent.card.client_id = 0;
+                agent.card.server_id.clear();
+            }
             if agent.card.status != Status::Offline {
                 agent.card.last_seen = now;
                 if presence && client_id > 0 {

@@ -205,6 +205,11 @@ impl Desk {
     pub(super) fn send_result(&mut self, index: u32) {
         let Some(task) = self.task(index) else { return };
         let (serial, record) = (task.serial, &task.record);
+        // Also for a record that somebody else wrote, or that is from a time with other settings.
+        if !self.may_send_to(&record.result_to) {
+            tracing::warn!(task = record.id, to = record.result_to, "a result may not be sent there, and is not");
+            return self.result_done(index);
+        }
         let (lines, body) = match (record.phase, &task.result) {
             (Phase::Completed, Some(result)) => (result.lines.clone(), result.body.clone()),
             (Phase::Completed, None) => {
@@ -256,6 +261,12 @@ impl Desk {
             task.retry_at = retry_at;
             return self.arm(index);
         }
+        self.result_done(index);
+    }
+
+    /// Nothing is to be sent any more.
+    fn result_done(&mut self, index: u32) {
+        let Some(task) = self.task_mut(index) else { return };
         task.result = None;
         if task.record.result_due && task.busy.is_none() {
             let mut next = task.record.clone();

@@ -10,7 +10,7 @@ use super::requests::clip;
 use crate::client::Incoming;
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
-use crate::coordinator::record::Phase;
+use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::task::Event;
 use crate::types::Timestamp;
 
@@ -29,6 +29,7 @@ enum Signal {
 pub(super) struct Early {
     at: Timestamp,
     seq: u64,
+    consumer: String,
     signal: Signal,
 }
 
@@ -39,27 +40,32 @@ impl Desk {
     /// Takes an ack of an agent's or worker's; others are ignored.
     pub fn ack(&mut self, message: &Incoming, now: Timestamp) {
         self.now = now;
-        if let Some((seq, signal)) = read_ack(message.subject_str(), message.payload()) {
-            self.signal(seq, signal);
+        if let Some((seq, consumer, signal)) = read_ack(message.subject_str(), message.payload()) {
+            self.signal(seq, consumer, signal);
         }
     }
 
     /// Takes a consumer advisory: only deliveries used up on a pull queue matter.
     pub fn advisory(&mut self, message: &Incoming, now: Timestamp) {
         self.now = now;
-        let mut tokens = message.subject_str().rsplit('.');
-        let queue = tokens.next().and_then(|consumer| consumer.strip_prefix("queue_"));
+        let consumer = message.subject_str().rsplit('.').next().unwrap_or_default();
         let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
-        if let (Some(_), Some(seq)) = (queue, body["stream_seq"].as_u64()) {
-            self.signal(seq, Signal::DeliveriesUsed);
+        if let (true, Some(seq)) = (consumer.starts_with("queue_"), body["stream_seq"].as_u64()) {
+            self.signal(seq, consumer, Signal::DeliveriesUsed);
         }
     }
 
-    fn signal(&mut self, seq: u64, signal: Signal) {
+    /// Only the consumer that a message is for has a say about it: whoever may ack for one agent must not for another, and
+    /// somebody who merely reads along in the bucket does not do the work.
+    fn signal(&mut self, seq: u64, consumer: &str, signal: Signal) {
         match self.items.get(&seq).copied() {
-            Some(index) => self.apply(index, signal),
+            Some(index) => {
+                if self.task(index).is_some_and(|task| is_of(consumer, &task.record)) {
+                    self.apply(index, signal);
+                }
+            }
             None if seq > self.seen_seq && self.early.len() < EARLY_MAX => {
-                self.early.push(Early { at: self.now, seq, signal });
+                self.early.push(Early { at: self.now, seq, consumer: consumer.to_owned(), signal });
             }
             None => {}
         }
@@ -74,7 +80,7 @@ impl Desk {
         self.early.retain(|early| early.at > oldest);
         let known: Vec<Early> = self.early.extract_if(.., |early| self.items.contains_key(&early.seq)).collect();
         for early in known {
-            self.signal(early.seq, early.signal);
+            self.signal(early.seq, &early.consumer, early.signal);
         }
     }
 
@@ -133,8 +139,16 @@ impl Desk {
     }
 }
 
-/// The stream sequence and meaning of an ack, from its subject (with or without domain and account) and body.
-fn read_ack(subject: &str, body: &[u8]) -> Option<(u64, Signal)> {
+/// Whether a consumer is the one that delivers the task.
+fn is_of(consumer: &str, record: &Record) -> bool {
+    match record.mode {
+        Mode::Inbox => consumer.strip_prefix("agent_") == Some(&record.agent),
+        Mode::Pull => consumer.strip_prefix("queue_") == Some(&record.queue),
+    }
+}
+
+/// The stream sequence, consumer and meaning of an ack, from its subject (with or without domain and account) and body.
+fn read_ack<'a>(subject: &'a str, body: &[u8]) -> Option<(u64, &'a str, Signal)> {
     let tokens: Vec<&str> = subject.split('.').collect();
     let at = match tokens.len() {
         9 => 2,
@@ -158,7 +172,7 @@ fn read_ack(subject: &str, body: &[u8]) -> Option<(u64, Signal)> {
     } else {
         Signal::Ack
     };
-    Some((seq, signal))
+    Some((seq, tokens[at + 1], signal))
 }
 
 /// `{"delay": nanoseconds}` or a Go duration is what clients send; we know the former and whole units of the latter.
@@ -178,6 +192,7 @@ mod tests {
     #[test]
     fn acks_are_read() {
         let check = |subject: &str, body: &str, expected: Option<(u64, Signal)>| {
+            let expected = expected.map(|(seq, signal)| (seq, "agent_a", signal));
             assert_eq!(read_ack(subject, body.as_bytes()), expected, "{subject} {body}");
         };
         let plain = "$JS.ACK.KV_TASK.agent_a.2.7.3.1795263733519796665.5";

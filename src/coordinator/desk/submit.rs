@@ -36,6 +36,11 @@ impl Desk {
         }
         let config = self.queue_config(queue).clone();
         let mut record = read_headers(headers, &config, self.now)?;
+        if !record.result_to.is_empty() && !self.may_send_to(&record.result_to) {
+            let allowed = self.settings.result_subjects.join(", ");
+            let reason = format!("Task-Result-To is below {allowed} (result_subjects of the coordinator)");
+            return Err(errors::NOT_PERMITTED.with(reason));
+        }
         if config.max_queued > 0 && self.queue_open(queue) >= config.max_queued {
             return Err(errors::QUEUE_FULL);
         }
@@ -86,6 +91,13 @@ impl Desk {
         if self.payload_bytes > self.settings.payload_bytes_max {
             self.drop_payload(index);
         }
+    }
+
+    /// Whether results may go to `subject`. The coordinator publishes them with rights of its own, so this must hold for
+    /// everybody who may submit.
+    pub(super) fn may_send_to(&self, subject: &str) -> bool {
+        let mut filters = self.settings.result_subjects.iter();
+        !subject.starts_with('$') && filters.any(|filter| subject::matches(filter.as_bytes(), subject.as_bytes()))
     }
 
     /// The same id again: no change for the same body, a refusal for another.
@@ -174,6 +186,11 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
         record.result_to = if fine { value.to_owned() } else { String::new() };
         if !fine {
             return Err(errors::bad_request("Task-Result-To is a subject without wildcards, not below $"));
+        }
+        // Whoever asks from another account has no rights here at all (the header is the broker's own).
+        if headers.get("Nats-Request-Info").is_some() {
+            let reason = "Task-Result-To of a request from another account; AWAIT answers there";
+            return Err(errors::NOT_PERMITTED.with(reason));
         }
     }
     Ok(record)

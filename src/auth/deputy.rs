@@ -1,0 +1,72 @@
+//! What a request to the task coordinator has it publish: with the coordinator's rights, not with the asker's.
+//!
+//! The coordinator is a client and cannot know what its askers may do; the broker does. So whoever is restricted may name in
+//! such a request only what is its own: an answer goes where it may itself listen or publish, a result where it may publish
+//! or to an inbox of its. nats-server has no such rule; there the coordinator's `result_subjects` hold alone.
+
+use super::permit::Permit;
+use crate::types::Headers;
+
+const TASKS: &[u8] = b"$TASK.API.";
+const SUBMIT: &[u8] = b"$TASK.API.SUBMIT";
+const RESULT_TO: &str = "Task-Result-To";
+const INBOXES: &[u8] = b"_INBOX.";
+
+/// The subject that a request names and its asker must not have published on; `None` when all is well.
+#[inline]
+pub fn oversteps<'a>(permit: &Permit, subject: &[u8], reply: &'a [u8], headers: &'a [u8]) -> Option<&'a [u8]> {
+    if !subject.starts_with(TASKS) {
+        return None;
+    }
+    let own = |named: &[u8]| permit.may_publish(named) || permit.may_subscribe(named, None);
+    if !reply.is_empty() && !own(reply) {
+        return Some(reply);
+    }
+    if subject != SUBMIT {
+        return None;
+    }
+    let to = Headers::new(headers).get(RESULT_TO)?;
+    let fine = permit.may_publish(to) || to.starts_with(INBOXES) && permit.may_subscribe(to, None);
+    (!fine).then_some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Permissions, SubjectRule, SubjectRules};
+
+    #[test]
+    fn a_request_names_only_what_is_its_askers() {
+        let rules = |allow: &[&str], deny: &[&str]| {
+            let rules = |list: &[&str]| list.iter().map(|text| SubjectRule::parse(text).unwrap()).collect::<Vec<_>>();
+            SubjectRules { allow: Some(rules(allow)), deny: rules(deny) }
+        };
+        let permissions = Permissions {
+            publish: rules(&["$TASK.API.>", "results.mine.>"], &["results.mine.not"]),
+            subscribe: rules(&["_INBOX.me.>", "inbox.me.*", "alarms.>"], &[]),
+            ..Permissions::default()
+        };
+        let permit = Permit::new(&permissions).unwrap();
+        let check = |subject: &str, reply: &str, to: &str, expected: Option<&str>| {
+            let headers = match to {
+                "" => String::new(),
+                to => format!("NATS/1.0\r\nA: b\r\nTask-Result-To: {to}\r\n\r\n"),
+            };
+            let found = oversteps(&permit, subject.as_bytes(), reply.as_bytes(), headers.as_bytes());
+            assert_eq!(found, expected.map(str::as_bytes), "{subject} {reply} {to}");
+        };
+        let submit = "$TASK.API.SUBMIT";
+        check(submit, "_INBOX.me.1", "", None);
+        check(submit, "inbox.me.1", "results.mine.7", None);
+        check(submit, "", "_INBOX.me.2", None);
+        check(submit, "", "_INBOX.you.2", Some("_INBOX.you.2"));
+        check(submit, "", "results.yours", Some("results.yours"));
+        check(submit, "", "results.mine.not", Some("results.mine.not"));
+        check(submit, "_INBOX.me.1", "alarms.fire", Some("alarms.fire"));
+        check(submit, "_INBOX.you.1", "", Some("_INBOX.you.1"));
+        check("$TASK.API.AWAIT.x", "results.yours", "", Some("results.yours"));
+        check("$TASK.API.AWAIT.x", "alarms.fire", "", None);
+        check("other", "results.yours", "results.yours", None);
+        check("$TASK.API.GET.x", "", "results.yours", None);
+    }
+}
