@@ -1,12 +1,13 @@
 //! What the broker and its monitoring know of one connected client.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::memory::Memory;
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
 use crate::api::ClientInfo;
@@ -38,6 +39,9 @@ pub struct ClientState {
     pub started: Timestamp,
     pub outbox: Outbox,
     subscriptions: Mutex<HashMap<Box<[u8]>, Arc<Subscription>>>,
+    /// What its subscriptions take, and what it has sent of an operation that is not whole.
+    subscription_bytes: AtomicUsize,
+    input_bytes: AtomicUsize,
     identity: Mutex<Identity>,
     in_msgs: AtomicU64,
     in_bytes: AtomicU64,
@@ -66,14 +70,17 @@ impl ClientState {
         connection_type: ConnectionType,
         started: Timestamp,
         pending_bytes_max: usize,
+        memory: &Arc<Memory>,
     ) -> ClientState {
         ClientState {
             id,
             address,
             connection_type,
             started,
-            outbox: Outbox::new(pending_bytes_max),
+            outbox: Outbox::new(pending_bytes_max, memory),
             subscriptions: Mutex::new(HashMap::new()),
+            subscription_bytes: AtomicUsize::new(0),
+            input_bytes: AtomicUsize::new(0),
             identity: Mutex::new(Identity::default()),
             in_msgs: AtomicU64::new(0),
             in_bytes: AtomicU64::new(0),
@@ -99,6 +106,28 @@ impl ClientState {
 
     pub fn subscription_count(&self) -> usize {
         self.subscriptions().len()
+    }
+
+    /// What the process holds for this client.
+    pub fn held_bytes(&self) -> usize {
+        self.outbox.waiting_bytes() + self.subscription_bytes() + self.input_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn subscription_bytes(&self) -> usize {
+        self.subscription_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_subscription_bytes(&self, bytes: usize) {
+        self.subscription_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove_subscription_bytes(&self, bytes: usize) {
+        self.subscription_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells how much has come of an operation that is not whole yet.
+    pub fn set_input_bytes(&self, bytes: usize) {
+        self.input_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub fn identity(&self) -> Identity {

@@ -8,10 +8,12 @@ use hashbrown::HashMap;
 
 use super::client_state::{ClientState, Identity};
 use super::outbox::Closed;
+use super::subscription::Subscription;
 use crate::types::Timestamp;
 
-/// Subscriptions remembered of each.
+/// Subscriptions remembered of each, while their names are no longer than this in all: thousands of connections are.
 const SUBSCRIPTIONS_MAX: usize = 32;
+const NAMES_BYTES_MAX: usize = 1024;
 
 /// A connection that has ended.
 #[derive(Clone, Debug)]
@@ -116,6 +118,12 @@ impl ClosedClient {
         let (in_msgs, in_bytes) = client.counts_in();
         let (out_msgs, out_bytes) = client.outbox.counts();
         let subscriptions = client.subscription_list();
+        let mut names_bytes = 0;
+        let is_short = |subscription: &&Arc<Subscription>| {
+            names_bytes += subscription.sid.len() + subscription.subject.len();
+            names_bytes += subscription.queue.as_ref().map_or(0, |queue| queue.len());
+            names_bytes <= NAMES_BYTES_MAX
+        };
         let reason = match client.outbox.closed() {
             Some(Closed::SlowConsumer) if client.close_reason().is_none() => "Slow Consumer (Pending Bytes)",
             _ => client.close_reason().unwrap_or("Client Closed"),
@@ -139,6 +147,7 @@ impl ClosedClient {
             subscriptions: subscriptions
                 .iter()
                 .take(SUBSCRIPTIONS_MAX)
+                .take_while(is_short)
                 .map(|subscription| ClosedSubscription {
                     sid: subscription.sid.clone(),
                     subject: subscription.subject.clone(),

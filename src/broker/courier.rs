@@ -18,8 +18,17 @@ use super::trace;
 use crate::router::Matches;
 use crate::types::Message;
 
-/// Subjects a courier remembers the targets of.
+/// Subjects a courier remembers the targets of, and targets in all.
 const CACHED_SUBJECTS_MAX: usize = 1024;
+const CACHED_TARGETS_MAX: usize = 64 * 1024;
+/// A payload of this size is kept once for all who get it; a smaller one when copies for all would take more than this many
+/// bytes.
+const SHARED_BYTES_MIN: usize = 64 * 1024;
+const COPIES_BYTES_MAX: usize = 1024 * 1024;
+/// No payload below this is shared: it would cost more than its copies.
+const SHARED_ANYWAY_BYTES_MIN: usize = 8 * 1024;
+/// A publisher pauses in the midst of its read buffer when it has made so much wait for others.
+const BURST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages for streams are copied into chunks of this size.
 const ARENA_CHUNK_BYTES: usize = 64 * 1024;
 
@@ -70,6 +79,7 @@ struct RouteCache {
     last_subject: Vec<u8>,
     last: Arc<Route>,
     by_subject: HashMap<Box<[u8]>, Arc<Route>>,
+    targets: usize,
 }
 
 /// Where messages on a subject go, and where they are counted.
@@ -92,6 +102,19 @@ struct Bag {
     exhausted: Vec<Arc<super::subscription::Subscription>>,
     /// Bridges that the message at hand has come to.
     bridges: Vec<Arc<Bridge>>,
+    /// Headers and payload of the message at hand, once more.
+    shared: Shared,
+    /// Bytes appended to outboxes since the last flush.
+    burst_bytes: usize,
+}
+
+/// What the receivers of one message share.
+enum Shared {
+    /// Each gets a copy.
+    Nothing,
+    /// The first receiver makes it.
+    Wanted,
+    Body(Bytes),
 }
 
 struct StreamBatch {
@@ -118,6 +141,8 @@ impl Courier {
                 random: seed,
                 exhausted: Vec::new(),
                 bridges: Vec::new(),
+                shared: Shared::Nothing,
+                burst_bytes: 0,
             },
         }
     }
@@ -230,9 +255,16 @@ impl Courier {
     /// Hands streams their batches and wakes every client that got something.
     pub fn flush(&mut self) {
         self.bag.flush_streams();
+        self.bag.burst_bytes = 0;
         for client in self.bag.to_wake.drain(..) {
             client.outbox.wake();
         }
+    }
+
+    /// Whether so much waits for the next [`Courier::flush`] that it is due.
+    #[inline]
+    pub(super) fn is_bursting(&self) -> bool {
+        self.bag.burst_bytes > BURST_BYTES_MAX
     }
 
     /// Waits for one receiver or stream that has fallen behind. Call after [`Courier::flush`]; returns at once when
@@ -273,7 +305,7 @@ impl RouteCache {
     fn find(&mut self, account: &Account, subject: &[u8], meter: Option<&Meter>) -> &Route {
         let generation = account.generation();
         if self.generation != generation {
-            self.by_subject.clear();
+            self.forget();
             self.last_subject.clear();
             self.generation = generation;
         } else if self.last_subject == subject {
@@ -287,9 +319,11 @@ impl RouteCache {
                     account.match_into(subject, &mut route.matches);
                     route.counts = meter.and_then(|meter| meter.counts_of(&account.label, subject));
                     let route = Arc::new(route);
-                    if self.by_subject.len() >= CACHED_SUBJECTS_MAX {
-                        self.by_subject.clear();
+                    if self.by_subject.len() >= CACHED_SUBJECTS_MAX || self.targets >= CACHED_TARGETS_MAX {
+                        self.forget();
                     }
+                    self.targets += route.matches.plain.len();
+                    self.targets += route.matches.queues.iter().map(|group| group.members.len()).sum::<usize>();
                     self.by_subject.insert(subject.into(), route.clone());
                     route
                 }
@@ -305,11 +339,22 @@ impl RouteCache {
         self.last_subject.extend_from_slice(subject);
         &self.last
     }
+
+    fn forget(&mut self) {
+        self.by_subject.clear();
+        self.targets = 0;
+    }
 }
 
 impl Bag {
     fn deliver(&mut self, matches: &Matches<Target>, parcel: Parcel<'_>) -> usize {
         let mut receivers = 0;
+        let body_bytes = parcel.headers.len() + parcel.payload.len();
+        if body_bytes >= SHARED_ANYWAY_BYTES_MIN
+            && (body_bytes >= SHARED_BYTES_MIN || body_bytes * matches.plain.len() > COPIES_BYTES_MAX)
+        {
+            self.shared = Shared::Wanted;
+        }
         for target in &matches.plain {
             receivers += usize::from(self.hand_over(target, parcel));
         }
@@ -324,6 +369,7 @@ impl Bag {
                 }
             }
         }
+        self.shared = Shared::Nothing;
         receivers
     }
 
@@ -366,12 +412,21 @@ impl Bag {
                     return false;
                 }
                 subscription.note_reply(parcel.reply);
+                if matches!(self.shared, Shared::Wanted) {
+                    self.shared = Shared::Body(client.outbox.memory().share_bytes([parcel.headers, parcel.payload]));
+                }
+                let shared = match &self.shared {
+                    Shared::Body(body) => Some(body),
+                    _ => None,
+                };
+                self.burst_bytes += if shared.is_some() { parcel.shown_subject.len() } else { parcel.payload.len() };
                 let appended = client.outbox.append_message(
                     subscription,
                     parcel.shown_subject,
                     parcel.reply,
                     parcel.headers,
                     parcel.payload,
+                    shared,
                 );
                 match appended {
                     Appended::First => self.to_wake.push(client.clone()),

@@ -16,6 +16,7 @@ use super::closed::ClosedClient;
 use super::courier::{Courier, Delivered, Parcel};
 use super::gate::Admission;
 use super::guard::Guard;
+use super::memory::Share;
 use super::message_trace::{self, Asked, Trace};
 use super::outbox::{Appended, Closed};
 use super::registry::Broker;
@@ -40,6 +41,8 @@ pub struct Fed {
     pub close: bool,
     /// CONNECT has come: nothing more is read before [`Link::authenticate`] has returned.
     pub authenticate: bool,
+    /// Receivers have enough to take for now: the rest of the input is to be fed again once they have got it.
+    pub paused: bool,
 }
 
 /// See the module.
@@ -60,6 +63,8 @@ pub struct Link {
     parser: Parser,
     courier: Courier,
     present: bool,
+    /// What its subscriptions count for.
+    share: Share,
 }
 
 impl Link {
@@ -85,6 +90,7 @@ impl Link {
             client,
             broker: broker.clone(),
             present: false,
+            share: Share::new(&broker.memory),
         };
         let info = link.info();
         link.say(|out| encode::info(out, &info));
@@ -131,7 +137,7 @@ impl Link {
 
     /// Works through `input`, which starts at an operation's first byte. Receivers are woken before it returns.
     pub fn feed(&mut self, input: &[u8], now: Timestamp) -> Fed {
-        let mut fed = Fed { consumed: 0, needed: 0, close: false, authenticate: false };
+        let mut fed = Fed { consumed: 0, needed: 0, close: false, authenticate: false, paused: false };
         self.session.handle_input(now);
         let mut limits = self.session.limits();
         while fed.consumed < input.len() {
@@ -180,6 +186,10 @@ impl Link {
                     break;
                 }
                 limits = self.session.limits();
+            }
+            if self.courier.is_bursting() && fed.consumed < input.len() {
+                fed.paused = true;
+                break;
             }
         }
         self.client.set_traffic(self.session.traffic(), now);
@@ -355,7 +365,7 @@ impl Link {
             })
             .cloned();
         if let Some(subscription) = wanted {
-            if self.client.outbox.append_message(&subscription, reply, &[], &block, &[]) == Appended::First {
+            if self.client.outbox.append_message(&subscription, reply, &[], &block, &[], None) == Appended::First {
                 self.client.outbox.wake();
             }
             if subscription.is_exhausted() {
@@ -599,6 +609,7 @@ impl Link {
             subscriptions.insert(sid.into(), subscription.clone());
             subscription
         };
+        self.share.set(self.client.subscription_bytes());
         self.account.subscribe(&subscription).map_err(|_| {
             self.client.subscriptions().remove(sid);
             ProtocolError::InvalidSubject
@@ -614,6 +625,8 @@ impl Link {
             }
         }
         self.account.unsubscribe(&subscription);
+        drop(subscription);
+        self.share.set(self.client.subscription_bytes());
     }
 
     /// Writes the error to the client; true when the connection ends with it.
@@ -671,14 +684,15 @@ impl Link {
         }
     }
 
-    /// Whether this client publishes faster than someone can take it.
+    /// Whether this client publishes faster than someone can take it, or all clients together more than the process may hold.
     pub fn has_laggards(&self) -> bool {
-        self.courier.has_laggards()
+        self.courier.has_laggards() || self.broker.memory.is_over()
     }
 
     /// Waits until those have caught up. Cancel safe.
     pub async fn wait_for_laggards(&mut self) {
         self.courier.wait_for_laggards().await;
+        self.broker.memory.until_eased().await;
     }
 
     /// Gives back what only a busy client needs.

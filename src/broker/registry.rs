@@ -13,6 +13,7 @@ use super::client_state::{ClientState, Identity};
 use super::closed::{AccountTraffic, ClosedClient, ClosedClients};
 use super::courier::Courier;
 use super::gate::Gate;
+use super::memory::Memory;
 use super::meter::Meter;
 use super::outbox::Appended;
 use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT, Mapping};
@@ -34,6 +35,8 @@ pub struct Options {
     pub closed_clients_max: usize,
     /// How long one write to a client may take.
     pub write_deadline: Duration,
+    /// What all clients together can make the process hold: see [`Memory`].
+    pub memory_bytes_max: usize,
 }
 
 /// A client that came or went, for those who track agents by their connection.
@@ -97,6 +100,7 @@ pub struct Broker {
     pub(super) accounts: RwLock<HashMap<String, Arc<Account>>>,
     system_account: Arc<Account>,
     pub gate: Gate,
+    pub memory: Arc<Memory>,
     closed_clients: Mutex<ClosedClients>,
     pub started: Timestamp,
     /// What INFO says; `client_id` and `client_ip` are filled in for each client.
@@ -117,7 +121,8 @@ impl Broker {
 
     /// A broker that lets in whom `book` knows.
     pub fn with_book(info: Info, options: Options, book: Book, now: Timestamp) -> Arc<Broker> {
-        let system = ClientState::new(0, "system".to_owned(), ConnectionType::InProcess, now, usize::MAX);
+        let memory = Arc::new(Memory::new(options.memory_bytes_max));
+        let system = ClientState::new(0, "system".to_owned(), ConnectionType::InProcess, now, usize::MAX, &memory);
         let system = Arc::new(system);
         let role = |name: &str| match name == book.system_account() {
             true => AccountRole::System,
@@ -136,6 +141,7 @@ impl Broker {
             system_account: accounts[book.system_account()].clone(),
             accounts: RwLock::new(accounts),
             gate: Gate::new(book),
+            memory,
             closed_clients: Mutex::new(ClosedClients::new(options.closed_clients_max)),
             started: now,
             info: RwLock::new(info),
@@ -306,6 +312,7 @@ impl Broker {
             arrival.way(),
             now,
             terms.options.pending_bytes_max,
+            &self.memory,
         ));
         clients.insert(id, client.clone());
         self.closed_lock().connections += 1;

@@ -49,6 +49,7 @@ impl Broker {
         let before = told(self);
         self.closed_clients_lock().set_last_max(options.closed_clients_max);
         self.payload_bytes_max.store(options.session.max_payload, Ordering::Relaxed);
+        self.memory.set_bytes_max(options.memory_bytes_max);
         let connections_max = options.connections_max;
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Terms::new(options));
         self.gate.replace(book);

@@ -13,6 +13,10 @@ use super::message_trace::Trace;
 use crate::router::Keyed;
 use crate::types::Message;
 
+/// What a subscription takes beside its names: itself and its entry in the client's list; and for each token in the router.
+const SUBSCRIPTION_BYTES: usize = 448;
+const TOKEN_BYTES: usize = 224;
+
 /// A SUB that a client made.
 pub struct Subscription {
     /// Unique in the process: the router's key.
@@ -42,7 +46,7 @@ impl Subscription {
         headers_wanted: bool,
         guard: Option<Arc<Guard>>,
     ) -> Subscription {
-        Subscription {
+        let subscription = Subscription {
             key,
             sid: sid.into(),
             subject: subject.into(),
@@ -54,7 +58,16 @@ impl Subscription {
             delivered: AtomicU64::new(0),
             deliveries_max: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-        }
+        };
+        subscription.client.add_subscription_bytes(subscription.held_bytes());
+        subscription
+    }
+
+    /// Names are kept here, and by the client's list or the router.
+    fn held_bytes(&self) -> usize {
+        let names = self.sid.len() + self.subject.len() + self.queue.as_ref().map_or(0, |queue| queue.len());
+        let tokens = 1 + memchr::memchr_iter(b'.', &self.subject).count();
+        SUBSCRIPTION_BYTES + tokens * TOKEN_BYTES + 2 * names
     }
 
     /// Counts one delivery; true when the subscription has had all it asked for. Only called under the outbox's lock,
@@ -117,6 +130,12 @@ impl Subscription {
 
     pub fn deliveries_max(&self) -> u64 {
         self.deliveries_max.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.client.remove_subscription_bytes(self.held_bytes());
     }
 }
 

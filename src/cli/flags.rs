@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::agent::AgentCommand;
 use super::demo::DemoCommand;
 use super::task::TaskCommand;
-use crate::config::{Config, Listen, Log, LogFormat, LogLevel};
+use crate::config::{Config, Listen, Log, LogFormat, LogLevel, file};
 
 /// A NATS-compatible broker with durable streams and an embedded task coordinator, in one binary and one store file.
 ///
@@ -97,6 +97,10 @@ pub struct ServeFlags {
     /// or pid file when several run.
     #[arg(long, value_name = "SIGNAL[=PID]", help_heading = SERVING)]
     pub signal: Option<String>,
+    /// Memory that all clients together can make the broker hold, such as 256MB; above it those who hold most are cut
+    /// [default: 256MB].
+    #[arg(long = "memory_budget", value_name = "SIZE", value_parser = size, help_heading = SERVING)]
+    pub memory_budget: Option<usize>,
     /// Folder of the store file (also -sd) [default: the platform's data folder].
     #[arg(long = "store_dir", alias = "store-dir", value_name = "DIR", help_heading = STORE)]
     pub store_dir: Option<PathBuf>,
@@ -274,6 +278,7 @@ impl ServeFlags {
         self.addresses(&mut config);
         set(&mut config.server_name, &self.server_name);
         set(&mut config.client_advertise, &self.client_advertise);
+        config.limits.memory_bytes_max = self.memory_budget.unwrap_or(config.limits.memory_bytes_max);
         if let Some(store_dir) = &self.store_dir {
             config.store_dir.clone_from(store_dir);
         }
@@ -338,6 +343,12 @@ fn set<T: Clone>(value: &mut Option<T>, flag: &Option<T>) {
     }
 }
 
+/// A size as the config file has it: `1000`, `64MB`.
+fn size(text: &str) -> Result<usize, String> {
+    let size = file::size(text).and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| "a size is a number, such as 268435456, 256MB or 1GB".to_owned())
+}
+
 /// A truth value as Go's flag package reads it.
 fn truth(text: &str) -> Result<bool, String> {
     match text {
@@ -375,7 +386,7 @@ fn log_level(text: &str) -> Result<Verbosity, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CoordinatorOptions, SingleUser, TlsFlags};
+    use crate::config::{CoordinatorOptions, Limits, SingleUser, TlsFlags};
 
     fn config_of(line: &str) -> Result<Config, String> {
         let words = std::iter::once("natterjack").chain(line.split_whitespace()).map(Into::into);
@@ -423,6 +434,8 @@ mod tests {
         check("--tlsverify --tlscert c", Config { tls_flags: tls, ..base() });
         let ignored = "--cluster_name is ignored: natterjack is one server without a cluster".to_owned();
         check("--cluster_name C --no_advertise=false", Config { warnings: vec![ignored], ..base() });
+        let limits = Limits { memory_bytes_max: 64 << 20, ..Limits::default() };
+        check("--memory_budget 64MB", Config { limits, ..base() });
         check("-p 1 -p 2", Config { listen: at("127.0.0.1", 2), ..base() });
         check("--no-jetstream", off());
         check("--no-coordinator -n box", Config { jetstream: true, server_name: Some("box".into()), ..off() });
@@ -437,6 +450,7 @@ mod tests {
         for (line, expected) in [
             ("-p 70000", "a port is at most 65535, or -1 for any free one"),
             ("-p x", "a port is a number, or -1 for any free one"),
+            ("--memory_budget much", "a size is a number"),
             ("--log-level loud", "one of error, warn, info, debug, trace"),
         ] {
             let error = config_of(line).unwrap_err();

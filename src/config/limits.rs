@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::ConfigError;
 use crate::types::AssetLimits;
 
+/// Less leaves nothing to work with.
+const MEMORY_BYTES_MIN: usize = 32 << 20;
+
 /// Bounds per connection and per server. Defaults are nats-server's (`server/const.go`), but for `payload_bytes_max`:
 /// 8 MiB here, the largest nats-server itself advises, because agents send whole documents.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,8 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// `max_pending`: what may wait to be written to one client before it counts as a slow consumer.
     pub pending_bytes_max: usize,
+    /// `memory_budget`: what all clients together can make the process hold, the store's cache included.
+    pub memory_bytes_max: usize,
     /// How long a connection may be silent before it is asked for a PONG.
     pub ping_interval: Duration,
     /// `ping_max`: PINGs that may stay unanswered before the connection counts as stale.
@@ -59,6 +64,7 @@ impl Default for Limits {
             control_line_bytes_max: 4 << 10,
             payload_bytes_max: 8 << 20,
             pending_bytes_max: 64 << 20,
+            memory_bytes_max: 256 << 20,
             ping_interval: Duration::from_secs(2 * 60),
             pings_out_max: 2,
             auth_timeout: Duration::from_secs(2),
@@ -80,6 +86,12 @@ impl Limits {
         }
         if self.payload_bytes_max > self.pending_bytes_max {
             return refuse("max_payload", "at most max_pending", self.payload_bytes_max.to_string());
+        }
+        if self.memory_bytes_max < MEMORY_BYTES_MIN {
+            return refuse("memory_budget", "at least 32 MiB", self.memory_bytes_max.to_string());
+        }
+        if self.payload_bytes_max > self.memory_bytes_max / 4 {
+            return refuse("max_payload", "at most a quarter of memory_budget", self.payload_bytes_max.to_string());
         }
         if !(128..=1 << 20).contains(&self.control_line_bytes_max) {
             return refuse("max_control_line", "between 128 bytes and 1 MiB", self.control_line_bytes_max.to_string());
@@ -110,6 +122,11 @@ mod tests {
         };
         check(|limits| limits.payload_bytes_max = 65 << 20, "max_payload must be at most 64 MiB, not 68157440");
         check(|limits| limits.pending_bytes_max = 1 << 20, "max_payload must be at most max_pending, not 8388608");
+        check(|limits| limits.memory_bytes_max = 1, "memory_budget must be at least 32 MiB, not 1");
+        check(
+            |limits| (limits.payload_bytes_max, limits.memory_bytes_max) = (17 << 20, 64 << 20),
+            "max_payload must be at most a quarter of memory_budget, not 17825792",
+        );
         check(
             |limits| limits.control_line_bytes_max = 1,
             "max_control_line must be between 128 bytes and 1 MiB, not 1",

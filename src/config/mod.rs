@@ -62,7 +62,7 @@ pub struct Config {
     pub coordinator_options: CoordinatorOptions,
     /// The folder that holds the store file; created when missing.
     pub store_dir: PathBuf,
-    /// Memory the store may use for cached pages.
+    /// Memory the store may use for cached pages; never more than a quarter of the memory budget.
     pub store_cache_bytes_max: usize,
     pub limits: Limits,
     /// A ports file `<program>_<pid>.ports` is written here once listening and removed on a clean exit.
@@ -243,6 +243,16 @@ impl Config {
         tls.ca = flags.ca.clone().or(tls.ca);
         tls.verify = flags.verify.unwrap_or(tls.verify);
         Ok(Some(tls))
+    }
+
+    /// Memory the store gets for cached pages: none without JetStream.
+    pub fn cache_bytes_max(&self) -> usize {
+        if self.jetstream { self.store_cache_bytes_max.min(self.limits.memory_bytes_max / 4) } else { 0 }
+    }
+
+    /// What clients can make the process hold: the memory budget without the store's cache.
+    pub fn client_memory_bytes_max(&self) -> usize {
+        self.limits.memory_bytes_max - self.cache_bytes_max()
     }
 
     /// Refuses what cannot run, before anything is opened.

@@ -104,6 +104,13 @@ fn of_server(page: &mut Page, identity: &Identity, source: &dyn Source, server: 
     for (name, kind, help, value) in figures {
         page.single(&format!("gnatsd_varz_{name}"), kind, help, server, value);
     }
+    for (name, help, bytes) in [
+        ("natterjack_memory_held_bytes", "What clients make the server hold.", totals.memory_held_bytes),
+        ("natterjack_memory_budget_bytes", "How much that may be.", totals.memory_budget_bytes),
+    ] {
+        page.metric(name, "gauge", help);
+        page.sample(name, server, bytes as f64);
+    }
 }
 
 /// How many clients of each name are connected.

@@ -152,6 +152,9 @@ pub struct Totals {
     /// How often a publisher had to wait for its subscribers.
     pub stalled_clients: u64,
     pub subscriptions: u64,
+    /// What clients make the process hold, and how much that may be.
+    pub memory_held_bytes: u64,
+    pub memory_budget_bytes: u64,
 }
 
 /// One client connection.

@@ -11,7 +11,16 @@ use crate::types::digits;
 pub fn msg(out: &mut Vec<u8>, subject: &[u8], sid: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) {
     // Verb, separators, two numbers of at most 20 digits and two line ends fit in 64 bytes.
     out.reserve(64 + subject.len() + sid.len() + reply.len() + headers.len() + payload.len());
-    out.extend_from_slice(if headers.is_empty() { b"MSG " } else { b"HMSG " });
+    msg_line(out, subject, sid, reply, headers.len(), headers.len() + payload.len());
+    out.extend_from_slice(headers);
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The first line of [`msg`], for a body of `body_bytes`, headers included, that is written by somebody else.
+#[inline]
+pub fn msg_line(out: &mut Vec<u8>, subject: &[u8], sid: &[u8], reply: &[u8], headers_bytes: usize, body_bytes: usize) {
+    out.extend_from_slice(if headers_bytes == 0 { b"MSG " } else { b"HMSG " });
     out.extend_from_slice(subject);
     out.push(b' ');
     out.extend_from_slice(sid);
@@ -19,7 +28,7 @@ pub fn msg(out: &mut Vec<u8>, subject: &[u8], sid: &[u8], reply: &[u8], headers:
         out.push(b' ');
         out.extend_from_slice(reply);
     }
-    sizes_and_body(out, headers, payload);
+    sizes(out, headers_bytes, body_bytes);
 }
 
 /// PUB, or HPUB when there are headers.
@@ -31,20 +40,20 @@ pub fn publish(out: &mut Vec<u8>, subject: &[u8], reply: &[u8], headers: &[u8], 
         out.push(b' ');
         out.extend_from_slice(reply);
     }
-    sizes_and_body(out, headers, payload);
+    sizes(out, headers.len(), headers.len() + payload.len());
+    out.extend_from_slice(headers);
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[inline]
-fn sizes_and_body(out: &mut Vec<u8>, headers: &[u8], payload: &[u8]) {
+fn sizes(out: &mut Vec<u8>, headers_bytes: usize, body_bytes: usize) {
     out.push(b' ');
-    if !headers.is_empty() {
-        digits::push(out, headers.len() as u64);
+    if headers_bytes > 0 {
+        digits::push(out, headers_bytes as u64);
         out.push(b' ');
     }
-    digits::push(out, (headers.len() + payload.len()) as u64);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(headers);
-    out.extend_from_slice(payload);
+    digits::push(out, body_bytes as u64);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -1,7 +1,7 @@
 //! Takes new connections and gives each its tasks.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,35 @@ const BACKLOG: u32 = 4096;
 /// The first pause after the process ran out of file handles; doubles up to a second, as nats-server does.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The log says so once, and again after this long.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// What an accept loop does when it cannot accept: it waits, longer each time in a row.
+pub struct Backoff {
+    pause: Duration,
+    said: Option<Instant>,
+}
+
+impl Backoff {
+    pub fn new() -> Backoff {
+        Backoff { pause: PAUSE_MIN, said: None }
+    }
+
+    /// A connection was accepted.
+    pub fn succeed(&mut self) {
+        self.pause = PAUSE_MIN;
+    }
+
+    /// None was, because of `error`: waits.
+    pub async fn fail(&mut self, error: &std::io::Error) {
+        if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            self.said = Some(Instant::now());
+            warn!("Accept error: {error}; new clients wait");
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
 
 /// Listens on the first address that `listen` resolves to.
 pub async fn bind(listen: &Listen) -> std::io::Result<TcpListener> {
@@ -43,18 +72,14 @@ pub async fn accept(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let mut pause = PAUSE_MIN;
+    let mut backoff = Backoff::new();
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                pause = PAUSE_MIN;
+                backoff.succeed();
                 tasks.spawn(connection::serve_tcp(broker.clone(), socket, handshake.get(), stop.clone()));
             }
-            Err(error) => {
-                warn!("Accept error: {error}; sleeping {pause:?}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+            Err(error) => backoff.fail(&error).await,
         }
     }
 }

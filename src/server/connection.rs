@@ -3,8 +3,11 @@
 //! Two tasks share it. The reader owns the [`Link`] and dropping it ends the client's subscriptions; the writer owns the
 //! other half of the socket and ends when the outbox closes. Whichever ends first ends the other.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,7 +19,7 @@ use tracing::{debug, info};
 
 use super::tls::{Handshake, peer_names};
 use crate::auth::CertificateNames;
-use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, TlsTerms};
+use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, Queued, Share, TlsTerms};
 use crate::config::HandshakeFirst;
 use crate::types::Timestamp;
 
@@ -38,8 +41,8 @@ enum Reader {
 }
 
 impl Reader {
-    /// Reads into `buffer`'s spare room; 0 at the end of the stream. While it waits for a silent TCP peer an empty
-    /// buffer is given back, so that idle connections stay small. Cancel safe.
+    /// Reads into `buffer`'s spare room; 0 at the end of the stream. While it waits for a silent peer the room is given
+    /// back, so that idle connections stay small. Cancel safe.
     async fn fill(&mut self, buffer: &mut BytesMut, room: usize) -> std::io::Result<usize> {
         match self {
             Reader::Tcp(socket) => loop {
@@ -48,16 +51,28 @@ impl Reader {
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     done => return done,
                 }
-                if buffer.is_empty() {
-                    *buffer = BytesMut::new();
-                }
+                give_back(buffer);
                 socket.readable().await?;
             },
             Reader::Other(stream) => {
-                buffer.reserve(room);
-                stream.read_buf(buffer).await
+                let read = |context: &mut Context<'_>| {
+                    buffer.reserve(room);
+                    let polled = pin!(stream.read_buf(buffer)).poll(context);
+                    if polled.is_pending() {
+                        give_back(buffer);
+                    }
+                    polled
+                };
+                poll_fn(read).await
             }
         }
+    }
+}
+
+/// Keeps what has been read, and no room for more when that is little.
+fn give_back(buffer: &mut BytesMut) {
+    if buffer.is_empty() || buffer.len() < READ_BYTES_MIN && buffer.capacity() > 2 * READ_BYTES_MIN {
+        *buffer = BytesMut::from(&buffer[..]);
     }
 }
 
@@ -104,13 +119,15 @@ async fn serve_tls(
     let arrival = Arrival::standard(peer, terms);
     let Some((mut link, mut socket)) = admit(&broker, arrival, socket).await else { return };
     if !first {
-        let mut info = Vec::new();
+        let mut info = Queued::default();
         if link.client().outbox.take(&mut info).await.is_err() {
             return;
         }
         link.client().outbox.wrote(info.len());
-        if !matches!(tokio::time::timeout(patience, socket.write_all(&info)).await, Ok(Ok(()))) {
-            return;
+        for piece in info.pieces() {
+            if !matches!(tokio::time::timeout(patience, socket.write_all(piece)).await, Ok(Ok(()))) {
+                return;
+            }
         }
         if handshake.tls.allow_non_tls && first_byte(&socket, patience).await != Some(TLS_HANDSHAKE) {
             let (reader, writer) = socket.into_split();
@@ -191,6 +208,7 @@ where
 async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToken) {
     let client = link.client().clone();
     let mut buffer = BytesMut::new();
+    let mut share = Share::new(&link.broker().memory);
     let mut room = READ_BYTES_MIN;
     let mut reads_in_turn = 0;
     let stopped = stop.cancelled();
@@ -248,6 +266,13 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
             if fed.close {
                 return;
             }
+            if fed.paused {
+                if !pause(&mut link, &client, &stop).await {
+                    return;
+                }
+                tokio::task::yield_now().await;
+                continue;
+            }
             if !fed.authenticate {
                 break fed;
             }
@@ -263,34 +288,53 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
             timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
         };
         if fed.needed > 0 {
-            room = room.max(fed.needed);
+            // A large payload has its room already: more would copy what has come of it.
+            room = if buffer.len() > READ_BYTES_MAX { fed.needed } else { room.max(fed.needed) };
         }
-        if link.has_laggards() {
-            client.count_stall();
-            link.broker().count_stall();
-            // A publisher far ahead of its readers pauses; it is still cut off or stopped meanwhile.
-            tokio::select! {
-                () = link.wait_for_laggards() => {}
-                () = client.until_told() => {}
-                () = &mut stopped => return,
-            }
+        if share.set(buffer.len()) {
+            client.set_input_bytes(share.bytes());
+        }
+        if !pause(&mut link, &client, &stop).await {
+            return;
         }
         reads_in_turn += 1;
         if reads_in_turn >= READS_PER_TURN {
             reads_in_turn = 0;
+            // A client that never stops sending is cut all the same.
+            if client.outbox.closed().is_some() {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn next_room(read: usize, room: usize) -> usize {
-    if read >= room {
-        (room * 2).min(READ_BYTES_MAX)
-    } else if read < room / 4 {
-        (room / 2).max(READ_BYTES_MIN)
-    } else {
-        room.min(READ_BYTES_MAX)
+/// Lets a publisher that is far ahead of its readers wait for them; it is still cut off meanwhile, or stopped: then false.
+async fn pause(link: &mut Link, client: &ClientState, stop: &CancellationToken) -> bool {
+    if !link.has_laggards() {
+        return true;
     }
+    client.count_stall();
+    link.broker().count_stall();
+    Box::pin(async {
+        tokio::select! {
+            () = link.wait_for_laggards() => true,
+            () = client.until_told() => true,
+            () = stop.cancelled() => false,
+        }
+    })
+    .await
+}
+
+fn next_room(read: usize, room: usize) -> usize {
+    let next = if read >= room {
+        room * 2
+    } else if read < room / 4 {
+        room / 2
+    } else {
+        room
+    };
+    next.clamp(READ_BYTES_MIN, READ_BYTES_MAX)
 }
 
 fn until(deadline: Timestamp) -> Duration {
@@ -298,46 +342,56 @@ fn until(deadline: Timestamp) -> Duration {
 }
 
 async fn write_out<W: AsyncWrite + Unpin>(broker: Arc<Broker>, client: Arc<ClientState>, mut writer: W) {
-    let mut buffer = Vec::new();
+    let mut queued = Queued::default();
     loop {
-        buffer.clear();
-        match client.outbox.take(&mut buffer).await {
-            Ok(()) => {}
-            Err(reason) => {
-                if reason == Closed::SlowConsumer {
-                    let max = broker.options().pending_bytes_max;
-                    cut_slow_consumer(&broker, &client, &format!("MaxPending of {max} Exceeded"));
-                }
-                let _ = writer.shutdown().await;
-                return;
-            }
+        queued.clear();
+        let taken = client.outbox.take(&mut queued).await;
+        let written = match taken {
+            Ok(()) => write_whole(&mut writer, &queued, &client.outbox, || broker.options().write_deadline).await,
+            Err(_) => false,
+        };
+        if written {
+            continue;
         }
-        if !write_whole(&mut writer, &buffer, &client.outbox, || broker.options().write_deadline).await {
-            if client.outbox.closed().is_none_or(|reason| reason == Closed::SlowConsumer) {
+        match client.outbox.closed() {
+            Some(Closed::SlowConsumer) => {
+                client.set_close_reason("Slow Consumer (Pending Bytes)");
+                let max = broker.options().pending_bytes_max;
+                cut_slow_consumer(&broker, &client, &format!("MaxPending of {max} Exceeded"));
+            }
+            None => {
                 client.set_close_reason("Slow Consumer (Write Deadline)");
                 let deadline = broker.options().write_deadline;
                 cut_slow_consumer(&broker, &client, &format!("WriteDeadline of {deadline:?} exceeded"));
             }
-            client.set_close_reason("Write Error");
-            client.outbox.close(Closed::Gone);
-            return;
+            // Whoever closed it has said why.
+            Some(Closed::AfterFlush | Closed::OverBudget | Closed::Gone) => {}
         }
+        if taken.is_ok() {
+            client.set_close_reason("Write Error");
+        } else {
+            let _ = Box::pin(tokio::time::timeout(FLUSH_DEADLINE, writer.shutdown())).await;
+        }
+        client.outbox.close(Closed::Gone);
+        return;
     }
 }
 
-/// Writes all of `buffer`. False when the peer has gone or took nothing within the deadline.
+/// Writes all that is queued. False when the peer has gone or took nothing within the deadline.
 async fn write_whole<W: AsyncWrite + Unpin>(
     writer: &mut W,
-    buffer: &[u8],
+    queued: &Queued,
     outbox: &Outbox,
     deadline: impl Fn() -> Duration,
 ) -> bool {
-    let mut rest = buffer;
-    while !rest.is_empty() {
+    let mut left = queued.len();
+    let mut pieces = queued.pieces();
+    let mut rest = pieces.next().unwrap_or_default();
+    while left > 0 {
         // TLS and WebSocket keep what they have until they are flushed; for a plain socket that does nothing.
         let write = async {
             let written = writer.write(rest).await?;
-            if written == rest.len() {
+            if written == left {
                 writer.flush().await?;
             }
             Ok::<_, std::io::Error>(written)
@@ -358,7 +412,11 @@ async fn write_whole<W: AsyncWrite + Unpin>(
             Ok(0) => return false,
             Ok(written) => {
                 outbox.wrote(written);
-                rest = &rest[written..];
+                left -= written;
+                rest = match &rest[written..] {
+                    [] => pieces.next().unwrap_or_default(),
+                    rest => rest,
+                };
             }
             Err(_) => {
                 outbox.close(Closed::Gone);

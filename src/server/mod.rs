@@ -36,7 +36,7 @@ use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::{self, Accounts, JetStream};
 use crate::broker::{self, Account, Broker, Meter, Options, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
-use crate::config::{Config, ConfigError, Limits, Listen, Log};
+use crate::config::{Config, ConfigError, Listen, Log};
 use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
@@ -223,7 +223,7 @@ impl Server {
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
         let info = first_info(&config, client_address);
-        let broker = Broker::with_book(info, options(&config.limits), book, Timestamp::now());
+        let broker = Broker::with_book(info, options(&config), book, Timestamp::now());
         if !config.metrics.subjects.is_empty() {
             broker.count_subjects(Meter::new(config.metrics.subjects.clone(), config.metrics.subjects_max));
         }
@@ -285,6 +285,14 @@ impl Server {
         };
         server.keep_coordinators().await;
         server.declare().await?;
+        let guarded = server.broker.clone();
+        let stop = server.stop_connections.clone();
+        server.tasks.spawn(async move {
+            tokio::select! {
+                () = guarded.guard_memory() => {}
+                () = stop.cancelled() => {}
+            }
+        });
         if let (Some(listener), Some(address)) = (websocket_listener, websocket_address) {
             server.accept_websocket(listener, address.port(), websocket_handshake);
         }
@@ -433,7 +441,7 @@ fn trace_terms(log: &Log) -> TraceTerms {
 async fn start_jetstream(config: &Config, broker: &Arc<Broker>) -> Result<Running, StartError> {
     let (folder, broker) = (config.store_dir.clone(), broker.clone());
     let (settings, limits) = (config.jetstream_options.clone(), config.jetstream_limits.clone());
-    let options = storage::Options { cache_bytes: config.store_cache_bytes_max, ..storage::Options::default() };
+    let options = storage::Options { cache_bytes: config.cache_bytes_max(), ..storage::Options::default() };
     let started = tokio::task::spawn_blocking(move || -> Result<Running, StartError> {
         let (store, recovered) = Store::open(&folder, options)?;
         let options = resources::jetstream(&settings, &limits, &folder);
@@ -533,7 +541,8 @@ fn advertised(config: &Config, host: String, port: u16) -> (String, u16) {
     }
 }
 
-fn options(limits: &Limits) -> Options {
+fn options(config: &Config) -> Options {
+    let limits = &config.limits;
     Options {
         session: Settings {
             max_control_line: limits.control_line_bytes_max,
@@ -548,5 +557,6 @@ fn options(limits: &Limits) -> Options {
         connections_max: limits.connections_max,
         closed_clients_max: limits.closed_clients_max,
         write_deadline: limits.write_deadline,
+        memory_bytes_max: config.client_memory_bytes_max(),
     }
 }

@@ -118,6 +118,8 @@ impl Source for BrokerSource {
             stale_connections: totals.stale_connections,
             stalled_clients: totals.stalls,
             subscriptions: self.routes().num_subscriptions,
+            memory_held_bytes: self.broker.memory.held_bytes() as u64,
+            memory_budget_bytes: self.broker.memory.bytes_max() as u64,
         }
     }
 

@@ -98,7 +98,7 @@ impl Server {
         let info = |info: &mut crate::protocol::Info| {
             (info.host, info.port, info.max_payload) = (host, port, payload_bytes_max);
         };
-        broker.reload(options(&new.limits), book, info, PATIENCE).await;
+        broker.reload(options(new), book, info, PATIENCE).await;
         lines.extend(self.keep_coordinators().await);
         self.system.reports().show(shown(new, &broker, Some(Timestamp::now())));
         if new.streams != old.streams {
@@ -209,6 +209,7 @@ fn changed_limits(old: &Limits, new: &Limits) -> Vec<String> {
     count("max_control_line", old.control_line_bytes_max, new.control_line_bytes_max);
     count("max_payload", old.payload_bytes_max, new.payload_bytes_max);
     count("max_pending", old.pending_bytes_max, new.pending_bytes_max);
+    count("memory_budget", old.memory_bytes_max, new.memory_bytes_max);
     count("max_closed_clients", old.closed_clients_max, new.closed_clients_max);
     count("ping_max", old.pings_out_max as usize, new.pings_out_max as usize);
     let mut time = |name: &str, old: Duration, new: Duration| {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::accept::Backoff;
 use super::tls::{CurrentHandshake, peer_names};
 use super::websocket_stream::WebSocketStream;
 use super::{connection, deflate};
@@ -46,16 +47,15 @@ pub struct Entrance {
 
 /// Accepts for ever. Drop the future to stop.
 pub async fn accept(listener: TcpListener, entrance: Arc<Entrance>, tasks: TaskTracker) {
+    let mut backoff = Backoff::new();
     loop {
         let entrance = entrance.clone();
         match listener.accept().await {
             Ok((socket, peer)) => {
+                backoff.succeed();
                 tasks.spawn(async move { entrance.receive(socket, peer).await });
             }
-            Err(error) => {
-                tracing::warn!("Accept error: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
+            Err(error) => backoff.fail(&error).await,
         }
     }
 }

@@ -6,12 +6,15 @@
 mod accounts;
 mod advisories;
 mod browser;
+mod floods;
 mod gate;
 mod jetstream;
 mod jwt;
 mod limits;
+mod memory;
 mod origins;
 mod permissions;
+mod process;
 mod reload;
 mod sharing;
 #[path = "../support/mod.rs"]

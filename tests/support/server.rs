@@ -157,6 +157,12 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// `host:port` of the WebSocket listener, if there is one.
+    pub fn websocket_address(&self) -> Option<String> {
+        let url = self.ports()?["websocket"][0].as_str()?.to_owned();
+        url.split_once("://").map(|(_, address)| address.trim_end_matches('/').to_owned())
+    }
+
     pub fn url(&self) -> String {
         format!("nats://{}", self.address())
     }
@@ -239,12 +245,16 @@ impl Server {
 
     /// The bound ports, once the ports file of this very process is there and whole.
     fn read_ports(&self) -> Option<(u16, u16)> {
+        let ports = self.ports()?;
+        let first = |key: &str| ports[key][0].as_str()?.rsplit(':').next()?.trim_end_matches('/').parse().ok();
+        Some((first("nats")?, first("monitoring")?))
+    }
+
+    fn ports(&self) -> Option<serde_json::Value> {
         let suffix = format!("_{}.ports", self.pid());
         let mut entries = fs::read_dir(self.dir.path()).ok()?.flatten();
         let file = entries.find(|entry| entry.file_name().to_string_lossy().ends_with(&suffix))?;
-        let ports: serde_json::Value = serde_json::from_str(&fs::read_to_string(file.path()).ok()?).ok()?;
-        let first = |key: &str| ports[key][0].as_str()?.rsplit(':').next()?.trim_end_matches('/').parse().ok();
-        Some((first("nats")?, first("monitoring")?))
+        serde_json::from_str(&fs::read_to_string(file.path()).ok()?).ok()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use corpus::{Case, End, show};
 use futures_util::FutureExt as _;
-use natterjack::broker::{Broker, Link, Options};
+use natterjack::broker::{Broker, Link, Options, Queued};
 use natterjack::config::Config;
 use natterjack::protocol::Info;
 use natterjack::server::Server;
@@ -124,6 +124,7 @@ impl Peer {
             connections_max: 10,
             closed_clients_max: 10,
             write_deadline: PATIENCE,
+            memory_bytes_max: usize::MAX,
         };
         let now = Timestamp(1_700_000_000_000_000_000);
         let broker: Arc<Broker> = Broker::new(Info::default(), options, now);
@@ -140,20 +141,25 @@ impl Peer {
             return;
         }
         self.held.extend_from_slice(bytes);
-        let fed = self.link.feed(&self.held, Timestamp(1_700_000_000_000_000_001));
-        self.held.drain(..fed.consumed);
-        self.receive();
-        self.closed |= fed.close;
+        loop {
+            let fed = self.link.feed(&self.held, Timestamp(1_700_000_000_000_000_001));
+            self.held.drain(..fed.consumed);
+            self.receive();
+            self.closed |= fed.close;
+            if !fed.paused {
+                return;
+            }
+        }
     }
 
     fn receive(&mut self) {
         let client = self.link.client().clone();
         loop {
-            let mut taken = Vec::new();
+            let mut taken = Queued::default();
             match client.outbox.take(&mut taken).now_or_never() {
                 Some(Ok(())) => {
                     client.outbox.wrote(taken.len());
-                    self.received.append(&mut taken);
+                    self.received.extend(taken.pieces().flatten());
                 }
                 Some(Err(_)) => {
                     self.closed = true;

@@ -13,13 +13,15 @@ use super::followers::Follow;
 use super::snapshot::Backup;
 use super::sourcing::{Standing, Taken};
 use super::stream_task::Report;
-use crate::broker::Inbound;
+use crate::broker::{Inbound, Memory};
 use crate::storage::CommitError;
 use crate::stream::StreamConfig;
 use crate::types::ApiError;
 
 /// Publishers pause while more than this waits to be stored or is being stored: a few transactions' worth.
 const HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
+/// The same while much waits in all streams together.
+const LOW_WATER_BYTES: usize = 256 * 1024;
 /// What a message counts for beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
@@ -62,8 +64,8 @@ pub(super) enum Command {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Inbox {
+    memory: Arc<Memory>,
     commands: Mutex<Vec<Command>>,
     ready: Notify,
     /// Bytes of publishes waiting here and in uncommitted batches.
@@ -72,6 +74,16 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    pub(super) fn new(memory: Arc<Memory>) -> Inbox {
+        Inbox {
+            memory,
+            commands: Mutex::new(Vec::new()),
+            ready: Notify::new(),
+            waiting_bytes: AtomicUsize::new(0),
+            drained: Notify::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +103,7 @@ impl Inbox {
     pub(super) fn push_messages(&self, messages: Vec<Inbound>, wrap: impl FnOnce(Vec<Inbound>) -> Command) {
         let weight: usize = messages.iter().map(weight_bytes).sum();
         self.waiting_bytes.fetch_add(weight, Ordering::Relaxed);
+        self.memory.is_writing(weight);
         self.push(wrap(messages));
     }
 
@@ -103,14 +116,16 @@ impl Inbox {
     pub(super) fn release(&self, weight: usize) {
         let less = |waiting: usize| Some(waiting.saturating_sub(weight));
         let before = self.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or(0);
-        if before > HIGH_WATER_BYTES && before.saturating_sub(weight) <= HIGH_WATER_BYTES {
+        self.memory.has_written(before.min(weight));
+        // Which mark counts changes with what other streams do, so whoever waits looks again each time.
+        if before > LOW_WATER_BYTES {
             self.drained.notify_waiters();
         }
     }
 
     /// Starts counting anew, when a task that would have taken its share off has failed.
     pub(super) fn forget_weights(&self) {
-        self.waiting_bytes.store(0, Ordering::Relaxed);
+        self.memory.has_written(self.waiting_bytes.swap(0, Ordering::Relaxed));
         self.drained.notify_waiters();
     }
 
@@ -121,7 +136,8 @@ impl Inbox {
 
     /// Whether those who publish should pause.
     pub(super) fn is_behind(&self) -> bool {
-        self.waiting_bytes.load(Ordering::Relaxed) > HIGH_WATER_BYTES
+        let waiting = self.waiting_bytes.load(Ordering::Relaxed);
+        waiting > HIGH_WATER_BYTES || waiting > LOW_WATER_BYTES && self.memory.is_writing_much()
     }
 
     /// Returns once it is not behind. Cancel safe.
@@ -135,6 +151,12 @@ impl Inbox {
             }
             drained.await;
         }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.forget_weights();
     }
 }
 

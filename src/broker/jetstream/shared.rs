@@ -49,7 +49,7 @@ pub(super) struct Gauges {
 
 impl Shared {
     pub(super) fn new(context: Arc<Context>, config: Arc<StreamConfig>, created: Timestamp, home: Home) -> Shared {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new(context.broker.memory.clone()));
         Shared {
             name: config.name.as_str().into(),
             created,

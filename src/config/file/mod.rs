@@ -50,6 +50,14 @@ pub use value::{Entry, Kind, Map, Value};
 
 use super::{Config, ConfigError};
 
+/// A size in bytes as config files have it: `1000`, `64MB`; `None` for anything else.
+pub fn size(text: &str) -> Option<u64> {
+    match scalar::classify(text) {
+        Ok(Kind::Integer(number, _)) => u64::try_from(number).ok(),
+        _ => None,
+    }
+}
+
 /// All that is wrong with a config file, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileErrors(pub Vec<FileError>);

@@ -232,6 +232,7 @@ fn settings_reach_the_config() {
         config.limits.pending_bytes_max = 1 << 30;
     });
     check("max_conn: 0\nmax_subs: -1", &|config| config.limits.connections_max = usize::MAX);
+    check("memory_budget: 64MB", &|config| config.limits.memory_bytes_max = 64 << 20);
     check("max_connections: 10\nmax_subscriptions: 5", &|config| {
         config.limits.connections_max = 10;
         config.limits.subscriptions_max = 5;

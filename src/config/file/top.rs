@@ -36,6 +36,7 @@ const KEYS: &[&str] = &[
     "max_pending",
     "max_subscriptions",
     "max_traced_msg_len",
+    "memory_budget",
     "metrics",
     "no_auth_user",
     "operator",
@@ -123,6 +124,7 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         "max_control_line" => report.set(&mut config.limits.control_line_bytes_max, size(entry)),
         "max_payload" => report.set(&mut config.limits.payload_bytes_max, size(entry)),
         "max_pending" => report.set(&mut config.limits.pending_bytes_max, bytes(value)),
+        "memory_budget" => report.set(&mut config.limits.memory_bytes_max, unbounded(value, usize::MAX)),
         "max_closed_clients" => {
             report.set(&mut config.limits.closed_clients_max, unbounded(value, CLOSED_CLIENTS_DEFAULT))
         }
