@@ -27,6 +27,8 @@ const SHARED_BYTES_MIN: usize = 64 * 1024;
 const COPIES_BYTES_MAX: usize = 1024 * 1024;
 /// No payload below this is shared: it would cost more than its copies.
 const SHARED_ANYWAY_BYTES_MIN: usize = 8 * 1024;
+/// Requests to the broker's own parts count in the memory budget from this size on.
+const REQUEST_BYTES_MIN: usize = 1024;
 /// A publisher pauses in the midst of its read buffer when it has made so much wait for others.
 const BURST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages for streams are copied into chunks of this size.
@@ -413,7 +415,7 @@ impl Bag {
                 }
                 subscription.note_reply(parcel.reply);
                 if matches!(self.shared, Shared::Wanted) {
-                    self.shared = Shared::Body(client.outbox.memory().share_bytes([parcel.headers, parcel.payload]));
+                    self.shared = Shared::Body(client.outbox.memory().share_bytes(&[parcel.headers, parcel.payload]));
                 }
                 let shared = match &self.shared {
                     Shared::Body(body) => Some(body),
@@ -463,7 +465,11 @@ impl Bag {
                     return false;
                 }
                 let to = if service.sees_stored_subject() { parcel.shown_subject } else { parcel.to };
-                let inbound = self.inbound(Parcel { to, ..parcel });
+                let mut inbound = self.inbound(Parcel { to, ..parcel });
+                if parcel.headers.len() + parcel.payload.len() >= REQUEST_BYTES_MIN {
+                    let body = self.origin.outbox.memory().share_bytes(&[to, parcel.headers, parcel.payload]);
+                    inbound.message = Message::from_parts(body, to.len(), parcel.headers.len());
+                }
                 // A request must see what the same client published before it.
                 self.flush_streams();
                 service.call(inbound);

@@ -1,7 +1,8 @@
 //! The memory budget: what clients can make the process hold, all of them together, and who is cut when that is too much.
 //!
 //! It counts what waits to be written to clients (payloads they share once), operations that have come in part,
-//! subscriptions, messages on their way to the store, and payloads of open atomic batches. The store's cache is taken off before
+//! subscriptions, requests to the API, messages on their way to the store, those of open atomic batches, and those that streams
+//! keep for consumers that are close behind. The store's cache is taken off before
 //! ([`crate::config::Config::client_memory_bytes_max`]); what streams in memory hold has a limit of its own
 //! (`max_memory_store`), and the state of streams and consumers those of their account.
 //!
@@ -32,6 +33,8 @@ pub struct Memory {
     held_bytes: AtomicUsize,
     /// Of those held, what is on its way to the store.
     writing_bytes: AtomicUsize,
+    /// Of those held, what streams keep at hand.
+    cached_bytes: AtomicUsize,
     /// Told when there is too much.
     pressed: Notify,
     /// Told when there is no longer.
@@ -45,6 +48,7 @@ impl Memory {
             bytes_max: AtomicUsize::new(bytes_max),
             held_bytes: AtomicUsize::new(0),
             writing_bytes: AtomicUsize::new(0),
+            cached_bytes: AtomicUsize::new(0),
             pressed: Notify::new(),
             eased: Notify::new(),
         }
@@ -100,6 +104,31 @@ impl Memory {
         self.release(bytes);
     }
 
+    /// A batch's messages are kept until it is committed: now so many bytes, before so many.
+    pub(super) fn stage(&self, before: usize, now: usize) {
+        match now.checked_sub(before) {
+            Some(0) => {}
+            Some(more) => self.hold(more),
+            None => self.release(before - now),
+        }
+    }
+
+    /// What may be staged in all streams.
+    pub(super) fn staged_bytes_max(&self) -> usize {
+        self.bytes_max() / 4
+    }
+
+    /// How much a stream that would keep `wanted` bytes at hand may: less when others have much, and nothing when they have
+    /// a quarter of the budget.
+    pub(super) fn cached_bytes_max(&self, wanted: usize) -> usize {
+        let (cached, max) = (self.cached_bytes.load(Ordering::Relaxed), self.bytes_max() / 4);
+        match cached {
+            _ if cached < max / 2 => wanted,
+            _ if cached < max => wanted / 16,
+            _ => 0,
+        }
+    }
+
     /// Returns once it is not over the budget. Cancel safe.
     pub async fn until_eased(&self) {
         loop {
@@ -114,7 +143,7 @@ impl Memory {
     }
 
     /// A copy of these bytes that many outboxes may hold, counted once.
-    pub(super) fn share_bytes(self: &Arc<Memory>, parts: [&[u8]; 2]) -> Bytes {
+    pub(super) fn share_bytes(self: &Arc<Memory>, parts: &[&[u8]]) -> Bytes {
         let bytes = parts.concat();
         self.hold(bytes.len());
         Bytes::from_owner(SharedBytes { memory: self.clone(), bytes })
@@ -142,11 +171,18 @@ impl Drop for SharedBytes {
 pub struct Share {
     memory: Arc<Memory>,
     bytes: usize,
+    /// It counts among what streams keep at hand.
+    is_cache: bool,
 }
 
 impl Share {
     pub fn new(memory: &Arc<Memory>) -> Share {
-        Share { memory: memory.clone(), bytes: 0 }
+        Share { memory: memory.clone(), bytes: 0, is_cache: false }
+    }
+
+    /// Of something that could be read again.
+    pub(super) fn of_cache(memory: &Arc<Memory>) -> Share {
+        Share { memory: memory.clone(), bytes: 0, is_cache: true }
     }
 
     /// The holder has so many bytes now; true when that is another step.
@@ -159,6 +195,10 @@ impl Share {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.memory.hold(more),
             None => self.memory.release(self.bytes - bytes),
+        }
+        if self.is_cache {
+            // Wraps around zero and back when there is less.
+            self.memory.cached_bytes.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
         }
         self.bytes = bytes;
         true
@@ -245,7 +285,7 @@ mod tests {
         assert!(!share.set(STEP_BYTES - 1), "too little to count");
         assert!(share.set(3 * STEP_BYTES + 5) && !share.set(3 * STEP_BYTES));
         assert_eq!(memory.held_bytes(), 3 * STEP_BYTES);
-        let shared = memory.share_bytes([b"head", b"body"]);
+        let shared = memory.share_bytes(&[b"head", b"body"]);
         let other = shared.slice(4..);
         drop(shared);
         assert_eq!((&*other, memory.held_bytes()), (&b"body"[..], 3 * STEP_BYTES + 8), "the last one gives back");
@@ -256,6 +296,25 @@ mod tests {
         assert!(!memory.is_over());
         memory.has_written(8 * STEP_BYTES);
         assert_eq!((memory.held_bytes(), memory.is_writing_much()), (0, false));
+    }
+
+    #[test]
+    fn caches_get_less_the_more_there_are() {
+        let memory = Arc::new(Memory::new(64 * STEP_BYTES));
+        let mut shares: Vec<_> = (0..3).map(|_| Share::of_cache(&memory)).collect();
+        for (cached, expected) in [(0, 1600), (8, 100), (16, 0), (3, 1600)] {
+            shares[0].set(cached * STEP_BYTES);
+            assert_eq!(
+                (memory.cached_bytes_max(1600), memory.held_bytes()),
+                (expected, cached * STEP_BYTES),
+                "{cached}"
+            );
+        }
+        drop(shares);
+        assert_eq!(memory.held_bytes(), 0);
+        memory.stage(0, 5);
+        memory.stage(5, 2);
+        assert_eq!(memory.held_bytes(), 2);
     }
 
     #[tokio::test]

@@ -18,8 +18,6 @@ use super::world::World;
 use super::{AbandonReason, AbandonedBatch, Changes, Published};
 use crate::types::{ApiError, Message, Timestamp, header};
 
-/// Bytes waiting in all of a stream's open batches.
-const STAGED_BYTES_MAX: usize = 256 << 20;
 pub(super) const ID_MAX: usize = 64;
 /// The level of the JetStream API served (ADR-44).
 pub const API_LEVEL: u32 = 4;
@@ -98,6 +96,11 @@ impl Stream {
         self.batches.open()
     }
 
+    /// What they hold.
+    pub fn staged_bytes(&self) -> usize {
+        self.batches.staged_bytes
+    }
+
     pub(super) fn handle_batch_message(
         &mut self,
         id: &[u8],
@@ -158,7 +161,7 @@ impl Stream {
         batch.deadline = now + terms.timeout;
         if !at_end {
             let staged_bytes = self.batches.staged_bytes + message.as_bytes().len();
-            if staged_bytes > STAGED_BYTES_MAX {
+            if staged_bytes > terms.staged_bytes_max {
                 self.batches.abandon(id, AbandonReason::Incomplete, changes);
                 return Err(ApiError::INSUFFICIENT_RESOURCES);
             }

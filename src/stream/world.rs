@@ -27,12 +27,20 @@ pub struct BatchTerms {
     pub fast_open_max: usize,
     /// A batch without a new message for this long is given up.
     pub timeout: Duration,
+    /// Bytes waiting in all of the stream's open atomic batches.
+    pub staged_bytes_max: usize,
 }
 
 impl Default for BatchTerms {
     /// nats-server's (`streamDefaultMaxAtomicBatchSize` and those beside it).
     fn default() -> BatchTerms {
-        BatchTerms { messages_max: 1000, atomic_open_max: 50, fast_open_max: 1000, timeout: Duration::from_secs(10) }
+        BatchTerms {
+            messages_max: 1000,
+            atomic_open_max: 50,
+            fast_open_max: 1000,
+            timeout: Duration::from_secs(10),
+            staged_bytes_max: 256 << 20,
+        }
     }
 }
 

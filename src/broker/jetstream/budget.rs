@@ -26,6 +26,8 @@ pub struct Budget {
     pub(super) reserved: Usage,
     atomic_batches: AtomicUsize,
     fast_batches: AtomicUsize,
+    /// In open atomic batches.
+    staged_bytes: AtomicUsize,
 }
 
 /// Batches open in a stream.
@@ -33,6 +35,8 @@ pub struct Budget {
 pub(super) struct OpenBatches {
     pub(super) atomic: usize,
     pub(super) fast: usize,
+    /// What the atomic ones hold.
+    pub(super) staged_bytes: usize,
 }
 
 impl Budget {
@@ -46,6 +50,7 @@ impl Budget {
             reserved: Usage::default(),
             atomic_batches: AtomicUsize::new(0),
             fast_batches: AtomicUsize::new(0),
+            staged_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -65,8 +70,8 @@ impl Budget {
         }
     }
 
-    /// What a stream with these open batches is held to now.
-    pub(super) fn batch_terms(&self, own: OpenBatches) -> BatchTerms {
+    /// What a stream with these open batches is held to now, when all of them may hold `staged_bytes_max`.
+    pub(super) fn batch_terms(&self, own: OpenBatches, staged_bytes_max: usize) -> BatchTerms {
         let usual = BatchTerms::default();
         let limits = &self.limits;
         let set = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
@@ -77,12 +82,14 @@ impl Budget {
         let per_stream = set(limits.max_batch_inflight_per_stream);
         let atomic = room(&self.atomic_batches, own.atomic, ATOMIC_OPEN_MAX);
         let fast = room(&self.fast_batches, own.fast, FAST_OPEN_MAX);
+        let staged_elsewhere = self.staged_bytes.load(Ordering::Relaxed).saturating_sub(own.staged_bytes);
         let timeout = u64::try_from(limits.max_batch_timeout).ok().filter(|nanos| *nanos > 0);
         BatchTerms {
             messages_max: set(limits.max_batch_size).map_or(usual.messages_max, |max| max as u64),
             atomic_open_max: per_stream.unwrap_or(usual.atomic_open_max).min(atomic),
             fast_open_max: per_stream.unwrap_or(usual.fast_open_max).min(fast),
             timeout: timeout.map_or(usual.timeout, Duration::from_nanos),
+            staged_bytes_max: usual.staged_bytes_max.min(staged_bytes_max.saturating_sub(staged_elsewhere)),
         }
     }
 
@@ -90,6 +97,7 @@ impl Budget {
     pub(super) fn count_batches(&self, before: OpenBatches, now: OpenBatches) {
         // Wraps around zero and back when there are fewer.
         self.atomic_batches.fetch_add(now.atomic.wrapping_sub(before.atomic), Ordering::Relaxed);
+        self.staged_bytes.fetch_add(now.staged_bytes.wrapping_sub(before.staged_bytes), Ordering::Relaxed);
         self.fast_batches.fetch_add(now.fast.wrapping_sub(before.fast), Ordering::Relaxed);
     }
 }
@@ -104,14 +112,18 @@ mod tests {
             AssetLimits { max_batch_inflight_total: 5, max_batch_inflight_per_stream: 3, ..Default::default() };
         let budget = Budget::new(0, 0, limits);
         let none = OpenBatches::default();
-        let open = |atomic| OpenBatches { atomic, fast: 0 };
-        assert_eq!(budget.batch_terms(none).atomic_open_max, 3);
+        let open = |atomic| OpenBatches { atomic, ..none };
+        assert_eq!(budget.batch_terms(none, usize::MAX).atomic_open_max, 3);
         budget.count_batches(none, open(3));
-        assert_eq!(budget.batch_terms(open(3)).atomic_open_max, 3);
-        assert_eq!(budget.batch_terms(none).atomic_open_max, 2, "what the others left");
-        assert_eq!(budget.batch_terms(none).fast_open_max, 3, "counted apart");
+        assert_eq!(budget.batch_terms(open(3), usize::MAX).atomic_open_max, 3);
+        assert_eq!(budget.batch_terms(none, usize::MAX).atomic_open_max, 2, "what the others left");
+        assert_eq!(budget.batch_terms(none, usize::MAX).fast_open_max, 3, "counted apart");
         budget.count_batches(open(3), open(1));
-        assert_eq!(budget.batch_terms(none).atomic_open_max, 3);
-        assert_eq!(Budget::new(0, 0, AssetLimits::default()).batch_terms(none), BatchTerms::default());
+        assert_eq!(budget.batch_terms(none, usize::MAX).atomic_open_max, 3);
+        let staged = OpenBatches { staged_bytes: 700, ..none };
+        budget.count_batches(none, staged);
+        assert_eq!(budget.batch_terms(none, 1000).staged_bytes_max, 300, "what the others left");
+        assert_eq!(budget.batch_terms(staged, 1000).staged_bytes_max, 1000);
+        assert_eq!(Budget::new(0, 0, AssetLimits::default()).batch_terms(none, usize::MAX), BatchTerms::default());
     }
 }

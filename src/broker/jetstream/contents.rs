@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::log::Log;
 use super::read_ahead::ReadAhead;
 use super::tail_cache::TailCache;
-use crate::broker::Account;
+use crate::broker::{Account, Memory};
 use crate::consumer::{MessageSize, View};
 use crate::storage::ReadError;
 use crate::stream::Stream;
@@ -23,8 +23,8 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub(super) fn new(stream: Stream, log: Log, account: Arc<Account>) -> Contents {
-        Contents { stream, log, tail: TailCache::new(TAIL_CACHE_BYTES), account }
+    pub(super) fn new(stream: Stream, log: Log, account: Arc<Account>, memory: &Arc<Memory>) -> Contents {
+        Contents { stream, log, tail: TailCache::new(TAIL_CACHE_BYTES, memory), account }
     }
 
     /// Lends the world as a consumer sees it.

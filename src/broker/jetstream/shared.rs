@@ -104,7 +104,9 @@ impl Shared {
     /// Tells how many batches are open in the stream.
     pub(super) fn gauge_batches(&self, open: OpenBatches) {
         let mut batches = self.gauges.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        self.context.options.budget.count_batches(std::mem::replace(&mut batches, open), open);
+        let before = std::mem::replace(&mut *batches, open);
+        self.context.broker.memory.stage(before.staged_bytes, open.staged_bytes);
+        self.context.options.budget.count_batches(before, open);
     }
 }
 

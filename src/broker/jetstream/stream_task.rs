@@ -88,7 +88,7 @@ impl StreamTask {
             shared,
             visible: rebuilt.stream.index().last_seq(),
             summaries: Summaries::new(&rebuilt.stream, &rebuilt.summarized, Timestamp::now()),
-            contents: Contents::new(rebuilt.stream, rebuilt.log, context.account.clone()),
+            contents: Contents::new(rebuilt.stream, rebuilt.log, context.account.clone(), &context.broker.memory),
             consumers: Consumers::default(),
             turn: Turn::default(),
             outstanding: VecDeque::new(),
@@ -497,7 +497,12 @@ impl StreamTask {
         loop {
             match recovery::rebuild(&self.shared) {
                 Ok(Some(rebuilt)) => {
-                    self.contents = Contents::new(rebuilt.stream, rebuilt.log, self.context.account.clone());
+                    self.contents = Contents::new(
+                        rebuilt.stream,
+                        rebuilt.log,
+                        self.context.account.clone(),
+                        &self.context.broker.memory,
+                    );
                     self.visible = self.contents.stream.index().last_seq();
                     self.summaries = Summaries::new(&self.contents.stream, &rebuilt.summarized, Timestamp::now());
                     self.send_home(Closing::Shutdown);

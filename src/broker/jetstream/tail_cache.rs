@@ -1,7 +1,9 @@
 //! The messages a stream stored last, kept in memory because its consumers are about to deliver them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::broker::{Memory, Share};
 use crate::types::StoredMessage;
 
 /// What a message counts for beside its bytes.
@@ -11,12 +13,14 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64;
 pub(super) struct TailCache {
     messages: VecDeque<StoredMessage>,
     bytes: usize,
+    /// While memory is not short.
     bytes_max: usize,
+    share: Share,
 }
 
 impl TailCache {
-    pub(super) fn new(bytes_max: usize) -> TailCache {
-        TailCache { messages: VecDeque::new(), bytes: 0, bytes_max }
+    pub(super) fn new(bytes_max: usize, memory: &Arc<Memory>) -> TailCache {
+        TailCache { messages: VecDeque::new(), bytes: 0, bytes_max, share: Share::of_cache(memory) }
     }
 
     /// Adds a message with a higher sequence than all before.
@@ -24,14 +28,17 @@ impl TailCache {
         debug_assert!(self.messages.back().is_none_or(|last| last.seq < message.seq), "sequences ascend");
         self.bytes += weight(&message);
         self.messages.push_back(message);
-        self.drop_oldest(self.bytes_max);
+        self.drop_oldest(self.share.memory().cached_bytes_max(self.bytes_max));
+        self.share.set(self.bytes);
     }
 
     /// Gives back memory until no more than `bytes` are kept.
     pub(super) fn shrink(&mut self, bytes: usize) {
+        let bytes = self.share.memory().cached_bytes_max(bytes);
         if self.bytes > bytes {
             self.drop_oldest(bytes);
             self.messages.shrink_to_fit();
+            self.share.set(self.bytes);
         }
     }
 
@@ -71,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_newest_stay_within_the_bound() {
-        let mut cache = TailCache::new(1000);
+        let mut cache = TailCache::new(1000, &Arc::new(Memory::new(usize::MAX)));
         for seq in [5, 6, 7, 9, 10] {
             cache.push(message(seq, 135));
         }

@@ -31,10 +31,14 @@ impl StreamTask {
                 None
             })
         };
-        let open = |stream: &Stream| OpenBatches { atomic: stream.open_batches(), fast: stream.open_fast_batches() };
+        let open = |stream: &Stream| OpenBatches {
+            atomic: stream.open_batches(),
+            fast: stream.open_fast_batches(),
+            staged_bytes: stream.staged_bytes(),
+        };
         let before = open(stream);
         let world = World {
-            batches: context.options.budget.batch_terms(before),
+            batches: context.options.budget.batch_terms(before, context.broker.memory.staged_bytes_max()),
             interest: &|subject| consumers.any_matches(subject) || followers.any_matches(subject),
             read: &read,
             payload_bytes_max: context.broker.payload_bytes_max(),
