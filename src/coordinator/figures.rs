@@ -101,8 +101,7 @@ fn place(phase: Phase) -> usize {
 impl Figures {
     /// The counters of one life go on in the next; what there is now is counted anew.
     pub(super) fn begin_anew(&self) -> Figures {
-        let mut figures = self.clone();
-        figures.agents = Default::default();
+        let mut figures = Figures { agents: Default::default(), ..self.clone() };
         figures.queues.values_mut().for_each(|queue| queue.tasks = Default::default());
         figures
     }
@@ -153,7 +152,6 @@ impl Figures {
     }
 
     pub(super) fn count_agents(&mut self, statuses: impl Iterator<Item = Status>) {
-        self.agents = Default::default();
         statuses.for_each(|status| self.agents[status as usize] += 1);
     }
 }

@@ -285,7 +285,7 @@ impl Runner {
             desk.tick(now);
             if figures_behind && now >= self.figures_due {
                 self.figures_due = now + FIGURES_EVERY;
-                self.figures.send_replace(desk.figures().clone());
+                self.figures.send_replace(desk.figures());
                 figures_behind = false;
             }
             self.send(&mut desk);

@@ -237,9 +237,11 @@ impl Desk {
         self.store_gone
     }
 
-    /// What has been counted so far; agents as of the last sweep.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    /// What has been counted so far. Costs a look at every agent.
+    pub fn figures(&self) -> Figures {
+        let mut figures = self.figures.clone();
+        figures.count_agents(self.roster.iter().map(|(_, agent)| agent.card.status));
+        figures
     }
 
     /// Goes on counting from an earlier life's `figures`. To be called before anything is restored.

@@ -18,7 +18,6 @@ impl Desk {
             self.look_after(index);
         }
         self.look_after_pull_queues();
-        self.figures.count_agents(self.roster.iter().map(|(_, agent)| agent.card.status));
         // What was refused for want of something may be possible now.
         self.schedule = true;
     }
