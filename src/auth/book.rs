@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::callout::{self, CalloutSpec};
 use super::certificate::CertificateNames;
 use super::connection_type::ConnectionType;
 use super::mapping::{Mapping, MappingSpec};
@@ -38,6 +39,14 @@ pub struct Plan {
     pub operators: Vec<String>,
     /// Account JWTs by account key (`resolver_preload`).
     pub account_jwts: Vec<(String, String)>,
+    /// Operators' public keys, without JWTs of theirs.
+    pub trusted_keys: Vec<String>,
+    /// The JWT of clients that show none.
+    pub default_sentinel: Option<String>,
+    /// The only accounts whose users may come; `None` for all.
+    pub pinned_accounts: Option<Vec<String>>,
+    /// Who is asked about users, without operators.
+    pub callout: Option<CalloutSpec>,
     /// For clients over WebSocket, when their block has users of its own.
     pub websocket_simple: Option<SimpleLogin>,
     pub websocket_no_auth_user: Option<String>,
@@ -132,6 +141,10 @@ pub enum BookError {
     Mapping { subject: String, reason: String },
     #[error("operator JWT: {0}")]
     Operator(super::ClaimsError),
+    #[error("{0}")]
+    Callout(String),
+    #[error("default_sentinel is no bearer token of an account known here")]
+    Sentinel,
     #[error("account JWT of {account}: {reason}")]
     AccountJwt { account: String, reason: String },
 }
@@ -145,6 +158,8 @@ impl BookError {
             BookError::UserAccount { user, .. } => vec![user],
             BookError::SystemAccount(_) => vec!["system_account", "system"],
             BookError::OperatorAndUsers | BookError::Operator(_) => vec!["operator"],
+            BookError::Callout(_) => vec!["auth_callout"],
+            BookError::Sentinel => vec!["default_sentinel"],
             BookError::Sharing(error) => vec![error.word()],
             BookError::Mapping { subject, .. } => vec![subject],
             BookError::AccountJwt { account, .. } => vec![account],
@@ -230,7 +245,8 @@ pub struct Book {
     no_auth_user: Option<String>,
     websocket_simple: Option<(SimpleLogin, Arc<Grant>)>,
     websocket_no_auth_user: Option<String>,
-    operators: Option<Operators>,
+    pub(super) operators: Option<Operators>,
+    pub(super) callout: Option<CalloutSpec>,
     accounts: Vec<AccountSpec>,
     routes: Vec<Route>,
     complaints: Vec<SharingError>,
@@ -259,10 +275,10 @@ impl Book {
     /// The first contradiction in the plan.
     pub fn new(plan: &Plan) -> Result<Book, BookError> {
         let mut accounts = plan.accounts.clone();
-        let operators = match plan.operators.is_empty() {
+        let operators = match plan.operators.is_empty() && plan.trusted_keys.is_empty() {
             true => None,
             false if !plan.users.is_empty() || plan.simple.is_some() => return Err(BookError::OperatorAndUsers),
-            false => Some(Operators::new(&plan.operators, &plan.account_jwts)?),
+            false => Some(Operators::new(plan)?),
         };
         accounts.extend(operators.iter().flat_map(Operators::accounts));
         for (at, account) in accounts.iter().enumerate() {
@@ -295,6 +311,7 @@ impl Book {
             websocket_simple: plan.websocket_simple.clone().map(with_grant),
             websocket_no_auth_user: plan.websocket_no_auth_user.clone(),
             operators,
+            callout: plan.callout.clone(),
             system_account,
             decoy: None,
             routes,
@@ -311,13 +328,35 @@ impl Book {
             }
             book.add(user, account, spec)?;
         }
+        let has_callout_account = plan.callout.as_ref().is_some_and(|spec| exists(&spec.account));
         book.accounts = accounts;
+        if let Some(spec) = &plan.callout {
+            book.check_callout(spec, has_callout_account)?;
+        }
         for name in [&plan.no_auth_user, &plan.websocket_no_auth_user].into_iter().flatten() {
             if book.operators.is_some() || !book.users.contains_key(name) && !book.nkeys.contains_key(name) {
                 return Err(BookError::NoAuthUser(name.clone()));
             }
         }
         Ok(book)
+    }
+
+    fn check_callout(&self, spec: &CalloutSpec, has_account: bool) -> Result<(), BookError> {
+        let bad = |reason: String| Err(BookError::Callout(reason));
+        if self.operators.is_some() {
+            return bad("operators do not allow authorization callouts to be configured directly".to_owned());
+        }
+        if !callout::is_issuer(&spec.issuer) {
+            return bad(format!("expected callout user to be a valid public account nkey, got {:?}", spec.issuer));
+        }
+        if !has_account {
+            return bad(format!("Authorization callout account {:?} not valid", spec.account));
+        }
+        // An answer of nobody is no answer: nobody could ever come in.
+        match spec.users.iter().find(|name| self.find(name).is_none()) {
+            Some(user) => bad(format!("Authorization callout user {user:?} not valid")),
+            None => Ok(()),
+        }
     }
 
     /// A book in which everybody is welcome.
@@ -425,7 +464,8 @@ impl Book {
     /// Whether the user that a client says it is is known no more: not which password it has. Nothing is said of JWTs,
     /// tokens and certificates (nats-server `clientHasMovedToDifferentAccount`).
     pub fn has_no_more(&self, connect: &Connect, way: ConnectionType) -> bool {
-        if !self.is_required(way) || self.operators.is_some() {
+        // With callouts users come from elsewhere.
+        if !self.is_required(way) || self.operators.is_some() || self.callout.is_some() {
             return false;
         }
         if !connect.nkey.is_empty() {

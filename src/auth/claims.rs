@@ -38,6 +38,8 @@ pub struct Claims<T> {
     /// The public key it is about.
     pub subject: String,
     pub name: String,
+    /// Whom it is for; empty for everybody.
+    pub audience: String,
     /// Seconds since 1970.
     pub issued_at: i64,
     /// Seconds since 1970; 0 for never.
@@ -80,6 +82,20 @@ pub struct AccountClaims {
     #[serde(deserialize_with = "or_default")]
     pub mappings: BTreeMap<String, Vec<JwtDestination>>,
     pub trace: Option<JwtTrace>,
+    pub authorization: JwtAuthorization,
+}
+
+/// Who else says who this account's users are (ADR-26).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JwtAuthorization {
+    /// Users that are not asked about. Without any nobody is asked.
+    #[serde(deserialize_with = "or_default")]
+    pub auth_users: Vec<String>,
+    /// Further accounts that clients may be put into; `*` for all.
+    #[serde(deserialize_with = "or_default")]
+    pub allowed_accounts: Vec<String>,
+    pub xkey: String,
 }
 
 /// Where sampled messages have their way told; of a hundred so many, 0 for all.
@@ -323,6 +339,8 @@ struct Envelope<'a> {
     #[serde(default)]
     name: String,
     #[serde(default)]
+    aud: String,
+    #[serde(default)]
     iat: i64,
     #[serde(default)]
     exp: i64,
@@ -423,6 +441,7 @@ impl<T: Body> Claims<T> {
             issuer: envelope.iss,
             subject: envelope.sub,
             name: envelope.name,
+            audience: envelope.aud,
             issued_at: envelope.iat,
             expires: envelope.exp,
             not_before: envelope.nbf,

@@ -7,6 +7,7 @@
 //! Source: nats-server `server/auth.go`, `server/client.go` (`setPermissions`, `canSubscribe`, `pubAllowed`).
 
 mod book;
+mod callout;
 mod certificate;
 mod claims;
 mod connection_type;
@@ -25,6 +26,9 @@ mod template;
 pub use book::{
     AccountSpec, AccountTrace, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck, Plan,
     Presented, Refusal, SimpleLogin, User, UserLimits, Verdict,
+};
+pub use callout::{
+    Asker, Callout, CalloutSpec, SUBJECT as CALLOUT_SUBJECT, is_issuer, is_xkey, request as callout_request,
 };
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};

@@ -10,8 +10,9 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 
 use super::book::{
-    AccountSpec, AccountTrace, BookError, CoordinatorSpec, Grant, Login, Presented, Refusal, UserLimits, Verdict,
+    AccountSpec, AccountTrace, BookError, CoordinatorSpec, Grant, Login, Plan, Presented, Refusal, UserLimits, Verdict,
 };
+use super::callout::{Callout, ResponseClaims};
 use super::claims::{
     AccountClaims, ActivationClaims, Claims, JwtDestination, JwtExport, JwtImport, JwtPermissions, JwtSubjects,
     OperatorClaims, SigningKey, UserClaims,
@@ -31,15 +32,19 @@ use crate::types::{JetStreamLimits, Timestamp, subject};
 pub struct Operators {
     accounts: HashMap<String, Claims<AccountClaims>>,
     system_account: Option<String>,
+    /// The JWT of clients that show none.
+    sentinel: Option<String>,
+    /// The only accounts whose users may come.
+    pinned: Option<Vec<String>>,
 }
 
 impl Operators {
     /// # Errors
     /// When a token is no good, or an account is not one of these operators'.
-    pub fn new(operators: &[String], account_jwts: &[(String, String)]) -> Result<Operators, BookError> {
-        let mut trusted = HashSet::new();
+    pub fn new(plan: &Plan) -> Result<Operators, BookError> {
+        let mut trusted: HashSet<String> = plan.trusted_keys.iter().cloned().collect();
         let mut system_account = None;
-        for token in operators {
+        for token in &plan.operators {
             let operator = Claims::<OperatorClaims>::decode(token).map_err(BookError::Operator)?;
             trusted.insert(operator.subject);
             trusted.extend(operator.body.signing_keys);
@@ -48,7 +53,7 @@ impl Operators {
             }
         }
         let mut accounts = HashMap::new();
-        for (key, token) in account_jwts {
+        for (key, token) in &plan.account_jwts {
             let refuse = |reason: String| Err(BookError::AccountJwt { account: key.clone(), reason });
             let account = match Claims::<AccountClaims>::decode(token) {
                 Ok(account) => account,
@@ -64,7 +69,11 @@ impl Operators {
         }
         // A system account without its JWT is one that nobody can log in to.
         let system_account = system_account.filter(|name| accounts.contains_key(name));
-        Ok(Operators { accounts, system_account })
+        if plan.default_sentinel.as_ref().is_some_and(|token| !is_bearer(token, &accounts)) {
+            return Err(BookError::Sentinel);
+        }
+        let (sentinel, pinned) = (plan.default_sentinel.clone(), plan.pinned_accounts.clone());
+        Ok(Operators { accounts, system_account, sentinel, pinned })
     }
 
     pub fn system_account(&self) -> Option<String> {
@@ -128,13 +137,17 @@ impl Operators {
     fn grant(&self, presented: &Presented<'_>) -> Result<Grant, &'static str> {
         let connect = presented.connect;
         let now = presented.now.nanos() / 1_000_000_000;
-        let user = Claims::<UserClaims>::decode(&connect.jwt).map_err(|_| "user JWT missing or not valid")?;
+        let token = if connect.jwt.is_empty() { self.sentinel.as_ref().unwrap_or(&connect.jwt) } else { &connect.jwt };
+        let user = Claims::<UserClaims>::decode(token).map_err(|_| "user JWT missing or not valid")?;
         if !user.is_current(now) {
             return Err("user JWT expired or not valid yet");
         }
         let direct = user.body.issuer_account.is_empty();
         let account = self.accounts.get(if direct { &user.issuer } else { &user.body.issuer_account });
         let account = account.ok_or("account not known")?;
+        if self.pinned.as_ref().is_some_and(|pinned| !pinned.contains(&account.subject)) {
+            return Err("account not listed as operator pinned account");
+        }
         let scope = scope(account, &user)?;
         if !account.is_current(now) {
             return Err("account JWT expired");
@@ -144,9 +157,7 @@ impl Operators {
         if terms.bearer_token && account.body.limits.disallow_bearer {
             return Err("account does not allow bearer tokens");
         }
-        if !may_come_by(&terms.allowed_connection_types, presented.connection_type) {
-            return Err("connection type not allowed");
-        }
+        let held = Terms::of(terms, presented)?;
         if !terms.bearer_token {
             let key = PublicKey::parse(&user.subject, KeyKind::User).ok_or("user nkey not valid")?;
             if presented.nonce.is_empty() || !key.verifies_text(presented.nonce.as_bytes(), &connect.sig) {
@@ -157,38 +168,125 @@ impl Operators {
         if revoked(&user.subject) || revoked("*") {
             return Err("user revoked");
         }
-        if !terms.src.is_empty() && !terms.src.iter().any(|network| contains(network, presented.ip)) {
-            return Err("source address not allowed");
-        }
-        let today = match terms.times.is_empty() {
-            true => None,
-            false => Some(daytime::until(&terms.times, &terms.location, presented.now).ok_or("outside connect times")?),
-        };
-        if terms.proxy_required {
-            return Err("proxies are not served");
-        }
-        let filled = scope.map(|scope| template::filled(&scope.permissions, &person(&user, account))).transpose()?;
-        let own = filled.as_ref().unwrap_or(&terms.permissions);
-        let stated = if *own == JwtPermissions::default() { &account.body.default_permissions } else { own };
-        let permissions = permissions(stated).map_err(|_| "permissions not valid")?;
-        let tokens = [user.expires, account.expires].into_iter().filter(|&at| at > 0);
-        let expires = tokens.map(|at| Timestamp(at.saturating_mul(1_000_000_000))).chain(today).min();
-        Ok(Grant {
+        grant(account, &user, scope, held)
+    }
+
+    /// What is asked about a client that has come with a JWT.
+    pub(super) fn callout(&self, granted: &Grant) -> Option<Callout> {
+        let account = self.accounts.get(&granted.account)?;
+        let authorization = &account.body.authorization;
+        let asks = !authorization.auth_users.is_empty() && !authorization.auth_users.contains(&granted.login.user);
+        asks.then(|| Callout {
             account: account.subject.clone(),
-            login: Login {
-                user: user.subject.clone(),
-                issuer: user.issuer.clone(),
-                name_tag: user.name.clone(),
-                tags: user.body.tags.clone(),
-            },
-            permit: Permit::new(&permissions).map(Arc::new),
-            limits: UserLimits {
-                subscriptions: least(bound(terms.subs), bound(account.body.limits.subs)),
-                payload_bytes: least(bound(terms.payload), bound(account.body.limits.payload)),
-            },
-            expires,
+            subject: account.subject.clone(),
+            xkey: (!authorization.xkey.is_empty()).then(|| authorization.xkey.clone()),
         })
     }
+
+    pub(super) fn answers_callouts(&self, account: &str) -> bool {
+        self.accounts.get(account).is_some_and(|account| !account.body.authorization.auth_users.is_empty())
+    }
+
+    /// What an answer grants: it may put a client into another account that the account of the callout allows.
+    pub(super) fn judge_answer(
+        &self,
+        callout: &Callout,
+        answer: &Claims<ResponseClaims>,
+        sealed: bool,
+        user: &Claims<UserClaims>,
+        presented: &Presented<'_>,
+    ) -> Result<Grant, String> {
+        let own = self.accounts.get(&callout.account).ok_or("account not known")?;
+        let by = |issuer: &str| issuer == own.subject || own.body.signing_keys.iter().any(|key| key.key() == issuer);
+        let stated = &answer.body.issuer_account;
+        // Where an account is named, its key has to be one of that account's too.
+        if !sealed && !(by(&answer.issuer) && (stated.is_empty() || *stated == own.subject)) {
+            return Err("auth callout signing key is unknown".to_owned());
+        }
+        let direct = user.body.issuer_account.is_empty();
+        let issuer = if direct { &user.issuer } else { &user.body.issuer_account };
+        let allowed = &own.body.authorization.allowed_accounts;
+        if *issuer != own.subject && !allowed.contains(issuer) && *allowed != ["*"] {
+            return Err(format!("account {issuer:?} not permitted for auth callout of account {:?}", own.subject));
+        }
+        let account = self.accounts.get(issuer).ok_or("account not known")?;
+        if !account.is_current(presented.now.nanos() / 1_000_000_000) {
+            return Err("account JWT expired".to_owned());
+        }
+        let scope = scope(account, user)?;
+        let held = Terms::of(scope.unwrap_or(&user.body), presented)?;
+        Ok(grant(account, user, scope, held)?)
+    }
+}
+
+/// What a user's token or its key's scope asks of the connection.
+pub(super) struct Terms {
+    pub(super) limits: UserLimits,
+    /// The hour it has to go, today.
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Terms {
+    /// # Errors
+    /// When the client may not come this way, from there, or now.
+    pub(super) fn of(claims: &UserClaims, presented: &Presented<'_>) -> Result<Terms, &'static str> {
+        if !may_come_by(&claims.allowed_connection_types, presented.connection_type) {
+            return Err("connection type not allowed");
+        }
+        if !claims.src.is_empty() && !claims.src.iter().any(|network| contains(network, presented.ip)) {
+            return Err("source address not allowed");
+        }
+        if claims.proxy_required {
+            return Err("proxies are not served");
+        }
+        let until = match claims.times.is_empty() {
+            true => None,
+            false => {
+                let until = daytime::until(&claims.times, &claims.location, presented.now);
+                Some(until.ok_or("outside connect times")?)
+            }
+        };
+        let limits = UserLimits { subscriptions: bound(claims.subs), payload_bytes: bound(claims.payload) };
+        Ok(Terms { limits, until })
+    }
+}
+
+/// What a user gets whose token has been found to hold.
+fn grant(
+    account: &Claims<AccountClaims>,
+    user: &Claims<UserClaims>,
+    scope: Option<&UserClaims>,
+    held: Terms,
+) -> Result<Grant, &'static str> {
+    let filled = scope.map(|scope| template::filled(&scope.permissions, &person(user, account))).transpose()?;
+    let own = filled.as_ref().unwrap_or(&user.body.permissions);
+    let stated = if *own == JwtPermissions::default() { &account.body.default_permissions } else { own };
+    let permissions = permissions(stated).map_err(|_| "permissions not valid")?;
+    let tokens = [user.expires, account.expires].into_iter().filter(|&at| at > 0);
+    let expires = tokens.map(|at| Timestamp(at.saturating_mul(1_000_000_000))).chain(held.until).min();
+    Ok(Grant {
+        account: account.subject.clone(),
+        login: Login {
+            user: user.subject.clone(),
+            issuer: user.issuer.clone(),
+            name_tag: user.name.clone(),
+            tags: user.body.tags.clone(),
+        },
+        permit: Permit::new(&permissions).map(Arc::new),
+        limits: UserLimits {
+            subscriptions: least(held.limits.subscriptions, bound(account.body.limits.subs)),
+            payload_bytes: least(held.limits.payload_bytes, bound(account.body.limits.payload)),
+        },
+        expires,
+    })
+}
+
+/// Whether the token of a sentinel can be used by whoever has it: it is good for nothing else.
+fn is_bearer(token: &str, accounts: &HashMap<String, Claims<AccountClaims>>) -> bool {
+    let Ok(user) = Claims::<UserClaims>::decode(token) else { return false };
+    let direct = user.body.issuer_account.is_empty();
+    let account = accounts.get(if direct { &user.issuer } else { &user.body.issuer_account });
+    account.and_then(|account| Some(scope(account, &user).ok()?.unwrap_or(&user.body).bearer_token)).unwrap_or(false)
 }
 
 /// Accounts ask for the task coordinator by a tag: their JWTs have no field for it, and only the operator signs them.
@@ -321,7 +419,7 @@ fn bound(limit: i64) -> Option<usize> {
     usize::try_from(limit).ok()
 }
 
-fn least(left: Option<usize>, right: Option<usize>) -> Option<usize> {
+pub(super) fn least(left: Option<usize>, right: Option<usize>) -> Option<usize> {
     left.into_iter().chain(right).min()
 }
 
@@ -330,7 +428,7 @@ fn may_come_by(types: &[String], way: ConnectionType) -> bool {
     types.is_empty() || types.iter().any(|name| ConnectionType::parse(name) == Ok(way))
 }
 
-fn permissions(stated: &JwtPermissions) -> Result<Permissions, String> {
+pub(super) fn permissions(stated: &JwtPermissions) -> Result<Permissions, String> {
     let rules = |subjects: &JwtSubjects, parse: fn(&str) -> Result<SubjectRule, String>| {
         let list = |texts: &[String]| texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>();
         let allow = list(&subjects.allow)?;

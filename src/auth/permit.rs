@@ -46,6 +46,13 @@ impl Permit {
         })
     }
 
+    /// The same, less the right to publish on `subject`; `None` stands for everything.
+    pub fn denying_publish(permit: Option<&Permit>, subject: &str) -> Permit {
+        let mut permissions = permit.map(|permit| permit.permissions.clone()).unwrap_or_default();
+        permissions.publish.deny.push(SubjectRule { filter: subject.into(), queue: None });
+        Permit::new(&permissions).expect("it denies something")
+    }
+
     /// Whether both allow and deny the same.
     pub fn is_like(&self, other: &Permit) -> bool {
         self.permissions == other.permissions

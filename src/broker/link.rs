@@ -382,7 +382,7 @@ impl Link {
         let connect = self.credentials();
         let presented = self.presented(&connect, now);
         let patience = self.broker.terms().options.session.connect_timeout;
-        let judged = self.broker.gate.judge(&presented, patience, None).await;
+        let judged = self.broker.judge(&self.client, &presented, patience, None).await;
         let done = match judged {
             Ok(Admission { grant, hash }) => {
                 self.vouched = hash;
@@ -464,7 +464,7 @@ impl Link {
             return false;
         }
         let presented = self.presented(&connect, now);
-        let judged = self.broker.gate.judge(&presented, REVIEW_PATIENCE, self.vouched.as_ref()).await;
+        let judged = self.broker.judge(&self.client, &presented, REVIEW_PATIENCE, self.vouched.as_ref()).await;
         match judged {
             Ok(Admission { grant, .. }) if grant.account != self.account.name => {
                 self.client.close("Client Closed");

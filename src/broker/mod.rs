@@ -4,6 +4,7 @@
 mod account;
 mod arrival;
 mod bridge;
+mod callout;
 mod client_state;
 mod closed;
 mod courier;
@@ -22,6 +23,7 @@ mod trace;
 
 pub use account::{Account, AccountRole};
 pub use arrival::{Arrival, Cookies, TlsTerms};
+pub use callout::ServerKeys;
 pub use client_state::{ClientState, Identity};
 pub use closed::{AccountTraffic, ClosedClient, ClosedSubscription};
 pub use courier::{Courier, Parcel};

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::account::{Account, AccountRole};
 use super::arrival::Arrival;
 use super::bridge;
+use super::callout::ServerKeys;
 use super::client_state::{ClientState, Identity};
 use super::closed::{AccountTraffic, ClosedClient, ClosedClients};
 use super::courier::Courier;
@@ -37,6 +38,8 @@ pub struct Options {
     pub write_deadline: Duration,
     /// What all clients together can make the process hold: see [`Memory`].
     pub memory_bytes_max: usize,
+    /// What those who answer auth callouts are told of the server.
+    pub server_tags: Vec<String>,
 }
 
 /// A client that came or went, for those who track agents by their connection.
@@ -101,6 +104,7 @@ pub struct Broker {
     system_account: Arc<Account>,
     pub gate: Gate,
     pub memory: Arc<Memory>,
+    pub(super) keys: ServerKeys,
     closed_clients: Mutex<ClosedClients>,
     pub started: Timestamp,
     /// What INFO says; `client_id` and `client_ip` are filled in for each client.
@@ -116,11 +120,11 @@ pub struct Broker {
 impl Broker {
     /// A broker that asks nobody who they are.
     pub fn new(info: Info, options: Options, now: Timestamp) -> Arc<Broker> {
-        Broker::with_book(info, options, Book::open(), now)
+        Broker::with_book(info, options, Book::open(), ServerKeys::default(), now)
     }
 
     /// A broker that lets in whom `book` knows.
-    pub fn with_book(info: Info, options: Options, book: Book, now: Timestamp) -> Arc<Broker> {
+    pub fn with_book(info: Info, options: Options, book: Book, keys: ServerKeys, now: Timestamp) -> Arc<Broker> {
         let memory = Arc::new(Memory::new(options.memory_bytes_max));
         let system = ClientState::new(0, "system".to_owned(), ConnectionType::InProcess, now, usize::MAX, &memory);
         let system = Arc::new(system);
@@ -142,6 +146,7 @@ impl Broker {
             accounts: RwLock::new(accounts),
             gate: Gate::new(book),
             memory,
+            keys,
             closed_clients: Mutex::new(ClosedClients::new(options.closed_clients_max)),
             started: now,
             info: RwLock::new(info),

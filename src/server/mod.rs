@@ -34,14 +34,14 @@ use self::pipes::Pipes;
 use self::tls::{CurrentHandshake, Handshake};
 use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::{self, Accounts, JetStream};
-use crate::broker::{self, Account, Broker, Meter, Options, TraceTerms};
+use crate::broker::{self, Account, Broker, Meter, Options, ServerKeys, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Listen, Log};
 use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::storage::{self, OpenError, ReadError, Recovered, Store};
-use crate::types::{JetStreamLimits, StreamId, Timestamp, id};
+use crate::types::{JetStreamLimits, StreamId, Timestamp};
 
 pub use crate::monitor::NO_CONFIG_FILE;
 pub use monitoring::ReloadRequest;
@@ -222,8 +222,9 @@ impl Server {
         let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
-        let info = first_info(&config, client_address);
-        let broker = Broker::with_book(info, options(&config), book, Timestamp::now());
+        let keys = ServerKeys::default();
+        let info = first_info(&config, keys.id(), client_address);
+        let broker = Broker::with_book(info, options(&config), book, keys, Timestamp::now());
         if !config.metrics.subjects.is_empty() {
             broker.count_subjects(Meter::new(config.metrics.subjects.clone(), config.metrics.subjects_max));
         }
@@ -511,8 +512,7 @@ fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketA
     }
 }
 
-fn first_info(config: &Config, address: Option<SocketAddr>) -> Info {
-    let server_id = format!("N{}", id::unique_key(55));
+fn first_info(config: &Config, server_id: String, address: Option<SocketAddr>) -> Info {
     let listened = config.listen.as_ref().map(|listen| listen.host.clone()).unwrap_or_default();
     let (host, port) = advertised(config, listened, address.map(|address| address.port()).unwrap_or_default());
     Info {
@@ -558,5 +558,6 @@ fn options(config: &Config) -> Options {
         closed_clients_max: limits.closed_clients_max,
         write_deadline: limits.write_deadline,
         memory_bytes_max: config.client_memory_bytes_max(),
+        server_tags: config.server_tags.clone(),
     }
 }

@@ -23,10 +23,3 @@ pub fn token(len: usize, mut random: impl FnMut() -> u32) -> String {
 pub fn unique() -> String {
     token(22, rand::random::<u32>)
 }
-
-/// `len` random characters of `[A-Z2-7]`, the alphabet of nkeys.
-#[allow(clippy::disallowed_methods)]
-pub fn unique_key(len: usize) -> String {
-    const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    (0..len).map(|_| BASE32[(rand::random::<u32>() % 32) as usize] as char).collect()
-}

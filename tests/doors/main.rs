@@ -6,6 +6,7 @@
 mod accounts;
 mod advisories;
 mod browser;
+mod callout;
 mod floods;
 mod gate;
 mod jetstream;

@@ -125,6 +125,7 @@ impl Peer {
             closed_clients_max: 10,
             write_deadline: PATIENCE,
             memory_bytes_max: usize::MAX,
+            server_tags: Vec::new(),
         };
         let now = Timestamp(1_700_000_000_000_000_000);
         let broker: Arc<Broker> = Broker::new(Info::default(), options, now);

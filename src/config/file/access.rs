@@ -8,12 +8,14 @@ use super::report::Report;
 use super::sharing;
 use super::value::{Entry, Kind, Value};
 use crate::auth::{
-    AccountSpec, AccountTrace, ConnectionType, Credential, DEFAULT_ACCOUNT, Permissions, Secret, SimpleLogin, User,
+    self, AccountSpec, AccountTrace, CalloutSpec, ConnectionType, Credential, DEFAULT_ACCOUNT, Permissions, Secret,
+    SimpleLogin, User,
 };
 use crate::config::Config;
 use crate::types::{JetStreamLimits, subject};
 
-const AUTHORIZATION: &[&str] = &["default_permissions", "password", "timeout", "token", "user", "users"];
+const AUTHORIZATION: &[&str] =
+    &["auth_callout", "default_permissions", "password", "timeout", "token", "user", "users"];
 const USER: &[&str] = &["allowed_connection_types", "nkey", "password", "permissions", "user"];
 const ACCOUNT: &[&str] = &[
     "coordinator",
@@ -73,7 +75,8 @@ pub(super) fn authorization(value: &Value, config: &mut Config, report: &mut Rep
             "default_permission" | "default_permissions" | "permissions" => {
                 defaults = permissions::read(value, report);
             }
-            "auth_callout" | "proxy_required" => report.error(entry.wrong(format!("{:?} is not served", entry.key))),
+            "auth_callout" => config.auth.callout = callout(value, report),
+            "proxy_required" => report.error(entry.wrong(format!("{:?}: there are no proxies here", entry.key))),
             _ => report.unknown(entry, AUTHORIZATION),
         }
     }
@@ -86,6 +89,46 @@ pub(super) fn authorization(value: &Value, config: &mut Config, report: &mut Rep
     give_defaults(&mut logins.users, defaults);
     config.auth.simple = logins.simple();
     config.auth.users.extend(logins.users);
+}
+
+/// `auth_callout` (nats-server `parseAuthCallout`).
+fn callout(value: &Value, report: &mut Report) -> Option<CalloutSpec> {
+    let map = report.ok(value.map())?;
+    let (mut account, mut xkey, mut issuer) = ("$G".to_owned(), None, None);
+    let (mut users, mut allowed_accounts) = (Vec::new(), Vec::new());
+    let list = |value: &Value| value.texts().map(|texts| texts.into_iter().map(str::to_owned).collect());
+    for entry in map.iter() {
+        let value = &entry.value;
+        match entry.name().as_str() {
+            "issuer" => {
+                let key = report.ok(text(value))?;
+                if !auth::is_issuer(&key) {
+                    let reason = format!("Expected callout user to be a valid public account nkey, got {key:?}");
+                    report.error(value.wrong(reason));
+                }
+                issuer = Some(key);
+            }
+            "account" | "acc" => report.set(&mut account, text(value)),
+            "auth_users" | "users" => report.set(&mut users, list(value)),
+            "xkey" | "key" => {
+                let key = report.ok(text(value))?;
+                if !auth::is_xkey(&key) {
+                    report.error(value.wrong(format!("Expected callout xkey to be a valid public xkey, got {key:?}")));
+                }
+                xkey = Some(key);
+            }
+            "allowed_accounts" => report.set(&mut allowed_accounts, list(value)),
+            _ => report.unknown(entry, &["account", "allowed_accounts", "auth_users", "issuer", "xkey"]),
+        }
+    }
+    let Some(issuer) = issuer else {
+        report.error(value.wrong("Authorization callouts require an issuer to be specified"));
+        return None;
+    };
+    if users.is_empty() {
+        report.error(value.wrong("Authorization callouts require authorized users to be specified"));
+    }
+    Some(CalloutSpec { issuer, account, users, xkey, allowed_accounts })
 }
 
 fn give_defaults(users: &mut [User], defaults: Option<Permissions>) {
@@ -124,7 +167,7 @@ fn user(value: &Value, account: Option<&str>, report: &mut Report) -> Option<Use
                     connection_types.extend(report.ok(ConnectionType::parse(name).map_err(|text| value.wrong(text))));
                 }
             }
-            "proxy_required" => report.error(entry.wrong(format!("{:?} is not served", entry.key))),
+            "proxy_required" => report.error(entry.wrong(format!("{:?}: there are no proxies here", entry.key))),
             _ => report.unknown(entry, USER),
         }
     }

@@ -13,6 +13,7 @@ const KEYS: &[&str] = &[
     "client_advertise",
     "coordinator",
     "debug",
+    "default_sentinel",
     "host",
     "http",
     "http_port",
@@ -46,6 +47,7 @@ const KEYS: &[&str] = &[
     "port",
     "ports_file_dir",
     "resolver",
+    "resolver_pinned_accounts",
     "resolver_preload",
     "server_metadata",
     "server_name",
@@ -56,6 +58,7 @@ const KEYS: &[&str] = &[
     "tls",
     "trace",
     "trace_verbose",
+    "trusted_keys",
     "websocket",
     "write_deadline",
 ];
@@ -182,7 +185,16 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
             }
         }
         "websocket" | "ws" => websocket::read(value, config, report),
-        "resolver_tls" | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" | "proxies" => {
+        "default_sentinel" => access::name(value, &mut config.auth.default_sentinel, report),
+        "trusted" | "trusted_keys" => {
+            let keys = value.texts().map(|keys| keys.into_iter().map(str::to_owned).collect());
+            report.set(&mut config.auth.trusted_keys, keys);
+        }
+        "resolver_pinned_accounts" => {
+            let keys = value.texts().map(|keys| Some(keys.into_iter().map(str::to_owned).collect()));
+            report.set(&mut config.auth.pinned_accounts, keys);
+        }
+        "resolver_tls" | "proxies" => {
             report.error(entry.wrong(format!("{:?} is not served", entry.key)));
         }
         "no_system_account" | "no_system" | "no_sys_acc" => {
