@@ -265,3 +265,69 @@ async fn idle_connections_are_small() {
     assert!(each <= 16 << 10, "{each} bytes");
     assert_eq!(process.count("/varz", "connections").await as usize, first.len() + sockets.len());
 }
+
+/// Publishers to many streams at once, none of which waits for an answer: they are slowed down, not cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_within_budget_with_writes_to_many_streams() {
+    if !can_measure() {
+        return;
+    }
+    const STREAMS: usize = 16;
+    const MESSAGES: usize = 10;
+    let process = Process::start("memory_budget: 96MB");
+    let client = async_nats::connect(process.server.url()).await.unwrap();
+    for stream in 0..STREAMS {
+        let config = format!(r#"{{"name":"S{stream}","subjects":["s.{stream}"],"max_msgs":{MESSAGES}}}"#);
+        let created = client.request(format!("$JS.API.STREAM.CREATE.S{stream}"), config.into()).await.unwrap();
+        assert!(String::from_utf8_lossy(&created.payload).contains("did_create"));
+    }
+    let baseline = process.resident();
+    let payload = vec![b'x'; MESSAGE_BYTES];
+    let began = Instant::now();
+    let publishers = (0..STREAMS).map(async |stream| {
+        let mut socket = process.client("SUB ack 1\r\n").await;
+        let line = format!("PUB s.{stream} ack {MESSAGE_BYTES}\r\n");
+        for _ in 0..MESSAGES {
+            socket.write_all(line.as_bytes()).await.expect("the publisher stays");
+            socket.write_all(&payload).await.expect("the publisher stays");
+            socket.write_all(b"\r\n").await.expect("the publisher stays");
+        }
+        let last = format!("\"seq\":{MESSAGES}");
+        let answers = until(&mut socket, last.as_bytes()).await;
+        assert!(answers.ends_with(last.as_bytes()) || String::from_utf8_lossy(&answers).contains(&last));
+    });
+    futures_util::future::join_all(publishers).await;
+    let peak = process.resident_peak() - baseline;
+    println!(
+        "{STREAMS} publishers of {MESSAGES} messages of 1 MB to a stream each, budget 96 MiB: {:.1} MiB at the peak, {:.1?}",
+        mib(peak),
+        began.elapsed()
+    );
+    assert!(peak <= 96 * MIB, "{peak}");
+}
+
+/// Batches that are never committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_within_budget_with_batches_that_never_end() {
+    if !can_measure() {
+        return;
+    }
+    let process = Process::start("memory_budget: 96MB");
+    let client = async_nats::connect(process.server.url()).await.unwrap();
+    let config = r#"{"name":"S","subjects":["s"],"allow_atomic":true}"#;
+    let created = client.request("$JS.API.STREAM.CREATE.S", config.into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&created.payload).contains("did_create"));
+    let baseline = process.resident();
+    let payload = bytes::Bytes::from(vec![b'x'; MESSAGE_BYTES]);
+    let mut refused = 0;
+    for number in 0..100 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Batch-Id", format!("batch-{}", number % 4));
+        headers.insert("Nats-Batch-Sequence", (number / 4 + 1).to_string());
+        let answer = client.request_with_headers("s", headers, payload.clone()).await.unwrap();
+        refused += usize::from(String::from_utf8_lossy(&answer.payload).contains("10023"));
+    }
+    let peak = process.resident_peak() - baseline;
+    println!("100 MB for batches that never end, budget 96 MiB: {refused} refused, {:.1} MiB at the peak", mib(peak));
+    assert!(refused > 0 && peak <= 96 * MIB, "{refused} {peak}");
+}

@@ -1,7 +1,8 @@
 //! Every input of `corpus.txt` gets the replies written there: over TCP, and however its bytes are split.
 //!
 //! With `NATTERJACK_WIRE_SERVER=host:port` the TCP test asks what serves there instead, such as a real nats-server
-//! (`max_payload: 8MB`), which is how the corpus is checked against it.
+//! (`max_payload: 8MB`), which is how the corpus is checked against it. With `NATTERJACK_WIRE_SPLITS=all` long inputs are split
+//! at every byte too.
 
 mod corpus;
 
@@ -192,9 +193,10 @@ fn in_chunks<'a>(case: &Case, chunks: impl IntoIterator<Item = &'a [u8]>) -> Res
     Ok(())
 }
 
-/// Split points of an input: all, or of a long one those around its ends and some between.
+/// Split points of an input: all, or of a long one those around its ends and some between, unless the variable asks for all.
 fn splits(length: usize) -> impl Iterator<Item = usize> {
-    (1..length).filter(move |at| length < 600 || *at < 200 || length - at < 200 || at % 997 == 0)
+    let all = std::env::var("NATTERJACK_WIRE_SPLITS").is_ok_and(|which| which == "all");
+    (1..length).filter(move |at| all || length < 600 || *at < 200 || length - at < 200 || at % 997 == 0)
 }
 
 #[test]
