@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::labels::Labels;
+use super::scheduler::AgentSet;
 use crate::types::Timestamp;
 
 /// Whether an agent gets work.
@@ -81,6 +82,8 @@ pub struct Agent {
     pub last_turn: u64,
     /// The stored card is behind.
     pub dirty: bool,
+    /// It is in the roster's list of those to look at again.
+    pub touched: bool,
 }
 
 impl Agent {
@@ -101,40 +104,66 @@ impl Agent {
 pub struct Roster {
     agents: Vec<Option<Agent>>,
     by_id: HashMap<String, u32>,
-    generation: u64,
+    /// Agents with a free slot, but for those `touched` since.
+    free: AgentSet,
+    touched: Vec<u32>,
+    /// Agents whose cards are new, others or gone, for the scheduler to take.
+    recast: Vec<u32>,
 }
 
 impl Roster {
-    /// Bumped by everything that can change which agents may serve a task.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// The agents with a free slot, as of now.
+    pub fn free(&mut self) -> &AgentSet {
+        for index in self.touched.drain(..) {
+            let agent = self.agents.get_mut(index as usize).and_then(Option::as_mut);
+            let free = agent.is_some_and(|agent| {
+                agent.touched = false;
+                agent.free_slots() > 0
+            });
+            self.free.set(index, free);
+        }
+        &self.free
     }
 
-    pub fn changed(&mut self) {
-        self.generation += 1;
+    /// As [`Roster::free`] told last.
+    pub fn known_free(&self) -> &AgentSet {
+        &self.free
+    }
+
+    /// Notes that an agent's labels, queues or id are others than before.
+    pub fn recast(&mut self, index: u32) {
+        self.recast.push(index);
+    }
+
+    /// Those noted since the last call.
+    pub fn take_recast(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.recast)
     }
 
     pub fn insert(&mut self, agent: Agent) -> u32 {
-        self.generation += 1;
         let id = agent.card.id.clone();
-        let slot = match self.agents.iter().position(Option::is_none) {
-            Some(slot) => {
-                self.agents[slot] = Some(agent);
-                slot
+        let agent = Some(Agent { touched: true, ..agent });
+        let index = match self.agents.iter().position(Option::is_none) {
+            Some(index) => {
+                self.agents[index] = agent;
+                index
             }
             None => {
-                self.agents.push(Some(agent));
+                self.agents.push(agent);
                 self.agents.len() - 1
             }
-        };
-        self.by_id.insert(id, slot as u32);
-        slot as u32
+        } as u32;
+        self.by_id.insert(id, index);
+        self.touched.push(index);
+        self.recast.push(index);
+        index
     }
 
     pub fn remove(&mut self, index: u32) -> Option<Agent> {
-        self.generation += 1;
         let agent = self.agents.get_mut(index as usize)?.take()?;
         self.by_id.remove(&agent.card.id);
+        self.touched.push(index);
+        self.recast.push(index);
         Some(agent)
     }
 
@@ -147,7 +176,11 @@ impl Roster {
     }
 
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Agent> {
-        self.agents.get_mut(index as usize)?.as_mut()
+        let agent = self.agents.get_mut(index as usize)?.as_mut()?;
+        if !std::mem::replace(&mut agent.touched, true) {
+            self.touched.push(index);
+        }
+        Some(agent)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Agent)> {

@@ -13,6 +13,7 @@ mod micro;
 mod names;
 pub mod queue;
 pub mod random;
+mod rate;
 pub mod record;
 pub mod scheduler;
 mod service;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
+use super::scheduler::Order;
 
 /// How a queue's tasks reach whoever does the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +32,37 @@ pub struct QueueConfig {
     pub lease_s: f64,
     /// Tasks assigned or running at once; 0 is no limit.
     pub max_running: u32,
+    /// Of these, tasks of one Task-Key; 0 is no limit.
+    pub max_per_key: u32,
+    /// Tasks assigned a second, with a burst of one second's worth; 0 is no limit.
+    pub rate: f64,
     /// Tasks not finished at once; 0 is no limit.
     pub max_queued: u32,
+    /// Seconds of waiting that a level of priority is worth; 0 is priority above all.
+    pub ageing_s: f64,
     /// Seconds a finished task is kept.
     pub retention_s: f64,
+    /// No task is handed out; QUEUE.PAUSE and RESUME set it, QUEUE.PUT leaves it.
+    #[serde(skip_serializing_if = "Paused::is_no")]
+    pub paused: Paused,
+}
+
+/// Whether a queue stands still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paused {
+    #[default]
+    No,
+    /// Tasks wait, new ones among them.
+    Waiting,
+    /// Tasks wait and new ones are refused.
+    Refusing,
+}
+
+impl Paused {
+    fn is_no(&self) -> bool {
+        *self == Paused::No
+    }
 }
 
 impl Default for QueueConfig {
@@ -45,8 +73,12 @@ impl Default for QueueConfig {
             backoff: vec![2.0, 10.0, 60.0],
             lease_s: 30.0,
             max_running: 0,
+            max_per_key: 0,
+            rate: 0.0,
             max_queued: 0,
+            ageing_s: 60.0,
             retention_s: 7.0 * 86_400.0,
+            paused: Paused::No,
         }
     }
 }
@@ -64,6 +96,17 @@ impl QueueConfig {
         if !(0.0..=3650.0 * 86_400.0).contains(&self.retention_s) {
             return Err("retention_s is between 0 and ten years".to_owned());
         }
+        if !(0.0..=86_400.0).contains(&self.ageing_s) {
+            return Err("ageing_s is between 0 and 86400".to_owned());
+        }
+        if self.rate != 0.0 && !(1e-4..=1e6).contains(&self.rate) {
+            return Err("rate is 0 or between 0.0001 and a million tasks a second".to_owned());
+        }
+        if self.mode == Mode::Pull && (self.rate > 0.0 || self.max_per_key > 0) {
+            return Err(
+                "rate and max_per_key are for queues of mode inbox; workers of a pull queue help themselves".to_owned()
+            );
+        }
         if self.backoff.len() > 32 {
             return Err("backoff has at most 32 steps".to_owned());
         }
@@ -76,6 +119,11 @@ impl QueueConfig {
 
     pub fn retention(&self) -> Duration {
         Duration::from_secs_f64(self.retention_s)
+    }
+
+    /// How its waiting tasks are ordered and limited.
+    pub fn order(&self) -> Order {
+        Order { ageing: Duration::from_secs_f64(self.ageing_s), max_per_key: self.max_per_key }
     }
 
     /// The pauses between attempts.
@@ -100,6 +148,11 @@ mod tests {
         check(r#"{"max_attempts":0}"#, false);
         check(r#"{"lease_s":-1}"#, false);
         check(r#"{"backoff":[-1]}"#, false);
-        check(r#"{"rate":5}"#, false);
+        check(r#"{"rate":0.5,"max_per_key":1,"ageing_s":0}"#, true);
+        check(r#"{"rate":-1}"#, false);
+        check(r#"{"ageing_s":-1}"#, false);
+        check(r#"{"mode":"pull","rate":5}"#, false);
+        check(r#"{"mode":"pull","max_per_key":1}"#, false);
+        check(r#"{"speed":5}"#, false);
     }
 }

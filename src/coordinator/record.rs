@@ -124,6 +124,13 @@ pub struct Completion {
     pub digest: String,
 }
 
+/// Which agent got a task, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Had {
+    pub agent: String,
+    pub at: Timestamp,
+}
+
 /// A task as it is stored. Everything the coordinator must know after a restart is here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -146,11 +153,23 @@ pub struct Record {
     pub requires: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prefer: String,
+    /// Its Task-Sticky token.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sticky: String,
+    /// Only the token's home may have it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hard: bool,
+    /// The last assignment of a task with a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub had: Option<Had>,
     /// Seconds between attempts, when the task brings its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backoff: Vec<f64>,
     pub created: Timestamp,
     pub updated: Timestamp,
+    /// Since when a queued task waits; an assignment that came to nothing does not change it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub queued: Timestamp,
     /// Until when a scheduled or backing-off task waits.
     #[serde(skip_serializing_if = "is_default")]
     pub wake: Timestamp,
@@ -196,6 +215,11 @@ impl Record {
     pub(super) fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
         self.state = phase.state();
+    }
+
+    /// Since when it waits for an agent, if it does.
+    pub fn waiting_since(&self) -> Timestamp {
+        if self.queued.is_zero() { self.updated } else { self.queued }
     }
 
     pub fn timeout(&self) -> Option<Duration> {

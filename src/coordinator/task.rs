@@ -23,7 +23,7 @@ use super::backoff::Backoff;
 use super::errors;
 use super::queue::Mode;
 use super::random::Random;
-use super::record::{Completion, Fault, Phase, Record};
+use super::record::{Completion, Fault, Had, Phase, Record};
 use crate::types::{ApiError, Timestamp};
 
 /// What can happen to a task.
@@ -106,6 +106,9 @@ impl Record {
                     next.agent = agent.clone();
                     next.lease = lease.clone();
                     next.assigned = context.now;
+                    if !self.sticky.is_empty() {
+                        next.had = Some(Had { agent: agent.clone(), at: context.now });
+                    }
                     Ok(Some(next))
                 }
                 _ => Ok(None),
@@ -203,6 +206,7 @@ impl Record {
     fn queued(&self, now: Timestamp) -> Record {
         let mut next = self.unleased(Phase::Queued, now);
         next.wake = Timestamp::ZERO;
+        next.queued = now;
         next
     }
 
@@ -217,9 +221,10 @@ impl Record {
         next
     }
 
-    /// Back to the queue as if it had not been assigned: the attempt does not count.
+    /// Back to the queue as if it had not been assigned: the attempt does not count, and it waits since when it did.
     fn returned(&self, now: Timestamp) -> Record {
         let mut next = self.queued(now);
+        next.queued = self.queued;
         next.attempt = next.attempt.saturating_sub(1);
         next
     }

@@ -170,7 +170,7 @@ impl Desk {
                     agent.stalled = false;
                     agent.dirty = true;
                 }
-                self.roster.changed();
+                self.roster.recast(index);
             }
             None => {
                 let agent = Agent { card, resume: resume.clone(), link, ..Agent::default() };

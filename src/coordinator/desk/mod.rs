@@ -6,6 +6,7 @@
 
 mod agents;
 mod answers;
+mod assign;
 mod calls;
 mod connections;
 mod queries;
@@ -38,7 +39,7 @@ use super::figures::Figures;
 use super::queue::{Mode, QueueConfig};
 use super::random::Random;
 use super::record::{Phase, Record};
-use super::scheduler::Ready;
+use super::scheduler::{Ready, Spot};
 use super::task::Event;
 use crate::client::{BatchEntry, Incoming};
 use crate::types::Timestamp;
@@ -151,7 +152,7 @@ struct Task {
     lease_until: Timestamp,
     cancel_until: Timestamp,
     /// Its place in line, when queued.
-    ticket: u64,
+    spot: Option<Spot>,
     /// The earliest timer set for it.
     timer: Timestamp,
     payload: Option<Parcel>,
@@ -196,6 +197,8 @@ pub struct Desk {
     schedule: bool,
     /// Nobody takes what is stored.
     store_gone: bool,
+    /// When a queue that its rate held back may go on.
+    next_token: Option<Timestamp>,
 }
 
 impl Desk {
@@ -229,6 +232,7 @@ impl Desk {
             figures: Figures::default(),
             schedule: false,
             store_gone: false,
+            next_token: None,
         }
     }
 
@@ -257,10 +261,8 @@ impl Desk {
     /// When [`Desk::tick`] is due next.
     pub fn next_deadline(&self) -> Timestamp {
         let sweep = if self.has_to_sweep() { self.next_sweep } else { self.now + IDLE_PAUSE };
-        match self.timers.peek() {
-            Some(Reverse((at, _))) => (*at).min(sweep),
-            None => sweep,
-        }
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        [timer, self.next_token].into_iter().flatten().fold(sweep, Timestamp::min)
     }
 
     /// Whether there is anything to look after now and then.
@@ -286,6 +288,9 @@ impl Desk {
             self.next_sweep = now + self.settings.sweep;
             self.sweep();
         }
+        if self.next_token.is_some_and(|at| at <= now) {
+            self.schedule = true;
+        }
         self.assign_ready();
     }
 
@@ -306,6 +311,7 @@ impl Desk {
         let serial = self.next_serial;
         self.next_serial += 1;
         let id = record.id.clone();
+        self.ready.join(&record.sticky);
         let task = Task {
             record,
             serial,
@@ -317,7 +323,7 @@ impl Desk {
             seen: false,
             lease_until: Timestamp::ZERO,
             cancel_until: Timestamp::ZERO,
-            ticket: 0,
+            spot: None,
             timer: Timestamp::ZERO,
             payload: None,
             result: None,
@@ -341,6 +347,10 @@ impl Desk {
     fn remove_task(&mut self, index: u32) {
         if let Some(task) = self.tasks.get_mut(index as usize).and_then(Option::take) {
             self.ids.remove(&task.record.id);
+            self.ready.leave(&task.record.sticky);
+            if let Some(spot) = &task.spot {
+                self.ready.remove(spot);
+            }
             self.items.remove(&task.item);
             self.payload_bytes -= task.payload.map_or(0, |parcel| parcel.body.len());
             self.vacant.push(index);

@@ -3,9 +3,10 @@
 use super::Desk;
 use super::calls::{Answer, Call};
 use crate::client::{BatchEntry, Incoming, decode_ack};
-use crate::coordinator::queue::{Mode, QueueConfig};
+use crate::coordinator::queue::{Mode, Paused, QueueConfig};
+use crate::coordinator::rate::Bucket;
 use crate::coordinator::{errors, names, record};
-use crate::types::ApiError;
+use crate::types::{ApiError, Timestamp};
 
 /// A queue at run time.
 #[derive(Clone, Debug, Default)]
@@ -19,11 +20,23 @@ pub(super) struct Queue {
     pub running: u32,
     /// A consumer info of it is under way.
     pub asked: bool,
+    pub bucket: Bucket,
 }
 
 impl Queue {
-    pub fn admits(&self) -> bool {
-        self.config.max_running == 0 || self.running < self.config.max_running
+    /// Whether it may run one more now.
+    pub fn admits(&self, now: Timestamp) -> bool {
+        self.has_room() && self.bucket.admits(self.config.rate, now)
+    }
+
+    fn has_room(&self) -> bool {
+        self.config.paused == Paused::No && (self.config.max_running == 0 || self.running < self.config.max_running)
+    }
+
+    /// When its rate lets it run one more, if nothing else holds it back.
+    pub fn next_token(&self, now: Timestamp) -> Option<Timestamp> {
+        let late = self.has_room() && !self.bucket.admits(self.config.rate, now);
+        late.then(|| self.bucket.next(self.config.rate, now))
     }
 }
 
@@ -41,7 +54,7 @@ impl Desk {
     }
 
     pub(super) fn queue_admits(&self, queue: &str) -> bool {
-        self.queues.get(queue).is_none_or(Queue::admits)
+        self.queues.get(queue).is_none_or(|queue| queue.admits(self.now))
     }
 
     pub(super) fn queue_put(&mut self, name: &str, message: &Incoming) -> Result<(), ApiError> {
@@ -123,13 +136,24 @@ impl Desk {
         if let Err(reason) = outcome {
             return self.refuse(&request, errors::UNAVAILABLE.with(reason));
         }
-        let known = self.queue_mut(&queue);
-        known.config = config;
-        known.stored = true;
-        self.schedule = true;
+        self.take_config(&queue, config);
         let shown = self.show_queue(&queue);
         self.publish(format!("$TASK.E.QUEUE.{queue}"), "", bytes::Bytes::from(shown.to_string()));
         self.respond(&request, shown);
+    }
+
+    /// Makes settings that are stored the queue's.
+    pub(super) fn take_config(&mut self, queue: &str, config: QueueConfig) {
+        let order = config.order();
+        let known = self.queue_mut(queue);
+        let before = known.config.order();
+        known.config = config;
+        known.stored = true;
+        self.ready.arrange(queue, order);
+        if order.ageing != before.ageing {
+            self.line_up_all(queue);
+        }
+        self.schedule = true;
     }
 
     fn show_queue(&self, name: &str) -> serde_json::Value {

@@ -1,5 +1,7 @@
 //! The desk's memory after a restart: everything from what the stream holds.
 
+use std::time::Duration;
+
 use super::Desk;
 use super::agents::InfoPurpose;
 use crate::coordinator::agent::{Agent, Card, Link, Status};
@@ -37,11 +39,7 @@ impl Desk {
             }
         } else if let Some(queue) = row.subject.strip_prefix("$KV.TASK.q.") {
             match serde_json::from_slice::<QueueConfig>(row.payload) {
-                Ok(config) => {
-                    let known = self.queue_mut(queue);
-                    known.config = config;
-                    known.stored = true;
-                }
+                Ok(config) => self.take_config(queue, config),
                 Err(error) => unreadable(error),
             }
         } else if row.subject.starts_with("$KV.TASK.s.") {
@@ -110,6 +108,7 @@ impl Desk {
             }
         }
         for index in 0..self.tasks.len() as u32 {
+            self.remember(index);
             self.take_up(index);
         }
         let pulled: Vec<String> = self
@@ -127,6 +126,19 @@ impl Desk {
             }
         }
         self.schedule = true;
+    }
+
+    /// What a task says of others: its token's home, and what it took of its queue's rate.
+    fn remember(&mut self, index: u32) {
+        let Some(record) = self.task(index).map(|task| task.record.clone()) else { return };
+        if let Some(had) = &record.had {
+            self.ready.settle_home(&record.sticky, &had.agent, had.at, &self.roster);
+        }
+        let rate = self.queue_config(&record.queue).rate;
+        let recent = Duration::from_secs_f64(if rate > 0.0 { 1.0 / rate.min(1.0) } else { 0.0 });
+        if rate > 0.0 && self.now.since(record.assigned) < recent {
+            self.queue_mut(&record.queue).bucket.take(rate, record.assigned);
+        }
     }
 
     fn take_up(&mut self, index: u32) {

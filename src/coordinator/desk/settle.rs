@@ -3,13 +3,11 @@
 use bytes::Bytes;
 
 use super::calls::{Answer, Call};
-use super::submit::class_of;
 use super::{Busy, Desk, Output};
 use crate::client::decode_ack;
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
-use crate::coordinator::scheduler::Place;
 use crate::coordinator::task::Event;
 use crate::types::{Headers, Timestamp};
 
@@ -25,6 +23,12 @@ impl Desk {
         let was_leased = was.is_some_and(Phase::is_leased);
         let entered = was != Some(record.phase);
 
+        if record.phase != Phase::Queued
+            && let Some(spot) = task.spot.take()
+        {
+            self.ready.remove(&spot);
+        }
+        let Some(task) = self.task_mut(index) else { return };
         if record.phase.is_leased() {
             if entered && record.phase == Phase::Assigned {
                 task.seen = false;
@@ -87,73 +91,6 @@ impl Desk {
             task.retry_at = Timestamp::ZERO;
         }
         self.arm(index);
-    }
-
-    /// Puts a queued task in line for an agent.
-    pub(super) fn line_up(&mut self, index: u32) {
-        let Some(task) = self.task(index) else { return };
-        if task.record.phase != Phase::Queued || task.record.mode != Mode::Inbox {
-            return;
-        }
-        let (class, priority, key) = (class_of(&task.record), task.record.priority, task.record.key.clone());
-        let ticket = self.ready.push(&class, priority, &key, index);
-        if let Some(task) = self.task_mut(index) {
-            task.ticket = ticket;
-        }
-        self.schedule = true;
-    }
-
-    /// Gives waiting tasks to free agents for as long as both are there.
-    pub(super) fn assign_ready(&mut self) {
-        if !std::mem::take(&mut self.schedule) {
-            return;
-        }
-        self.ready.begin();
-        loop {
-            let Desk { ready, roster, tasks, queues, .. } = self;
-            let stands = |place: Place| {
-                let task = tasks.get(place.task as usize).and_then(Option::as_ref);
-                task.is_some_and(|task| task.ticket == place.ticket && task.record.phase == Phase::Queued)
-            };
-            let admits = |queue: &str| queues.get(queue).is_none_or(super::queues::Queue::admits);
-            let Some((index, agent)) = ready.next(roster, stands, admits) else { return };
-            let lease = self.random.token(12);
-            let agent = self.reserve(agent, index);
-            if let Some(task) = self.task_mut(index) {
-                task.ticket = 0;
-            }
-            self.enqueue_event(index, Event::Assign { agent, lease });
-        }
-    }
-
-    /// Takes a slot of an agent for a task; returns the agent's id.
-    pub(super) fn reserve(&mut self, agent: u32, index: u32) -> String {
-        self.turn += 1;
-        let turn = self.turn;
-        let queue = self.task(index).map(|task| task.record.queue.clone()).unwrap_or_default();
-        self.queue_mut(&queue).running += 1;
-        if let Some(task) = self.task_mut(index) {
-            task.holder = Some(agent);
-        }
-        let agent = self.roster.get_mut(agent).expect("the scheduler chooses agents of the roster");
-        agent.live.push(index);
-        agent.last_turn = turn;
-        agent.dirty = true;
-        agent.card.id.clone()
-    }
-
-    /// Gives a task's slot back.
-    pub(super) fn release(&mut self, index: u32) {
-        let Some(task) = self.task_mut(index) else { return };
-        let Some(holder) = task.holder.take() else { return };
-        let queue = task.record.queue.clone();
-        let queue = self.queue_mut(&queue);
-        queue.running = queue.running.saturating_sub(1);
-        if let Some(agent) = self.roster.get_mut(holder) {
-            agent.live.retain(|live| *live != index);
-            agent.dirty = true;
-        }
-        self.schedule = true;
     }
 
     /// Removes an assignment that is over from the stream: at once if it may still be fetched, else with others.
@@ -364,7 +301,7 @@ impl Desk {
 
     /// A queued task that fell out of line because its assignment could not be stored.
     fn line_up_again(&mut self, index: u32) {
-        if self.task(index).is_some_and(|task| task.record.phase == Phase::Queued && task.ticket == 0) {
+        if self.task(index).is_some_and(|task| task.record.phase == Phase::Queued && task.spot.is_none()) {
             self.line_up(index);
         }
     }

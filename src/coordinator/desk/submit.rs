@@ -12,7 +12,7 @@ use crate::coordinator::{errors, names};
 use crate::types::{ApiError, Headers, Timestamp, subject};
 
 /// Headers of the whole design that this version does not act on; a task that needs one is refused, never misread.
-const NOT_YET: [&str; 3] = ["Task-After", "Task-Sticky", "Task-Sticky-Mode"];
+const NOT_YET: [&str; 1] = ["Task-After"];
 
 impl Desk {
     pub(super) fn submit(&mut self, message: &Incoming) -> Result<(), ApiError> {
@@ -67,11 +67,14 @@ impl Desk {
         let mut next = record;
         let index = self.insert_task(next.clone(), 0);
         self.queue_mut(&next.queue).open += 1;
+        // Whoever waits and can be served now comes before a newcomer.
+        self.assign_ready();
         if next.phase == Phase::Queued && next.mode == Mode::Inbox && self.queue_admits(&next.queue) {
             let class = class_of(&next);
-            if let Some(agent) = self.ready.direct(&class, &self.roster) {
+            if let Some(agent) = self.ready.direct(&class, &next.key, &mut self.roster) {
                 let lease = self.random.token(12);
                 let agent_id = self.reserve(agent, index);
+                self.spend_token(index);
                 let assign = Event::Assign { agent: agent_id, lease };
                 let pauses = Backoff::default();
                 let mut context =
@@ -123,6 +126,8 @@ pub(super) fn class_of(record: &Record) -> ClassKey {
         requires: Requirement::parse(&record.requires).unwrap_or_default(),
         prefer: Requirement::parse(&record.prefer).unwrap_or_default(),
         excluded: record.excluded.clone(),
+        sticky: record.sticky.clone(),
+        hard: record.hard,
     }
 }
 
@@ -174,8 +179,19 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
         record.wake = not_before;
     } else {
         record.set_phase(Phase::Queued);
+        record.queued = now;
     }
-    for (name, field) in [("Task-Key", &mut record.key), ("Task-Parent", &mut record.parent)] {
+    record.hard = match headers.get_str("Task-Sticky-Mode") {
+        None | Some("soft") => false,
+        Some("hard") => true,
+        Some(_) => return Err(errors::bad_request("Task-Sticky-Mode is soft or hard")),
+    };
+    if record.hard && text("Task-Sticky").is_empty() {
+        return Err(errors::bad_request("Task-Sticky-Mode without Task-Sticky"));
+    }
+    for (name, field) in
+        [("Task-Key", &mut record.key), ("Task-Parent", &mut record.parent), ("Task-Sticky", &mut record.sticky)]
+    {
         if text(name).len() > 256 {
             return Err(errors::bad_request(format!("{name} is above 256 bytes")));
         }
