@@ -12,10 +12,9 @@ use hashbrown::HashMap;
 use super::headers::{self, PublishHeaders};
 use super::machine::Stream;
 use super::publish::Arrival;
-use super::schedule::Schedule;
 use super::world::World;
 use super::{Changes, SubjectRef, ttl};
-use crate::types::{ApiError, Headers, Message, StoredMessage, Timestamp, header, subject};
+use crate::types::{ApiError, Headers, Message, Schedule, StoredMessage, Timestamp, header, subject};
 
 /// The one thing a client may say in `Nats-Schedule-Next`: the schedule named by `Nats-Scheduler` goes.
 pub(super) const NEXT_PURGE: &[u8] = b"purge";
@@ -83,9 +82,14 @@ impl Schedules {
     }
 }
 
+/// A message's schedule; `None` when it has none.
+fn schedule_of(headers: &PublishHeaders) -> Result<Option<Schedule>, ApiError> {
+    Schedule::parse(headers.schedule, headers.schedule_time_zone)
+}
+
 /// When a message that is a schedule is due first; `None` for other messages, and for a schedule that never comes.
 pub(super) fn first_due(headers: &PublishHeaders, stored: Timestamp) -> Option<Timestamp> {
-    Schedule::parse(headers).ok()??.next(stored).filter(|due| !due.is_zero())
+    schedule_of(headers).ok()??.next(stored).filter(|due| !due.is_zero())
 }
 
 impl Stream {
@@ -124,7 +128,7 @@ impl Stream {
         let due = first_due(headers, stored);
         self.note_schedule(seq, due, subject, headers);
         if due.is_some()
-            && let Ok(Some(schedule)) = Schedule::parse(headers)
+            && let Ok(Some(schedule)) = schedule_of(headers)
         {
             self.schedules.restored.push((seq, schedule));
         }
@@ -157,7 +161,7 @@ impl Stream {
     /// As nats-server's, in its order: the feature, the pattern, then the other `Nats-Schedule-*` headers.
     pub(super) fn check_schedule(&self, message: &Message, headers: &PublishHeaders) -> Result<bool, ApiError> {
         let allowed = self.config.allow_msg_schedules;
-        match Schedule::parse(headers) {
+        match schedule_of(headers) {
             Ok(None) => return Ok(false),
             _ if !allowed => return Err(ApiError::MESSAGE_SCHEDULES_DISABLED),
             Err(error) => return Err(error),
@@ -267,7 +271,7 @@ impl Stream {
         changes: &Changes,
     ) -> Option<(Message, Option<(SubjectRef, Timestamp)>)> {
         let block = stored.message.headers();
-        let schedule = Schedule::parse(&PublishHeaders::parse(block)).ok()??;
+        let schedule = schedule_of(&PublishHeaders::parse(block)).ok()??;
         let own = Headers::new(block);
         let get = |name| own.get_str(name).filter(|value| !value.is_empty());
         let target = get(headers::SCHEDULE_TARGET)?;

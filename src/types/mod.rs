@@ -1,7 +1,8 @@
-//! L0, pure: plain values every layer shares. Owns subjects, header blocks, messages, ids and times; must not know
+//! L0, pure: plain values every layer shares. Owns subjects, header blocks, messages, ids, times and schedules; must not know
 //! the wire, the store, a clock or a task.
 
 pub mod api_error;
+pub mod cron;
 pub mod digits;
 pub mod go_duration;
 pub mod go_json;
@@ -9,6 +10,7 @@ pub mod header;
 pub mod id;
 pub mod jetstream_limits;
 pub mod message;
+pub mod schedule;
 pub mod subject;
 pub mod time;
 pub mod transform;
@@ -20,5 +22,6 @@ pub use header::Headers;
 pub use id::StreamId;
 pub use jetstream_limits::{AssetLimits, JetStreamLimits};
 pub use message::{Message, StoredMessage};
+pub use schedule::Schedule;
 pub use time::Timestamp;
 pub use transform::Transform;

@@ -4,8 +4,7 @@
 use jiff::tz::TimeZone;
 
 use super::cron::Cron;
-use super::headers::PublishHeaders;
-use crate::types::{ApiError, GoDuration, Timestamp};
+use super::{ApiError, GoDuration, Timestamp};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -26,16 +25,16 @@ fn round(time: Timestamp) -> Timestamp {
 }
 
 impl Schedule {
-    /// Reads a message's schedule; `None` when it has none.
+    /// Reads what the two headers of a message say; `None` when it has no schedule.
     ///
     /// # Errors
     /// A pattern or a time zone that nobody knows, and a time zone on anything but a cron pattern.
-    pub fn parse(headers: &PublishHeaders) -> Result<Option<Schedule>, ApiError> {
-        let zone = match headers.schedule_time_zone {
+    pub fn parse(pattern: Option<&[u8]>, time_zone: Option<&[u8]>) -> Result<Option<Schedule>, ApiError> {
+        let zone = match time_zone {
             None => None,
             Some(name) => Some(zone(name).ok_or(ApiError::MESSAGE_SCHEDULES_TIME_ZONE_INVALID)?),
         };
-        let Some(pattern) = headers.schedule else { return Ok(None) };
+        let Some(pattern) = pattern else { return Ok(None) };
         let schedule = std::str::from_utf8(pattern).ok().and_then(|pattern| Schedule::from_pattern(pattern, zone));
         schedule.map(Some).ok_or(ApiError::MESSAGE_SCHEDULES_PATTERN_INVALID)
     }
@@ -107,11 +106,8 @@ mod tests {
     use super::*;
 
     fn parse(pattern: &str, zone: Option<&str>) -> Result<Option<Schedule>, ApiError> {
-        Schedule::parse(&PublishHeaders {
-            schedule: Some(pattern.as_bytes()).filter(|pattern| !pattern.is_empty()),
-            schedule_time_zone: zone.map(str::as_bytes),
-            ..PublishHeaders::default()
-        })
+        let pattern = Some(pattern.as_bytes()).filter(|pattern| !pattern.is_empty());
+        Schedule::parse(pattern, zone.map(str::as_bytes))
     }
 
     fn at(text: &str) -> Timestamp {
