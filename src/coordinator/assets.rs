@@ -65,7 +65,7 @@ pub async fn create(client: &Client) -> Result<(), JetStreamError> {
     Ok(())
 }
 
-/// Reads agents, queues, tasks and assignments into `desk`.
+/// Reads agents, queues, crons, tasks and assignments into `desk`.
 ///
 /// # Errors
 /// When a page does not come; the desk must then be thrown away.
@@ -73,6 +73,7 @@ pub async fn load(client: &Client, desk: &mut Desk) -> Result<(), JetStreamError
     read(client, names::AGENTS_STREAM, &["$KV.TASK_AGENTS.>"], false, |row| desk.restore(row)).await?;
     // Queues first: a task's times depend on them.
     read(client, names::STREAM, &["$KV.TASK.q.>"], false, |row| desk.restore(row)).await?;
+    read(client, names::STREAM, &["$KV.TASK.c.>"], false, |row| desk.restore(row)).await?;
     read(client, names::STREAM, &["$KV.TASK.s.>"], false, |row| desk.restore(row)).await?;
     let items = ["$KV.TASK.a.>", "$KV.TASK.w.>"];
     read(client, names::STREAM, &items, true, |row| desk.restore_item(row.subject, row.seq)).await

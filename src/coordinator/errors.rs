@@ -13,6 +13,7 @@ pub const NOT_PERMITTED: ApiError = entry(403, 30403, "not permitted: {reason}")
 pub const TASK_NOT_FOUND: ApiError = entry(404, 30404, "task not found");
 pub const AGENT_NOT_FOUND: ApiError = entry(404, 30405, "agent not found");
 pub const QUEUE_NOT_FOUND: ApiError = entry(404, 30406, "queue not found");
+pub const CRON_NOT_FOUND: ApiError = entry(404, 30407, "cron not found");
 pub const AWAIT_TIMEOUT: ApiError = entry(408, 30408, "the task did not finish in time");
 pub const LEASE_LOST: ApiError = entry(409, 30409, "lease lost");
 pub const ALREADY_FINISHED: ApiError = entry(409, 30410, "task already finished: {state}");
@@ -21,6 +22,7 @@ pub const NO_MATCHING_AGENT: ApiError = entry(412, 30412, "no registered agent c
 pub const TOO_LARGE: ApiError = entry(413, 30413, "too large: {reason}");
 pub const AGENT_IN_USE: ApiError = entry(409, 30414, "an agent of this id is alive");
 pub const PAUSED: ApiError = entry(423, 30423, "paused or draining");
+pub const DEPENDENCY: ApiError = entry(424, 30424, "dependency: {reason}");
 pub const QUEUE_FULL: ApiError = entry(429, 30429, "queue is full");
 /// The state could not be stored; nothing changed, or what changed is found by asking again.
 pub const UNAVAILABLE: ApiError = entry(503, 30503, "cannot store: {reason}");

@@ -13,10 +13,20 @@ const QUEUES_MAX: usize = 100;
 pub const SECONDS: [f64; 11] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
 
 /// Where a task can be. An agent may have shown that it has a task before that is stored: both are leased.
-pub const PHASES: [&str; 9] =
-    ["queued", "scheduled", "backing-off", "leased", "cancelling", "completed", "dead", "canceled", "rejected"];
+pub const PHASES: [&str; 10] = [
+    "queued",
+    "scheduled",
+    "blocked",
+    "backing-off",
+    "leased",
+    "cancelling",
+    "completed",
+    "dead",
+    "canceled",
+    "rejected",
+];
 /// Where the final phases begin in [`PHASES`].
-const FINAL: usize = 5;
+const FINAL: usize = 6;
 /// How a lease can be lost.
 pub const LOSSES: [&str; 4] = ["expired", "agent-lost", "timeout", "not-accepted"];
 pub const STATUSES: [&str; 3] = ["online", "draining", "offline"];
@@ -88,13 +98,14 @@ fn place(phase: Phase) -> usize {
     match phase {
         Phase::Queued => 0,
         Phase::Scheduled => 1,
-        Phase::BackingOff => 2,
-        Phase::Assigned | Phase::Running => 3,
-        Phase::Cancelling => 4,
-        Phase::Completed => 5,
-        Phase::Dead => 6,
-        Phase::Canceled => 7,
-        Phase::Rejected => 8,
+        Phase::Blocked => 2,
+        Phase::BackingOff => 3,
+        Phase::Assigned | Phase::Running => 4,
+        Phase::Cancelling => 5,
+        Phase::Completed => 6,
+        Phase::Dead => 7,
+        Phase::Canceled => 8,
+        Phase::Rejected => 9,
     }
 }
 
@@ -179,7 +190,7 @@ mod tests {
         figures.moved(Some(Phase::Queued), &record("q", Phase::Running, 4));
         figures.moved(Some(Phase::Running), &record("q", Phase::Completed, 7));
         let queue = &figures.queues["q"];
-        assert_eq!((queue.submitted, queue.tasks), (1, [0, 0, 0, 0, 0, 1, 0, 0, 0]));
+        assert_eq!((queue.submitted, queue.tasks), (1, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]));
         assert_eq!(queue.leases_lost, [1, 0, 0, 0]);
         let ended: Vec<_> = queue.ended().collect();
         assert_eq!(ended, [("completed", 1), ("dead", 1), ("canceled", 0), ("rejected", 0)]);
@@ -187,9 +198,9 @@ mod tests {
         let at_most: Vec<u64> = queue.durations.cumulative().into_iter().map(|(_, count)| count).collect();
         assert_eq!(at_most, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
         let next = figures.begin_anew();
-        assert_eq!((next.queues["q"].submitted, next.queues["q"].tasks), (1, [0; 9]));
+        assert_eq!((next.queues["q"].submitted, next.queues["q"].tasks), (1, [0; 10]));
         figures.gone(&record("q", Phase::Completed, 7));
-        assert_eq!(figures.queues["q"].tasks, [0; 9]);
+        assert_eq!(figures.queues["q"].tasks, [0; 10]);
     }
 
     #[test]

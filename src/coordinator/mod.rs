@@ -4,6 +4,7 @@
 pub mod agent;
 mod assets;
 pub mod backoff;
+mod cron;
 mod desk;
 pub mod errors;
 pub mod figures;

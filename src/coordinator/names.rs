@@ -38,6 +38,14 @@ pub fn queue_key(queue: &str) -> String {
     format!("$KV.TASK.q.{queue}")
 }
 
+pub fn cron_key(name: &str) -> String {
+    format!("$KV.TASK.c.{name}")
+}
+
+pub fn cron_times_key(name: &str) -> String {
+    format!("$KV.TASK.c.{name}.next")
+}
+
 pub fn agent_key(agent: &str) -> String {
     format!("$KV.TASK_AGENTS.{agent}")
 }

@@ -52,6 +52,8 @@ pub enum Phase {
     Queued,
     /// Waits for its Task-Not-Before.
     Scheduled,
+    /// Waits for the tasks of its Task-After.
+    Blocked,
     /// Failed and waits for the next attempt.
     BackingOff,
     /// Given to an agent that has not been seen to have it.
@@ -71,7 +73,7 @@ pub enum Phase {
 impl Phase {
     pub fn state(self) -> State {
         match self {
-            Phase::Queued | Phase::Scheduled | Phase::BackingOff | Phase::Assigned => State::Submitted,
+            Phase::Queued | Phase::Scheduled | Phase::Blocked | Phase::BackingOff | Phase::Assigned => State::Submitted,
             Phase::Running | Phase::Cancelling => State::Working,
             Phase::Completed => State::Completed,
             Phase::Dead => State::Failed,
@@ -84,6 +86,7 @@ impl Phase {
         match self {
             Phase::Queued => "queued",
             Phase::Scheduled => "scheduled",
+            Phase::Blocked => "blocked",
             Phase::BackingOff => "backing-off",
             Phase::Assigned => "assigned",
             Phase::Running => "running",
@@ -162,6 +165,9 @@ pub struct Record {
     /// The last assignment of a task with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub had: Option<Had>,
+    /// The tasks that must be completed before it may run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// Seconds between attempts, when the task brings its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backoff: Vec<f64>,

@@ -3,7 +3,8 @@
 //! ```text
 //!            SUBMIT                    due
 //!   (nothing) ----> scheduled -----------------> queued <------------------------------+
-//!        \-----------------------------------------^ |                                 |
+//!      |  \-----------------------------------------^ |                                 |
+//!      +--> blocked --- all completed ---------------^ |  (one failed: dead)             |
 //!                                                    | assign          decline,        | due
 //!                 delivered                          v                 accept timeout, |
 //!   running <-------------------------------- assigned ---------------> queued         |
@@ -31,6 +32,12 @@ use crate::types::{ApiError, Timestamp};
 pub enum Event {
     /// The time in `wake` has come.
     Due,
+    /// All tasks of its Task-After are completed.
+    Unblocked,
+    /// One of them never will be; what became of it, in words.
+    DependencyFailed {
+        fate: String,
+    },
     /// The scheduler chose an agent.
     Assign {
         agent: String,
@@ -75,7 +82,14 @@ pub enum Event {
     },
     /// The grace after a cancel is over.
     CancelOver,
-    Requeue,
+    /// Its queue is emptied of what waits.
+    Purge {
+        reason: String,
+    },
+    /// `blocked` tells whether tasks of its Task-After are not completed.
+    Requeue {
+        blocked: bool,
+    },
 }
 
 /// What the machine needs from outside a record.
@@ -97,6 +111,20 @@ impl Record {
         match event {
             Event::Due => match self.phase {
                 Phase::Scheduled | Phase::BackingOff => Ok(Some(self.queued(context.now))),
+                _ => Ok(None),
+            },
+            Event::Unblocked => match self.phase {
+                Phase::Blocked if self.wake > context.now => Ok(Some(self.next(Phase::Scheduled, context.now))),
+                Phase::Blocked => Ok(Some(self.queued(context.now))),
+                _ => Ok(None),
+            },
+            Event::DependencyFailed { fate } => match self.phase {
+                Phase::Blocked => {
+                    let mut next = self.failed(fate, false, None, context);
+                    next.reason = "dependency".to_owned();
+                    next.attempt = self.attempt;
+                    Ok(Some(next))
+                }
                 _ => Ok(None),
             },
             Event::Assign { agent, lease } => match self.phase {
@@ -171,9 +199,19 @@ impl Record {
                 Phase::Cancelling => Ok(Some(self.canceled(&self.reason, context.now))),
                 _ => Ok(None),
             },
-            Event::Requeue => match self.phase {
+            Event::Purge { reason } => match self.phase {
+                Phase::Queued | Phase::Scheduled | Phase::Blocked | Phase::BackingOff => {
+                    Ok(Some(self.canceled(reason, context.now)))
+                }
+                _ => Ok(None),
+            },
+            Event::Requeue { blocked } => match self.phase {
                 Phase::Dead | Phase::Canceled | Phase::Rejected => {
                     let mut next = self.queued(context.now);
+                    if *blocked {
+                        next.set_phase(Phase::Blocked);
+                        next.queued = Timestamp::ZERO;
+                    }
                     next.run += 1;
                     next.attempt = 0;
                     next.excluded.clear();

@@ -98,12 +98,28 @@ fn the_table() {
     check(Phase::Completed, cancel(true), Err(30410));
     check(Phase::Dead, cancel(true), Err(30410));
     for phase in [Phase::Dead, Phase::Canceled, Phase::Rejected] {
-        check(phase, Event::Requeue, Ok("queued"));
+        check(phase, Event::Requeue { blocked: false }, Ok("queued"));
     }
-    check(Phase::Completed, Event::Requeue, Err(30410));
-    check(Phase::Running, Event::Requeue, Err(30400));
-    check(Phase::Queued, Event::Requeue, Ok("="));
+    check(Phase::Completed, Event::Requeue { blocked: false }, Err(30410));
+    check(Phase::Running, Event::Requeue { blocked: false }, Err(30400));
+    check(Phase::Queued, Event::Requeue { blocked: false }, Ok("="));
     check(Phase::Queued, Event::PullAcked, Ok("="));
+    let lost = || Event::DependencyFailed { fate: "t0 failed".into() };
+    check(Phase::Blocked, Event::Unblocked, Ok("queued"));
+    check(Phase::Queued, Event::Unblocked, Ok("="));
+    check(Phase::Blocked, lost(), Ok("dead"));
+    check(Phase::Queued, lost(), Ok("="));
+    check(Phase::Blocked, assign(), Ok("="));
+    check(Phase::Blocked, cancel(false), Ok("canceled"));
+    check(Phase::Blocked, Event::DeadlinePassed, Ok("dead"));
+    check(Phase::Dead, Event::Requeue { blocked: true }, Ok("blocked"));
+    let purge = || Event::Purge { reason: "why".into() };
+    for phase in [Phase::Queued, Phase::Scheduled, Phase::Blocked, Phase::BackingOff] {
+        check(phase, purge(), Ok("canceled"));
+    }
+    for phase in [Phase::Assigned, Phase::Running, Phase::Completed, Phase::Dead] {
+        check(phase, purge(), Ok("="));
+    }
 }
 
 #[test]
@@ -120,8 +136,29 @@ fn pull_queues_complete_by_ack_and_end_dead() {
     assert_eq!(phase(Event::Assign { agent: "a".into(), lease: "x".into() }), None);
     assert_eq!(phase(cancel(false)), Some(Phase::Canceled));
     let dead = step(&pull, &Event::DeliveriesUsed).unwrap().unwrap();
-    let again = step(&dead, &Event::Requeue).unwrap().unwrap();
+    let again = step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap();
     assert!(again.lease != "R1" && !again.lease.is_empty(), "a new run has a lease of its own");
+}
+
+#[test]
+fn blocked_tasks_keep_their_time_and_waiting_ones_their_place() {
+    let mut blocked = record(Phase::Blocked);
+    blocked.wake = NOW + Duration::from_secs(1);
+    let next = step(&blocked, &Event::Unblocked).unwrap().unwrap();
+    assert_eq!((next.phase, next.wake), (Phase::Scheduled, blocked.wake));
+    let dead = step(&blocked, &Event::DependencyFailed { fate: "t0 canceled".into() }).unwrap().unwrap();
+    assert_eq!((dead.reason.as_str(), dead.attempt), ("dependency", 0));
+    assert_eq!(dead.fault.unwrap().error, "t0 canceled");
+    let mut queued = record(Phase::Queued);
+    queued.queued = NOW - Duration::from_secs(9);
+    let assigned = step(&queued, &Event::Assign { agent: "ann".into(), lease: "L1".into() }).unwrap().unwrap();
+    assert_eq!(assigned.had, None, "only tasks with a token remember");
+    let back = step(&assigned, &Event::AcceptTimeout).unwrap().unwrap();
+    assert_eq!(back.queued, queued.queued);
+    assert_eq!(step(&blocked, &Event::Unblocked).unwrap().unwrap().queued, Timestamp::ZERO);
+    queued.sticky = "s".into();
+    let assigned = step(&queued, &Event::Assign { agent: "ann".into(), lease: "L1".into() }).unwrap().unwrap();
+    assert_eq!(assigned.had, Some(Had { agent: "ann".into(), at: NOW }));
 }
 
 #[test]
@@ -138,7 +175,7 @@ fn attempts_and_faults_are_counted() {
         }
     }
     assert_eq!((task.phase, task.reason.as_str()), (Phase::Dead, "attempts used"));
-    let again = step(&task, &Event::Requeue).unwrap().unwrap();
+    let again = step(&task, &Event::Requeue { blocked: false }).unwrap().unwrap();
     assert_eq!((again.run, again.attempt, again.excluded.len()), (2, 0, 0));
     // Neither an accept timeout nor a decline counts.
     let assigned = step(&again, &Event::Assign { agent: "bob".into(), lease: "L9".into() }).unwrap().unwrap();
@@ -169,7 +206,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::DeadlinePassed),
         any::<bool>().prop_map(cancel),
         Just(Event::CancelOver),
-        Just(Event::Requeue),
+        any::<bool>().prop_map(|blocked| Event::Requeue { blocked }),
+        Just(Event::Unblocked),
+        Just(Event::DependencyFailed { fate: "gone".into() }),
+        Just(Event::Purge { reason: "why".into() }),
     ]
 }
 

@@ -78,7 +78,7 @@ async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
         ([("Task-Id", "a.b")], 30400),
         ([("Task-Priority", "11")], 30400),
         ([("Task-Requires", "a>b")], 30400),
-        ([("Task-After", "x")], 30400),
+        ([("Task-After", "nobody")], 30424),
         ([("Task-Must-Match", "true")], 30412),
     ] {
         assert_eq!(call(&user, "SUBMIT", &headers, b"").await.unwrap_err().0, code, "{headers:?}");

@@ -6,10 +6,12 @@
 mod accounts;
 mod agent;
 mod client;
+mod cron;
 mod lifecycle;
 mod permissions;
 mod presence;
 mod restarts;
+mod scheduling;
 mod supervision;
 mod support;
 mod throughput;

@@ -141,6 +141,11 @@ impl World {
         self.start_coordinator().await;
     }
 
+    /// Ends the coordinator as a crash would.
+    pub fn stop_coordinator(&mut self) {
+        drop(self.coordinator.take());
+    }
+
     /// Kills the broker and starts it on the same store; the coordinator finds its way back by itself.
     pub async fn restart_broker(&mut self) {
         self.broker.restart();

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::agents::{InfoPurpose, Registration};
 use super::{Desk, Output};
 use crate::client::{BatchEntry, ClientError, Incoming};
+use crate::coordinator::cron::{Cron, Times};
 use crate::coordinator::queue::QueueConfig;
 use crate::types::Timestamp;
 
@@ -61,6 +62,17 @@ pub(super) enum Call {
     },
     QueueInfo {
         queue: String,
+    },
+    /// A cron, or its removal.
+    Cron {
+        name: String,
+        cron: Option<Box<Cron>>,
+        request: Incoming,
+    },
+    /// That a cron's task was submitted before.
+    CronTimes {
+        name: String,
+        times: Times,
     },
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
@@ -154,6 +166,8 @@ impl Desk {
             }
             Call::QueueStored { queue, config, request } => self.queue_stored(queue, *config, request, answer),
             Call::QueueInfo { queue } => self.queue_info_answered(&queue, answer),
+            Call::Cron { name, cron, request } => self.cron_answered(name, cron.map(|cron| *cron), request, answer),
+            Call::CronTimes { name, times } => self.cron_times_answered(name, times, &answer),
             Call::Unimportant => {}
         }
     }

@@ -7,8 +7,11 @@
 mod agents;
 mod answers;
 mod assign;
+mod blocked;
 mod calls;
 mod connections;
+mod crons;
+mod purge;
 mod queries;
 mod queues;
 mod requests;
@@ -20,21 +23,25 @@ mod submit;
 mod sweep;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use blocked::Held;
 pub use calls::Answer;
 use calls::Outstanding;
 pub use connections::ConnectionEvent;
+use crons::Firing;
+use purge::Purge;
 use queues::Queue;
 pub use requests::{VERBS, VerbStats, needs_assets};
 pub use restore::Row;
 use signals::Early;
 
 use super::agent::Roster;
+use super::cron::Cron;
 use super::figures::Figures;
 use super::queue::{Mode, QueueConfig};
 use super::random::Random;
@@ -115,6 +122,8 @@ struct Input {
     event: Event,
     /// The request that asks for it, if one does.
     from: Option<Incoming>,
+    /// The purge that does.
+    purge: Option<u64>,
 }
 
 /// Why a task takes no further step now.
@@ -156,6 +165,8 @@ struct Task {
     /// The earliest timer set for it.
     timer: Timestamp,
     payload: Option<Parcel>,
+    /// The cron's time it was submitted for, until that is stored.
+    firing: Option<Firing>,
     /// The accepted result, until its commit is answered and it is sent on.
     result: Option<Parcel>,
     waiters: Vec<Waiter>,
@@ -178,6 +189,15 @@ pub struct Desk {
     default_queue: QueueConfig,
     roster: Roster,
     ready: Ready,
+    /// Blocked tasks by the ids of those they wait for.
+    dependents: HashMap<String, BTreeSet<u32>>,
+    held: Held,
+    /// Purges under way.
+    purges: HashMap<u64, Purge>,
+    crons: BTreeMap<String, Cron>,
+    cron_due: BTreeSet<(Timestamp, String)>,
+    /// Requests that wait for a batch of their cron; there is a line for each that has one.
+    cron_lines: HashMap<String, VecDeque<Incoming>>,
     timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
     calls: HashMap<u64, Outstanding>,
     next_call: u64,
@@ -217,6 +237,12 @@ impl Desk {
             default_queue: QueueConfig::default(),
             roster: Roster::default(),
             ready: Ready::default(),
+            dependents: HashMap::new(),
+            held: Held::default(),
+            purges: HashMap::new(),
+            crons: BTreeMap::new(),
+            cron_due: BTreeSet::new(),
+            cron_lines: HashMap::new(),
             timers: BinaryHeap::new(),
             calls: HashMap::new(),
             next_call: 1,
@@ -262,7 +288,7 @@ impl Desk {
     pub fn next_deadline(&self) -> Timestamp {
         let sweep = if self.has_to_sweep() { self.next_sweep } else { self.now + IDLE_PAUSE };
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.next_token].into_iter().flatten().fold(sweep, Timestamp::min)
+        [timer, self.next_token, self.next_cron()].into_iter().flatten().fold(sweep, Timestamp::min)
     }
 
     /// Whether there is anything to look after now and then.
@@ -288,6 +314,8 @@ impl Desk {
             self.next_sweep = now + self.settings.sweep;
             self.sweep();
         }
+        self.fire_crons();
+        self.go_on_purging();
         if self.next_token.is_some_and(|at| at <= now) {
             self.schedule = true;
         }
@@ -326,6 +354,7 @@ impl Desk {
             spot: None,
             timer: Timestamp::ZERO,
             payload: None,
+            firing: None,
             result: None,
             waiters: Vec::new(),
             retry_at: Timestamp::ZERO,
@@ -350,6 +379,9 @@ impl Desk {
             self.ready.leave(&task.record.sticky);
             if let Some(spot) = &task.spot {
                 self.ready.remove(spot);
+            }
+            if task.record.phase == Phase::Blocked {
+                self.unblock(index, &task.record.after);
             }
             self.items.remove(&task.item);
             self.payload_bytes -= task.payload.map_or(0, |parcel| parcel.body.len());

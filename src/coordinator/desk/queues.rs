@@ -1,4 +1,4 @@
-//! QUEUE.PUT, INFO and LIST, and the counters that limits need.
+//! QUEUE.PUT, PAUSE, RESUME, INFO and LIST, and the counters that limits need.
 
 use super::Desk;
 use super::calls::{Answer, Call};
@@ -8,10 +8,15 @@ use crate::coordinator::rate::Bucket;
 use crate::coordinator::{errors, names, record};
 use crate::types::{ApiError, Timestamp};
 
+/// Until when a pull queue's consumer is paused: until it is resumed.
+const FAR: Timestamp = Timestamp(7_258_118_400_000_000_000);
+
 /// A queue at run time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     pub config: QueueConfig,
+    /// The settings on their way to the store, which the next change builds on.
+    pub coming: Option<Box<QueueConfig>>,
     /// Whether QUEUE.PUT made it, rather than the first task.
     pub stored: bool,
     /// Tasks not finished.
@@ -61,17 +66,19 @@ impl Desk {
         if !record::is_id(name) {
             return Err(errors::bad_request("a queue's name is one token of A-Z a-z 0-9 _ -, up to 64"));
         }
-        let config: QueueConfig = match message.payload().trim_ascii() {
+        let mut config: QueueConfig = match message.payload().trim_ascii() {
             [] => QueueConfig::default(),
             text => serde_json::from_slice(text).map_err(errors::bad_request)?,
         };
         config.check().map_err(errors::bad_request)?;
+        config.paused = self.coming_config(name).paused;
         if let Some(known) = self.queues.get(name).filter(|known| known.open > 0)
             && known.config.mode != config.mode
         {
             return Err(errors::bad_request("the mode cannot change while the queue has open tasks"));
         }
         let (queue, request, boxed) = (name.to_owned(), message.clone(), Box::new(config.clone()));
+        self.queue_mut(name).coming = Some(boxed.clone());
         if config.mode == Mode::Pull {
             self.call_create_queue_consumer(&queue, &config, |queue| Call::QueueConsumer {
                 queue,
@@ -84,9 +91,50 @@ impl Desk {
         Ok(())
     }
 
+    fn coming_config(&self, name: &str) -> QueueConfig {
+        let known = self.queues.get(name);
+        let config = known.and_then(|queue| queue.coming.as_deref()).or(known.map(|queue| &queue.config));
+        config.unwrap_or(&self.default_queue).clone()
+    }
+
+    pub(super) fn queue_pause(&mut self, name: &str, message: &Incoming) -> Result<(), ApiError> {
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Body {
+            refuse: bool,
+        }
+        let body: Body = match message.payload().trim_ascii() {
+            [] => Body::default(),
+            text => serde_json::from_slice(text).map_err(errors::bad_request)?,
+        };
+        self.queue_set_paused(name, if body.refuse { Paused::Refusing } else { Paused::Waiting }, message)
+    }
+
+    pub(super) fn queue_resume(&mut self, name: &str, message: &Incoming) -> Result<(), ApiError> {
+        self.queue_set_paused(name, Paused::No, message)
+    }
+
+    fn queue_set_paused(&mut self, name: &str, paused: Paused, message: &Incoming) -> Result<(), ApiError> {
+        if !self.queues.contains_key(name) {
+            return Err(errors::QUEUE_NOT_FOUND);
+        }
+        let config = QueueConfig { paused, ..self.coming_config(name) };
+        self.queue_mut(name).coming = Some(Box::new(config.clone()));
+        let (queue, request) = (name.to_owned(), message.clone());
+        if config.mode == Mode::Pull {
+            let until = if paused == Paused::No { Timestamp::ZERO } else { FAR };
+            let api = format!("CONSUMER.PAUSE.{}.{}", names::STREAM, names::queue_consumer(name));
+            let call = Call::QueueConsumer { queue, config: Box::new(config), request };
+            self.call_api(call, &api, &serde_json::json!({ "pause_until": until }));
+        } else {
+            self.store_queue(queue, config, request);
+        }
+        Ok(())
+    }
+
     fn call_create_queue_consumer(&mut self, queue: &str, config: &QueueConfig, call: impl FnOnce(String) -> Call) {
         let name = names::queue_consumer(queue);
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "stream_name": names::STREAM,
             "config": {
                 "durable_name": name,
@@ -99,6 +147,9 @@ impl Desk {
                 "max_ack_pending": if config.max_running > 0 { i64::from(config.max_running) } else { 10_000 },
             },
         });
+        if config.paused != Paused::No {
+            body["config"]["pause_until"] = FAR.to_rfc3339().into();
+        }
         let call = call(queue.to_owned());
         self.call_api(call, &format!("CONSUMER.CREATE.{}.{name}", names::STREAM), &body);
     }
@@ -118,8 +169,13 @@ impl Desk {
     ) {
         match super::answers::json(&answer) {
             Ok(_) => self.store_queue(queue, config, request),
-            Err(reason) => self.refuse(&request, errors::UNAVAILABLE.with(reason)),
+            Err(reason) => self.queue_not_stored(&queue, &request, reason),
         }
+    }
+
+    fn queue_not_stored(&mut self, queue: &str, request: &Incoming, reason: String) {
+        self.queue_mut(queue).coming = None;
+        self.refuse(request, errors::UNAVAILABLE.with(reason));
     }
 
     fn store_queue(&mut self, queue: String, config: QueueConfig, request: Incoming) {
@@ -134,7 +190,11 @@ impl Desk {
             _ => Err(answer.reason()),
         };
         if let Err(reason) = outcome {
-            return self.refuse(&request, errors::UNAVAILABLE.with(reason));
+            return self.queue_not_stored(&queue, &request, reason);
+        }
+        let coming = &mut self.queue_mut(&queue).coming;
+        if coming.as_deref() == Some(&config) {
+            *coming = None;
         }
         self.take_config(&queue, config);
         let shown = self.show_queue(&queue);

@@ -11,7 +11,7 @@ use crate::types::header::HeaderBuilder;
 use crate::types::{ApiError, Timestamp};
 
 /// The endpoints in the order of their statistics: name, subject below `$TASK.API.`.
-pub const VERBS: [(&str, &str); 17] = [
+pub const VERBS: [(&str, &str); 23] = [
     ("SUBMIT", "SUBMIT"),
     ("GET", "GET.*"),
     ("LIST", "LIST"),
@@ -29,6 +29,12 @@ pub const VERBS: [(&str, &str); 17] = [
     ("QUEUE-PUT", "QUEUE.PUT.*"),
     ("QUEUE-INFO", "QUEUE.INFO.*"),
     ("QUEUE-LIST", "QUEUE.LIST"),
+    ("QUEUE-PAUSE", "QUEUE.PAUSE.*"),
+    ("QUEUE-RESUME", "QUEUE.RESUME.*"),
+    ("QUEUE-PURGE", "QUEUE.PURGE.*"),
+    ("CRON-PUT", "CRON.PUT.*"),
+    ("CRON-RM", "CRON.RM.*"),
+    ("CRON-LIST", "CRON.LIST"),
 ];
 
 /// What `$SRV.STATS` tells of an endpoint.
@@ -46,7 +52,8 @@ fn verb_index(tail: &str) -> Option<usize> {
 
 /// Whether a request is one of those before which the buckets must exist.
 pub fn needs_assets(tail: &str) -> bool {
-    tail == "SUBMIT" || tail.starts_with("AGENT.REGISTER.") || tail.starts_with("QUEUE.PUT.")
+    let prefixes = ["AGENT.REGISTER.", "QUEUE.PUT.", "CRON.PUT."];
+    tail == "SUBMIT" || prefixes.iter().any(|prefix| tail.starts_with(prefix))
 }
 
 impl Desk {
@@ -88,7 +95,7 @@ impl Desk {
                 let id = token();
                 cancel_event(message.payload()).and_then(|event| self.step_request(id, event, &message))
             }
-            "REQUEUE" => self.step_request(token(), Event::Requeue, &message),
+            "REQUEUE" => self.step_request(token(), Event::Requeue { blocked: false }, &message),
             "AGENT" => match token() {
                 "REGISTER" => self.agent_register(token(), &message),
                 "INFO" => self.agent_info(token(), &message),
@@ -96,9 +103,17 @@ impl Desk {
                 "DRAIN" => self.agent_drain(token(), &message),
                 _ => self.agent_remove(token(), &message),
             },
+            "CRON" => match token() {
+                "PUT" => self.cron_put(token(), &message),
+                "RM" => self.cron_remove(token(), &message),
+                _ => self.cron_list(&message),
+            },
             _ => match token() {
                 "PUT" => self.queue_put(token(), &message),
                 "INFO" => self.queue_info(token(), &message),
+                "PAUSE" => self.queue_pause(token(), &message),
+                "RESUME" => self.queue_resume(token(), &message),
+                "PURGE" => self.queue_purge(token(), &message),
                 _ => self.queue_list(&message),
             },
         };
@@ -109,7 +124,7 @@ impl Desk {
 
     fn step_request(&mut self, id: &str, event: Event, message: &Incoming) -> Result<(), ApiError> {
         let index = self.find_task(id)?;
-        self.enqueue(index, Input { event, from: Some(message.clone()) });
+        self.enqueue(index, Input { event, from: Some(message.clone()), purge: None });
         Ok(())
     }
 
@@ -192,7 +207,7 @@ fn kind_of(message: &Incoming) -> String {
     let tail = message.subject_str().strip_prefix(names::API).unwrap_or_default();
     let mut tokens = tail.split('.');
     let mut verb = tokens.next().unwrap_or_default().to_ascii_lowercase();
-    if matches!(verb.as_str(), "agent" | "queue") {
+    if matches!(verb.as_str(), "agent" | "queue" | "cron") {
         verb = format!("{verb}_{}", tokens.next().unwrap_or_default().to_ascii_lowercase());
     }
     format!("io.natterjack.task.api.v1.{verb}_response")

@@ -42,6 +42,8 @@ impl Desk {
                 Ok(config) => self.take_config(queue, config),
                 Err(error) => unreadable(error),
             }
+        } else if let Some(key) = row.subject.strip_prefix("$KV.TASK.c.") {
+            self.restore_cron(key, row);
         } else if row.subject.starts_with("$KV.TASK.s.") {
             match serde_json::from_slice::<Record>(row.payload) {
                 Ok(record) if !self.ids.contains_key(&record.id) => {
@@ -125,6 +127,7 @@ impl Desk {
                 self.ask_agent(index, InfoPurpose::LookAfter);
             }
         }
+        self.arm_crons();
         self.schedule = true;
     }
 
@@ -173,6 +176,8 @@ impl Desk {
             }
         } else if record.phase == Phase::Queued {
             self.line_up(index);
+        } else if record.phase == Phase::Blocked {
+            self.block(index);
         }
         if record.result_due {
             self.send_result(index);

@@ -54,17 +54,25 @@ impl Desk {
         {
             task.seen = true;
         }
+        if before.is_none() {
+            if let Some(firing) = self.task_mut(index).and_then(|task| task.firing.take()) {
+                self.cron_fired(firing);
+            }
+            self.take_held(&record.id);
+        }
         if entered {
-            match record.phase {
-                Phase::Queued => {
-                    self.line_up(index);
-                    if was == Some(Phase::Dead) {
-                        self.purge(&names::dead_letter_key(&record.queue, &record.id));
-                    }
-                    if was.is_some_and(Phase::is_final) {
-                        self.queue_mut(&record.queue).open += 1;
-                    }
+            if was == Some(Phase::Blocked) {
+                self.unblock(index, &record.after);
+            }
+            if was.is_some_and(Phase::is_final) && !record.phase.is_final() {
+                self.queue_mut(&record.queue).open += 1;
+                if was == Some(Phase::Dead) {
+                    self.purge(&names::dead_letter_key(&record.queue, &record.id));
                 }
+            }
+            match record.phase {
+                Phase::Queued => self.line_up(index),
+                Phase::Blocked => self.block(index),
                 Phase::Cancelling => {
                     let grace = self.settings.cancel_grace;
                     if let Some(task) = self.task_mut(index) {
@@ -84,6 +92,7 @@ impl Desk {
                     queue.open = queue.open.saturating_sub(1);
                 }
                 self.finished(index, &record);
+                self.release_dependents(&record.id);
             }
             self.announce(index, &record);
         }

@@ -15,6 +15,9 @@ use crate::coordinator::record::{Phase, Record};
 use crate::types::{ApiError, Headers, Timestamp, subject};
 
 const AGENTS: usize = 3;
+/// What every task of the cron `tick` holds.
+const TICK: &[u8] = b"tick";
+const MAX_RUNNING: usize = 3;
 
 /// A stored message of the model.
 struct Stored {
@@ -51,6 +54,9 @@ struct World {
     accepted: HashMap<String, HashSet<String>>,
     submitted: HashMap<String, Bytes>,
     acknowledged: HashSet<String>,
+    /// The Task-After of those that have one.
+    after: HashMap<String, String>,
+    purged: bool,
     /// Faults happen.
     rough: bool,
 }
@@ -79,11 +85,17 @@ impl World {
             accepted: HashMap::new(),
             submitted: HashMap::new(),
             acknowledged: HashSet::new(),
+            after: HashMap::new(),
+            purged: false,
             rough: false,
         };
         for agent in 0..AGENTS {
             world.register(agent);
         }
+        let limits = json!({ "max_running": MAX_RUNNING, "max_per_key": 1, "rate": 20, "ageing_s": 1 });
+        world.request("QUEUE.PUT.limited", "reply.put", "", limits.to_string().as_bytes());
+        let lines = "Task-Schedule: @every 2s\r\nTask-Max-Attempts: 1000\r\nTask-Backoff: 100ms\r\n";
+        world.request("CRON.PUT.tick", "reply.put", lines, TICK);
         world.settle();
         world.rough = true;
         world
@@ -98,7 +110,8 @@ impl World {
     }
 
     fn register(&mut self, agent: usize) {
-        let body = json!({ "slots": 1 + agent, "labels": if agent == 0 { vec!["gpu"] } else { vec![] } });
+        let body =
+            json!({ "slots": 1 + agent, "queues": ["*"], "labels": if agent == 0 { vec!["gpu"] } else { vec![] } });
         self.request(&format!("AGENT.REGISTER.a{agent}"), "reply.register", "", body.to_string().as_bytes());
     }
 
@@ -238,7 +251,8 @@ impl World {
             fail: headers.get_str("Task-Fail").unwrap().to_owned(),
             task: headers.get_str("Task-Id").unwrap().to_owned(),
         };
-        assert_eq!(stored.payload, self.submitted[&held.task], "the payload travels with the assignment");
+        let expected = if held.task.starts_with("tick-") { TICK } else { &self.submitted[&held.task] };
+        assert_eq!(stored.payload, expected, "the payload travels with the assignment");
         self.delivered[agent] = held.seq;
         self.held.push(held);
     }
@@ -254,8 +268,28 @@ impl World {
     fn submit(&mut self, id: &str) {
         let body = Bytes::from(format!("body of {id}"));
         self.submitted.entry(id.to_owned()).or_insert_with(|| body.clone());
-        let gpu = if id.ends_with('0') { "Task-Requires: gpu\r\n" } else { "" };
-        let lines = format!("Task-Id: {id}\r\nTask-Max-Attempts: 1000\r\nTask-Backoff: 100ms\r\n{gpu}");
+        let number: u64 = id[1..].parse().unwrap();
+        let mut lines = format!("Task-Id: {id}\r\nTask-Max-Attempts: 1000\r\nTask-Backoff: 100ms\r\n");
+        if number.is_multiple_of(10) {
+            lines.push_str("Task-Requires: gpu\r\n");
+        } else if number % 7 == 3 {
+            lines.push_str(&format!("Task-Sticky: s{}\r\nTask-Sticky-Mode: hard\r\n", number % 2));
+        }
+        if number % 4 == 1 {
+            let priority = number % 3;
+            lines.push_str(&format!("Task-Queue: limited\r\nTask-Key: k{priority}\r\nTask-Priority: {priority}\r\n"));
+        }
+        if number % 5 == 2 && !self.after.contains_key(id) {
+            let mut others: Vec<String> = self.submitted.keys().filter(|other| *other != id).cloned().collect();
+            others.sort();
+            let (one, other) = (self.pick(others.len()), self.pick(others.len()));
+            if !others.is_empty() {
+                self.after.insert(id.to_owned(), format!("{},{}", others[one], others[other]));
+            }
+        }
+        if let Some(after) = self.after.get(id) {
+            lines.push_str(&format!("Task-After: {after}\r\n"));
+        }
         self.request("SUBMIT", &format!("reply.submit.{id}"), &lines, &body);
     }
 
@@ -361,17 +395,52 @@ impl World {
                 let millis = [1, 50, 600, 3000][self.pick(4)];
                 self.pass(Duration::from_millis(millis));
             }
-            60..80 => self.carry_out(),
+            60..62 => {
+                let verb = ["PAUSE", "RESUME", "RESUME"][self.pick(3)];
+                self.request(&format!("QUEUE.{verb}.limited"), "reply.pause", "", b"");
+            }
+            62 if self.chance(20) => {
+                self.purged = true;
+                self.request("QUEUE.PURGE.limited", "reply.purge", "", b"");
+            }
+            63..80 => self.carry_out(),
             _ => self.deliver_answer(),
         }
         self.check();
     }
 
-    /// At most one live assignment per task among what the stream's states say.
+    /// What holds at every moment: leases, slots, limits, homes, dependencies, and that who waits is in line.
     fn check(&self) {
+        let mut running: HashMap<&str, usize> = HashMap::new();
+        let mut homes: HashMap<&str, &str> = HashMap::new();
         for task in self.desk.tasks.iter().flatten() {
-            assert!(task.record.attempt <= task.record.max_attempts);
-            assert_eq!(task.record.phase.is_leased(), !task.record.lease.is_empty());
+            let record = &task.record;
+            assert!(record.attempt <= record.max_attempts);
+            assert_eq!(record.phase.is_leased(), !record.lease.is_empty());
+            let waits = record.phase == Phase::Queued && task.revision > 0 && task.busy.is_none();
+            assert!(!waits || task.spot.is_some() || !task.retry_at.is_zero(), "{} is not in line", record.id);
+            assert!(task.spot.is_none() || record.phase == Phase::Queued, "{} is in line for nothing", record.id);
+            if task.holder.is_some() && record.queue == "limited" {
+                *running.entry(&record.key).or_default() += 1;
+            }
+            if let Some(had) = &record.had {
+                assert_eq!(*homes.entry(&record.sticky).or_insert(&had.agent), had.agent, "a hard token has one home");
+            }
+            for id in record.after.iter().filter(|_| record.phase.is_leased()) {
+                let before = &self.desk.task(self.desk.ids[id]).unwrap().record;
+                assert_eq!(before.phase, Phase::Completed, "{} runs before {id}", record.id);
+            }
+        }
+        assert!(running.values().all(|count| *count <= 1), "{running:?} of one key");
+        assert!(running.values().sum::<usize>() <= MAX_RUNNING, "{running:?}");
+        // A time of the cron and its task are stored together.
+        let stored = self.last_of("$KV.TASK.c.tick.next").filter(|(_, stored)| !stored.payload.is_empty());
+        let noted: Value =
+            stored.map(|(_, stored)| serde_json::from_slice(&stored.payload).unwrap()).unwrap_or_default();
+        let newest = self.stream.values().filter_map(|stored| stored.subject.strip_prefix("$KV.TASK.s.tick-")).max();
+        if !noted.is_null() {
+            let noted = noted["last_task"].as_str().map(|id| id.strip_prefix("tick-").unwrap());
+            assert_eq!(noted, newest, "a time was lost or comes again");
         }
         for (_, agent) in self.desk.roster.iter() {
             assert!(agent.live.len() <= agent.card.slots as usize + AGENTS, "slots are kept");
@@ -382,6 +451,9 @@ impl World {
     fn finish(&mut self) {
         self.rough = false;
         self.held.clear();
+        self.settle();
+        self.request("QUEUE.RESUME.limited", "reply.resume", "", b"");
+        self.request("CRON.RM.tick", "reply.rm", "", b"");
         for round in 0..400 {
             self.settle();
             for agent in 0..AGENTS {
@@ -401,10 +473,21 @@ impl World {
             }
         }
         self.settle();
-        for id in &self.acknowledged {
+        let ticks = self.desk.ids.keys().filter(|id| id.starts_with("tick-"));
+        let known: HashSet<String> = ticks.chain(&self.acknowledged).cloned().collect();
+        for id in &known {
             let index = self.desk.ids.get(id).unwrap_or_else(|| panic!("{id} is lost"));
             let task = self.desk.task(*index).unwrap();
-            assert_eq!(task.record.phase, Phase::Completed, "{id} is stuck: {task:?}");
+            let hopeless =
+                |after: &String| self.desk.task(self.desk.ids[after]).unwrap().record.phase != Phase::Completed;
+            match task.record.phase {
+                Phase::Canceled => assert!(self.purged && task.record.queue == "limited", "{task:?}"),
+                Phase::Dead => assert!(task.record.after.iter().any(hopeless), "{task:?}"),
+                phase => assert_eq!(phase, Phase::Completed, "{id} is stuck: {task:?}"),
+            }
+            if task.record.phase != Phase::Completed {
+                continue;
+            }
             let results = self.stream.values().filter(|stored| stored.subject == format!("$KV.TASK.r.{id}")).count();
             assert_eq!(results, 1, "{id} has {results} results");
             let (_, stored) = self.last_of(&format!("$KV.TASK.s.{id}")).unwrap();
@@ -417,6 +500,7 @@ impl World {
         }
         let mut left = self.stream.values().filter(|stored| stored.subject.starts_with("$KV.TASK.a."));
         assert!(left.next().is_none(), "assignments are cleaned up");
+        assert!(self.desk.dependents.is_empty() && self.desk.purges.is_empty() && self.desk.cron_lines.is_empty());
     }
 }
 

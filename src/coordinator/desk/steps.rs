@@ -27,7 +27,7 @@ impl Desk {
     }
 
     pub(super) fn enqueue_event(&mut self, index: u32, event: Event) {
-        self.enqueue(index, Input { event, from: None });
+        self.enqueue(index, Input { event, from: None, purge: None });
     }
 
     pub(super) fn drain(&mut self, index: u32) {
@@ -55,16 +55,27 @@ impl Desk {
             *others = self.roster.iter().any(|(_, agent)| class.matches(agent));
         }
         let now = self.now;
-        let outcome = record.handle(&input.event, &mut Context { now, pauses: &pauses, random: &mut self.random });
+        let mut outcome = Ok(None);
+        if let Event::Requeue { blocked } = &mut input.event {
+            outcome = self.must_wait(&record).map(|wait| {
+                *blocked = wait;
+                None
+            });
+        }
+        if outcome.is_ok() {
+            outcome = record.handle(&input.event, &mut Context { now, pauses: &pauses, random: &mut self.random });
+        }
         match outcome {
             Err(error) => {
                 self.abandon(index, &input.event);
+                self.concluded(input.purge, false);
                 if let Some(message) = &input.from {
                     self.refuse(message, error);
                 }
             }
             Ok(None) => {
                 self.abandon(index, &input.event);
+                self.concluded(input.purge, false);
                 if let Some(message) = &input.from {
                     let duplicate = is_submit(message).then_some(true);
                     self.respond_state(index, message, duplicate);
@@ -111,7 +122,7 @@ impl Desk {
             Ok(None) => {
                 task.payload = Some(Parcel::default());
                 let input = task.line.pop_front();
-                task.line.push_front(Input { event: Event::PayloadLost, from: None });
+                task.line.push_front(Input { event: Event::PayloadLost, from: None, purge: None });
                 if let Some(input) = input {
                     if matches!(input.event, Event::Assign { .. }) {
                         self.release(index);
@@ -200,6 +211,9 @@ impl Desk {
             entry.header_lines = dead_letter_lines(&next, &parcel.lines);
             entries.push(entry);
         }
+        if let Some(firing) = task.firing.as_ref().filter(|_| submitted) {
+            entries.push(firing.entry());
+        }
         let count = entries.len() as u64;
         let serial = task.serial;
         task.busy = Some(Busy::Committing { next: Box::new(next), input, entries: count, item_at, submitted });
@@ -258,12 +272,20 @@ impl Desk {
         let Some(task) = self.task_mut(index) else { return };
         let queue = task.record.queue.clone();
         let waiting: Vec<Input> = input.into_iter().chain(task.line.drain(..)).collect();
+        let (firing, id) = (task.firing.take(), task.record.id.clone());
         self.remove_task(index);
         let queue = self.queue_mut(&queue);
         queue.open = queue.open.saturating_sub(1);
-        for message in waiting.into_iter().filter_map(|input| input.from) {
-            self.refuse(&message, errors::UNAVAILABLE.with(clip(reason)));
+        for input in waiting {
+            self.concluded(input.purge, false);
+            if let Some(message) = input.from {
+                self.refuse(&message, errors::UNAVAILABLE.with(clip(reason)));
+            }
         }
+        if let Some(firing) = firing {
+            self.cron_failed(&firing);
+        }
+        self.take_held(&id);
     }
 
     pub(super) fn reload_answered(&mut self, index: u32, serial: u64, answer: Answer) {
@@ -359,6 +381,7 @@ impl Desk {
         if let Some(input) = input.as_ref().filter(|_| before.phase.is_leased()) {
             self.figures.lost(&before.queue, &input.event);
         }
+        self.concluded(input.as_ref().and_then(|input| input.purge), true);
         if let Some(message) = input.and_then(|input| input.from) {
             let duplicate = is_submit(&message).then_some(false);
             self.respond_state(index, &message, duplicate);

@@ -1,26 +1,23 @@
 //! SUBMIT: from a body and `Task-*` headers to a stored record.
 
+use super::crons::Firing;
 use super::{Busy, Desk, Input, Parcel};
 use crate::client::Incoming;
 use crate::coordinator::backoff::Backoff;
 use crate::coordinator::labels::Requirement;
-use crate::coordinator::queue::{Mode, QueueConfig};
+use crate::coordinator::queue::{Mode, Paused, QueueConfig};
 use crate::coordinator::record::{self, Phase, Record};
 use crate::coordinator::scheduler::ClassKey;
 use crate::coordinator::task::Event;
 use crate::coordinator::{errors, names};
 use crate::types::{ApiError, Headers, Timestamp, subject};
 
-/// Headers of the whole design that this version does not act on; a task that needs one is refused, never misread.
-const NOT_YET: [&str; 1] = ["Task-After"];
+/// Tasks that one may wait for.
+const AFTER_MAX: usize = 100;
 
 impl Desk {
     pub(super) fn submit(&mut self, message: &Incoming) -> Result<(), ApiError> {
         let headers = message.headers();
-        if message.payload().len() > self.settings.body_bytes_max {
-            let limit = self.settings.body_bytes_max;
-            return Err(errors::TOO_LARGE.with(format!("the body is above {limit} bytes")));
-        }
         let given = headers.get_str("Task-Id");
         if let Some(id) = given {
             if !record::is_id(id) {
@@ -29,6 +26,31 @@ impl Desk {
             if let Some(index) = self.ids.get(id).copied() {
                 return self.submit_again(index, message);
             }
+        }
+        let id = given.map_or_else(|| self.random.token(22), str::to_owned);
+        let mut record = self.new_record(headers, message.payload(), id, false)?;
+        if !self.check_after(&mut record, message)? {
+            return Ok(());
+        }
+        let parcel = Parcel { lines: names::user_lines(headers), body: message.payload_bytes() };
+        self.begin_task(record, parcel, Some(message), None);
+        Ok(())
+    }
+
+    /// The record of a task to be submitted now, or of one that is only `tried`: then its queue may be full.
+    ///
+    /// # Errors
+    /// What the headers say that cannot be; that the queue does not take it now.
+    pub(super) fn new_record(
+        &mut self,
+        headers: Headers<'_>,
+        body: &[u8],
+        id: String,
+        tried: bool,
+    ) -> Result<Record, ApiError> {
+        if body.len() > self.settings.body_bytes_max {
+            let limit = self.settings.body_bytes_max;
+            return Err(errors::TOO_LARGE.with(format!("the body is above {limit} bytes")));
         }
         let queue = headers.get_str("Task-Queue").unwrap_or(names::DEFAULT_QUEUE);
         if !record::is_id(queue) {
@@ -41,13 +63,19 @@ impl Desk {
             let reason = format!("Task-Result-To is below {allowed} (result_subjects of the coordinator)");
             return Err(errors::NOT_PERMITTED.with(reason));
         }
+        if tried {
+            return Ok(record);
+        }
+        if config.paused == Paused::Refusing {
+            return Err(errors::PAUSED);
+        }
         if config.max_queued > 0 && self.queue_open(queue) >= config.max_queued {
             return Err(errors::QUEUE_FULL);
         }
-        record.id = given.map_or_else(|| self.random.token(22), str::to_owned);
+        record.id = id;
         record.queue = queue.to_owned();
-        record.digest = record::digest(message.payload());
-        record.bytes = message.payload().len();
+        record.digest = record::digest(body);
+        record.bytes = body.len();
         if config.mode == Mode::Pull {
             record.lease = self.random.token(12);
         }
@@ -57,13 +85,17 @@ impl Desk {
                 return Err(errors::NO_MATCHING_AGENT);
             }
         }
-        let parcel = Parcel { lines: names::user_lines(headers), body: message.payload_bytes() };
-        self.begin_task(record, parcel, message);
-        Ok(())
+        Ok(record)
     }
 
     /// Stores a new task; one that an agent can take at once is stored as assigned already.
-    fn begin_task(&mut self, record: Record, parcel: Parcel, message: &Incoming) {
+    pub(super) fn begin_task(
+        &mut self,
+        record: Record,
+        parcel: Parcel,
+        message: Option<&Incoming>,
+        firing: Option<Firing>,
+    ) {
         let mut next = record;
         let index = self.insert_task(next.clone(), 0);
         self.queue_mut(&next.queue).open += 1;
@@ -88,8 +120,9 @@ impl Desk {
         self.payload_bytes += bytes;
         if let Some(task) = self.task_mut(index) {
             task.payload = Some(parcel);
+            task.firing = firing;
         }
-        let input = Input { event: Event::Due, from: Some(message.clone()) };
+        let input = Input { event: Event::Due, from: message.cloned(), purge: None };
         self.commit(index, next, Some(input), true);
         if self.payload_bytes > self.settings.payload_bytes_max {
             self.drop_payload(index);
@@ -111,7 +144,7 @@ impl Desk {
         }
         // Not before the first one is stored.
         if task.revision == 0 && matches!(task.busy, Some(Busy::Committing { .. } | Busy::Reloading { .. })) {
-            task.line.push_back(Input { event: Event::Due, from: Some(message.clone()) });
+            task.line.push_back(Input { event: Event::Due, from: Some(message.clone()), purge: None });
         } else {
             self.respond_state(index, message, Some(true));
         }
@@ -133,11 +166,6 @@ pub(super) fn class_of(record: &Record) -> ClassKey {
 
 fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> Result<Record, ApiError> {
     let text = |name: &str| headers.get_str(name).unwrap_or_default();
-    for name in NOT_YET {
-        if headers.get(name).is_some() {
-            return Err(errors::bad_request(format!("{name} is not supported by this version")));
-        }
-    }
     let mut record = Record {
         mode: config.mode,
         run: 1,
@@ -171,6 +199,17 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
         let steps: Option<Vec<f64>> = value.split(',').map(|step| names::seconds(step.trim())).collect();
         record.backoff = steps.ok_or_else(|| errors::bad_request("Task-Backoff is durations joined by commas"))?;
         Backoff::from_seconds(&record.backoff).map_err(errors::bad_request)?;
+    }
+    for id in text("Task-After").split(',').map(str::trim).filter(|id| !id.is_empty()) {
+        if !record::is_id(id) {
+            return Err(errors::bad_request("Task-After is ids of tasks joined by commas"));
+        }
+        if !record.after.iter().any(|known| known == id) {
+            record.after.push(id.to_owned());
+        }
+    }
+    if record.after.len() > AFTER_MAX {
+        return Err(errors::bad_request(format!("Task-After names more than {AFTER_MAX} tasks")));
     }
     record.deadline = time(headers, "Task-Deadline", now)?;
     let not_before = time(headers, "Task-Not-Before", now)?;
