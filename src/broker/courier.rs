@@ -15,7 +15,7 @@ use super::meter::{Meter, SubjectCounts};
 use super::outbox::Appended;
 use super::subscription::{Inbound, StreamDoor, Target};
 use super::trace;
-use crate::router::Matches;
+use crate::router::{Group, Matches};
 use crate::types::Message;
 
 /// Subjects a courier remembers the targets of, and targets in all.
@@ -119,6 +119,13 @@ enum Shared {
     Body(Bytes),
 }
 
+/// An account whose queue groups a message has come to, and how it is called there.
+struct Side {
+    account: Arc<Account>,
+    subject: Vec<u8>,
+    traced: bool,
+}
+
 struct StreamBatch {
     door: Arc<dyn StreamDoor>,
     messages: Vec<Inbound>,
@@ -168,21 +175,37 @@ impl Courier {
         let route = self.routes.find(&self.account, parcel.to, self.meter.as_deref());
         let counts = route.counts.clone();
         let mut receivers = self.bag.deliver(&route.matches, parcel);
-        self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
-            receivers += self.cross(parcel, &mut Vec::new(), None).receivers;
+            let (account, groups) = (self.account.clone(), route.matches.queues.clone());
+            self.bag.end_exhausted(&account);
+            receivers += self.cross(&account, parcel, groups, &mut Vec::new(), None).receivers;
         }
+        self.bag.end_exhausted(&self.account);
         if let Some(counts) = counts {
             counts.add(parcel.headers.len() + parcel.payload.len(), receivers);
         }
         receivers
     }
 
-    /// Takes a message over the bridges it has come to. `crossed` are those it has come over already: none is taken twice.
-    /// Its way is told to `trace`, as far as those who share it allow.
+    /// Takes a message that is in `account` over the bridges it has come to, and hands it to one member of each of the
+    /// queue groups there: those who import the stream are in the same groups. `crossed` are bridges it has come over
+    /// already: none is taken twice. Its way is told to `trace`, as far as those who share it allow.
     #[cold]
-    fn cross(&mut self, parcel: Parcel<'_>, crossed: &mut Vec<Arc<Bridge>>, trace: Option<&Arc<Trace>>) -> Delivered {
+    fn cross(
+        &mut self,
+        account: &Arc<Account>,
+        parcel: Parcel<'_>,
+        groups: Vec<Group<Target>>,
+        crossed: &mut Vec<Arc<Bridge>>,
+        trace: Option<&Arc<Trace>>,
+    ) -> Delivered {
         let mut delivered = Delivered::default();
+        let mut sides = vec![Side { account: account.clone(), subject: parcel.to.to_vec(), traced: true }];
+        let joint = |group: Group<Target>, side: usize| {
+            let members = group.members.into_iter().map(|member| (member, side)).collect::<Vec<_>>();
+            (group.name, members)
+        };
+        let mut groups: Vec<_> = groups.into_iter().map(|group| joint(group, 0)).collect();
         for bridge in std::mem::take(&mut self.bag.bridges) {
             if crossed.iter().any(|other| Arc::ptr_eq(other, &bridge)) {
                 continue;
@@ -212,13 +235,26 @@ impl Courier {
             };
             let (account, routes) = &mut self.abroad[at];
             let matches = &routes.find(account, beyond.to, None).matches;
-            let mut found = self.bag.deliver_to_all(matches, beyond, onwards);
-            self.bag.end_exhausted(&crossing.account);
             if !bridge.leads_on() {
+                delivered.add(self.bag.deliver_plain(matches, beyond, onwards));
+                self.bag.end_exhausted(&crossing.account);
                 self.bag.bridges.clear();
-            } else if !self.bag.bridges.is_empty() {
+                for (name, members) in matches.queues.iter().map(|group| joint(group.clone(), sides.len())) {
+                    match groups.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, known)) => known.extend(members),
+                        None => groups.push((name, members)),
+                    }
+                }
+                let traced = onwards.is_some();
+                sides.push(Side { account: crossing.account, subject: crossing.subject, traced });
+                continue;
+            }
+            let mut found = self.bag.deliver_to_all(matches, beyond, onwards);
+            let groups = if self.bag.bridges.is_empty() { Vec::new() } else { matches.queues.clone() };
+            self.bag.end_exhausted(&crossing.account);
+            if !self.bag.bridges.is_empty() {
                 crossed.push(bridge.clone());
-                found.add(self.cross(beyond, crossed, onwards));
+                found.add(self.cross(&crossing.account, beyond, groups, crossed, onwards));
                 crossed.pop();
             }
             // No answer comes to a message that is only traced.
@@ -226,6 +262,22 @@ impl Courier {
                 bridge.withdraw(&crossing);
             }
             delivered.add(found);
+        }
+        for (_, members) in &groups {
+            let start = self.bag.next_random() as usize % members.len().max(1);
+            let (before, after) = members.split_at(start);
+            let taken = after.iter().chain(before).any(|(target, side)| {
+                let Side { account, subject, traced } = &sides[*side];
+                let shown_subject = if parcel.shown_subject == parcel.to { subject } else { parcel.shown_subject };
+                let there = Parcel { to: subject, shown_subject, ..parcel };
+                let taken = match trace.filter(|_| *traced) {
+                    Some(trace) => self.bag.hand_over_traced(target, there, trace),
+                    None => self.bag.hand_over(target, there),
+                };
+                self.bag.end_exhausted(account);
+                taken
+            });
+            delivered.receivers += usize::from(taken);
         }
         delivered
     }
@@ -236,10 +288,12 @@ impl Courier {
         let route = self.routes.find(&self.account, parcel.to, self.meter.as_deref());
         let counts = route.counts.clone().filter(|_| !trace.only);
         let mut delivered = self.bag.deliver_traced(&route.matches, parcel, trace);
-        self.bag.end_exhausted(&self.account);
         if !self.bag.bridges.is_empty() {
-            delivered.add(self.cross(parcel, &mut Vec::new(), Some(trace)));
+            let (account, groups) = (self.account.clone(), route.matches.queues.clone());
+            self.bag.end_exhausted(&account);
+            delivered.add(self.cross(&account, parcel, groups, &mut Vec::new(), Some(trace)));
         }
+        self.bag.end_exhausted(&self.account);
         if let Some(counts) = counts {
             counts.add(parcel.headers.len() + parcel.payload.len(), delivered.receivers);
         }
@@ -360,7 +414,9 @@ impl Bag {
         for target in &matches.plain {
             receivers += usize::from(self.hand_over(target, parcel));
         }
-        for group in &matches.queues {
+        // Where there are bridges, the groups have members beyond them: `Courier::cross` sees to them.
+        let groups = if self.bridges.is_empty() { &matches.queues[..] } else { &[] };
+        for group in groups {
             // A random first member, then the next ones should it be gone.
             let members = &group.members;
             let start = self.next_random() as usize % members.len().max(1);
@@ -387,14 +443,31 @@ impl Bag {
         }
     }
 
+    /// Queue groups apart.
     #[cold]
-    fn deliver_traced(&mut self, matches: &Matches<Target>, parcel: Parcel<'_>, trace: &Arc<Trace>) -> Delivered {
+    fn deliver_plain(
+        &mut self,
+        matches: &Matches<Target>,
+        parcel: Parcel<'_>,
+        trace: Option<&Arc<Trace>>,
+    ) -> Delivered {
         let mut delivered = Delivered::default();
         for target in &matches.plain {
-            delivered.receivers += usize::from(self.hand_over_traced(target, parcel, trace));
-            delivered.stored |= matches!(target, Target::Stream { door, .. } if door.stores());
+            let taken = match trace {
+                Some(trace) => self.hand_over_traced(target, parcel, trace),
+                None => self.hand_over(target, parcel),
+            };
+            delivered.receivers += usize::from(taken);
+            delivered.stored |= trace.is_some() && matches!(target, Target::Stream { door, .. } if door.stores());
         }
-        for group in &matches.queues {
+        delivered
+    }
+
+    #[cold]
+    fn deliver_traced(&mut self, matches: &Matches<Target>, parcel: Parcel<'_>, trace: &Arc<Trace>) -> Delivered {
+        let mut delivered = self.deliver_plain(matches, parcel, Some(trace));
+        let groups = if self.bridges.is_empty() { &matches.queues[..] } else { &[] };
+        for group in groups {
             let start = self.next_random() as usize % group.members.len().max(1);
             let (before, after) = group.members.split_at(start);
             let taken = after.iter().chain(before).any(|target| self.hand_over_traced(target, parcel, trace));

@@ -287,3 +287,40 @@ async fn a_push_consumer_delivers_to_whom_imports_its_subject_and_waits_for_them
     assert!(consumer.info().await.unwrap().push_bound);
     world.server.stop().await;
 }
+
+/// A queue group is one, also where some of its members import the stream, as on nats-server 2.15.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_a_queue_group_in_other_accounts_take_turns_with_those_at_home() {
+    let world = World::start(TEXT).await;
+    let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
+    let mut members = [
+        a.queue_subscribe("events.x", "q".into()).await.unwrap(),
+        b.queue_subscribe("a.events.x", "q".into()).await.unwrap(),
+        b.queue_subscribe("a.events.*", "q".into()).await.unwrap(),
+    ];
+    let mut others = b.queue_subscribe("a.events.>", "other".into()).await.unwrap();
+    let mut end = [a.subscribe("events.end").await.unwrap(), b.subscribe("a.events.end").await.unwrap()];
+    settle(&a).await;
+    settle(&b).await;
+    const COUNT: usize = 300;
+    for _ in 0..COUNT {
+        a.publish("events.x", "".into()).await.unwrap();
+    }
+    a.publish("events.end", "".into()).await.unwrap();
+    for end in &mut end {
+        next(end).await;
+    }
+    let mut counts = [0; 3];
+    for (member, count) in members.iter_mut().zip(&mut counts) {
+        while let Ok(Some(message)) = tokio::time::timeout(std::time::Duration::from_millis(100), member.next()).await {
+            *count += usize::from(!message.subject.ends_with("end"));
+        }
+    }
+    assert_eq!(counts.iter().sum::<usize>(), COUNT, "each message went to one of them: {counts:?}");
+    assert!(counts.iter().all(|&count| count > COUNT / 10), "and to each of them some: {counts:?}");
+    for _ in 0..COUNT {
+        assert_eq!(next(&mut others).await.subject.as_str(), "a.events.x");
+    }
+    drop((a, b));
+    world.server.stop().await;
+}
