@@ -237,11 +237,14 @@ fn agents_that_change_are_noticed() {
     assert_eq!(floor.run(), "1>a");
 }
 
+/// A key, with rank and number of its tasks.
+type Line = (String, Vec<(i64, u32)>);
+
 /// The dullest scheduler: lists, searched whole for each decision.
 #[derive(Default)]
 struct Model {
-    /// Class, priority; keys in the order of their turns, each with rank and number of its tasks.
-    lanes: Vec<(ClassKey, u8, Vec<(String, Vec<(i64, u32)>)>)>,
+    /// Class, priority; keys in the order of their turns.
+    lanes: Vec<(ClassKey, u8, Vec<Line>)>,
     limit: u32,
     running: HashMap<String, u32>,
 }
@@ -275,7 +278,7 @@ impl Model {
     }
 
     fn decide(&mut self, roster: &Roster) -> Option<u32> {
-        let oldest = |keys: &Vec<(String, Vec<(i64, u32)>)>| {
+        let oldest = |keys: &Vec<Line>| {
             keys.iter().filter(|(key, _)| !self.parked(key)).flat_map(|(_, tasks)| tasks).min().copied()
         };
         let served = |class: &ClassKey| roster.iter().any(|(_, agent)| agent.free_slots() > 0 && class.matches(agent));
@@ -368,6 +371,7 @@ fn decisions_are_those_of_a_whole_search() {
 }
 
 /// Time a decision takes on average, while all `agents` have one slot that frees again and again.
+#[allow(clippy::disallowed_methods)]
 fn cost(agents: u32, tasks: u32, class_of: impl Fn(u32) -> ClassKey, key_of: impl Fn(u32) -> String) -> Duration {
     let label = |n: u32| format!(r#"{{"name":"n{n}","x":true,"mem":{n}}}"#);
     let mut floor = Floor::with((0..agents).map(|n| agent(&format!("a{n}"), &label(n), 1)).collect());
