@@ -8,7 +8,7 @@ use super::permit::Permit;
 use crate::types::Headers;
 
 const TASKS: &[u8] = b"$TASK.API.";
-const SUBMIT: &[u8] = b"$TASK.API.SUBMIT";
+/// Of SUBMIT, and of CRON.PUT for the tasks that it will submit.
 const RESULT_TO: &str = "Task-Result-To";
 const INBOXES: &[u8] = b"_INBOX.";
 
@@ -21,9 +21,6 @@ pub fn oversteps<'a>(permit: &Permit, subject: &[u8], reply: &'a [u8], headers: 
     let own = |named: &[u8]| permit.may_publish(named) || permit.may_subscribe(named, None);
     if !reply.is_empty() && !own(reply) {
         return Some(reply);
-    }
-    if subject != SUBMIT {
-        return None;
     }
     let to = Headers::new(headers).get(RESULT_TO)?;
     let fine = permit.may_publish(to) || to.starts_with(INBOXES) && permit.may_subscribe(to, None);
@@ -67,6 +64,6 @@ mod tests {
         check("$TASK.API.AWAIT.x", "results.yours", "", Some("results.yours"));
         check("$TASK.API.AWAIT.x", "alarms.fire", "", None);
         check("other", "results.yours", "results.yours", None);
-        check("$TASK.API.GET.x", "", "results.yours", None);
+        check("$TASK.API.CRON.PUT.x", "", "results.yours", Some("results.yours"));
     }
 }

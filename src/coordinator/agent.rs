@@ -38,6 +38,9 @@ pub struct Card {
     pub server_id: String,
     /// Its connection's name; the agent's id unless it said otherwise.
     pub client_name: String,
+    /// Whether it has been seen to subscribe to its own subject.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub listens: bool,
     pub registered: Timestamp,
     pub last_seen: Timestamp,
     pub in_flight: u32,
@@ -57,6 +60,8 @@ pub enum Link {
     #[default]
     Unknown,
     Connected,
+    /// Somebody subscribes to its own subject.
+    Listening,
     /// Its connection ended then; the grace runs.
     Gone(Timestamp),
 }

@@ -54,6 +54,10 @@ pub fn agent_consumer(agent: &str) -> String {
     format!("agent_{agent}")
 }
 
+pub fn presence_subject(agent: &str, instance: &str) -> String {
+    format!("$TASK.X.{agent}.{instance}")
+}
+
 pub fn queue_consumer(queue: &str) -> String {
     format!("queue_{queue}")
 }

@@ -365,6 +365,10 @@ impl Runner {
                         let reply = call.map(|call| format!("{}{call}", self.inbox)).unwrap_or_default();
                         (call, self.client.publish_message(&subject, reply.as_bytes(), &headers, &payload))
                     }
+                    Output::Echo { call } => {
+                        let subject = format!("{}{call}", self.inbox);
+                        (Some(call), self.client.publish_message(subject.as_bytes(), b"", b"", b""))
+                    }
                     Output::Batch { call, entries } => {
                         let batch = format!("{}{call}", self.batch_prefix);
                         let reply = format!("{}{call}", self.inbox);

@@ -112,6 +112,13 @@ accounts {
         publish: ["$TASK.API.SUBMIT", "$TASK.API.GET.*", "jobs.submit", "results.few.>"]
         subscribe: ["_INBOX.>", "results.few.>", "$TASK.E.TASK.mine"]
       } }
+      { user: ann, password: p, permissions: {
+        publish: [
+          "$TASK.API.AGENT.REGISTER.ann", "$TASK.API.COMPLETE.>", "$TASK.API.FAIL.>", "$TASK.API.DECLINE.>", "$TASK.P.*"
+          "$TASK.HB.ann", "$JS.API.CONSUMER.MSG.NEXT.KV_TASK.agent_ann", "$JS.ACK.KV_TASK.agent_ann.>"
+        ]
+        subscribe: ["_INBOX.>", "$TASK.X.ann", "$TASK.X.ann.*"]
+      } }
     ]
   }
   B {
@@ -161,11 +168,23 @@ async fn a_restricted_user_lends_no_rights_of_the_coordinator() {
     submit(&all, &submit_to("other", "results.other"), b"").await;
     assert_eq!(call(&all, "SUBMIT", &submit_to("y", "alarms.fire"), b"").await.unwrap_err().0, 30403);
 
-    let agent = Agent::register(world.named("all", "ann").await, "ann", json!({ "slots": 4 })).await;
+    // An agent with as few rights as it can do with.
+    let agent = Agent::register(world.user("ann").await, "ann", json!({ "slots": 4 })).await;
+    let _control = agent.client.subscribe(agent.card["control"].as_str().unwrap()).unwrap();
+    let _presence = agent.client.subscribe(agent.card["presence"].as_str().unwrap()).unwrap();
+    agent.client.publish(agent.card["heartbeat"].as_str().unwrap(), b"").unwrap();
     for _ in 0..4 {
         let task = agent.pull().await;
+        agent.client.publish(task.headers().get_str("Task-Progress").unwrap(), b"half").unwrap();
         agent.complete(&task, b"done").await.unwrap();
+        agent.ack(&task, "+ACK");
     }
+    agent.client.flush().await.unwrap();
+    assert_eq!(agent.client.last_error(), None);
+    assert_eq!(
+        publish(&agent.client, "$TASK.API.AGENT.REGISTER.bob", "", &[]).await,
+        denied("$TASK.API.AGENT.REGISTER.bob")
+    );
     assert_eq!(results.next().await.unwrap().subject_str(), "results.few.1");
     assert_eq!(own.next().await.unwrap().payload(), b"done");
 

@@ -94,6 +94,7 @@ pub fn quick() -> Settings {
     Settings {
         grace: Duration::from_millis(200),
         sweep: Duration::from_millis(50),
+        probe: Duration::from_millis(50),
         cancel_grace: Duration::from_millis(300),
         ..Settings::default()
     }

@@ -25,6 +25,12 @@ pub(super) struct Registration {
     request: Incoming,
 }
 
+impl Registration {
+    pub fn request(&self) -> &Incoming {
+        &self.request
+    }
+}
+
 /// Why an agent's consumer is asked for its state.
 #[derive(Debug)]
 pub(super) enum InfoPurpose {
@@ -67,9 +73,18 @@ impl Desk {
             return Err(errors::bad_request("queues are names of queues, or *"));
         }
         // What the card says by itself is not the agent's to say.
-        for own in
-            ["server_id", "id", "status", "instance", "registered", "last_seen", "in_flight", "completed", "resume"]
-        {
+        for own in [
+            "server_id",
+            "listens",
+            "id",
+            "status",
+            "instance",
+            "registered",
+            "last_seen",
+            "in_flight",
+            "completed",
+            "resume",
+        ] {
             request.more.remove(own);
         }
         let client_name = request.client_name.unwrap_or_else(|| id.to_owned());
@@ -90,6 +105,7 @@ impl Desk {
             client_id,
             server_id: if client_id > 0 { self.settings.server_id.clone() } else { String::new() },
             client_name,
+            listens: false,
             registered: self.now,
             last_seen: self.now,
             in_flight: 0,
@@ -102,6 +118,10 @@ impl Desk {
         match rival.map(|(index, agent)| (index, agent.link)) {
             None | Some((_, Link::Gone(_))) => self.create_agent_consumer(registration),
             Some((_, Link::Connected)) => return Err(errors::AGENT_IN_USE),
+            Some((index, Link::Listening)) => {
+                let card = self.roster.get(index).map(|agent| agent.card.clone()).unwrap_or_default();
+                self.probe_rival(&card, registration);
+            }
             Some((index, Link::Unknown)) => self.ask_agent(index, InfoPurpose::Rival(Box::new(registration))),
         }
         Ok(())
@@ -115,7 +135,7 @@ impl Desk {
             .unwrap_or_default()
     }
 
-    fn create_agent_consumer(&mut self, registration: Registration) {
+    pub(super) fn create_agent_consumer(&mut self, registration: Registration) {
         let id = &registration.card.id;
         let name = names::agent_consumer(id);
         // One delivery per assignment: a new attempt is a new message. The lease is counted by the coordinator, which sees
@@ -187,6 +207,7 @@ impl Desk {
             "heartbeat_s": self.settings.heartbeat.as_secs_f64(),
             "heartbeat_needed": link != Link::Connected,
             "control": format!("$TASK.X.{id}"),
+            "presence": names::presence_subject(&id, &instance),
             "lease_s": lease_s,
             "instance": instance,
             "resume": resume,

@@ -74,6 +74,17 @@ pub(super) enum Call {
         name: String,
         times: Times,
     },
+    /// Does anybody listen to an agent's own subject?
+    Probe {
+        agent: u32,
+        instance: String,
+    },
+    /// The same, because somebody wants its id.
+    ProbeRival(Box<Registration>),
+    /// What we have sent ourselves behind these.
+    ProbesOver {
+        probes: Vec<u64>,
+    },
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
 }
@@ -168,6 +179,9 @@ impl Desk {
             Call::QueueInfo { queue } => self.queue_info_answered(&queue, answer),
             Call::Cron { name, cron, request } => self.cron_answered(name, cron.map(|cron| *cron), request, answer),
             Call::CronTimes { name, times } => self.cron_times_answered(name, times, &answer),
+            Call::Probe { agent, instance } => self.probe_answered(agent, &instance, &answer),
+            Call::ProbeRival(registration) => self.rival_probed(*registration, &answer),
+            Call::ProbesOver { probes } => self.probes_over(probes, &answer),
             Call::Unimportant => {}
         }
     }

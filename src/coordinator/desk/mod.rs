@@ -11,6 +11,7 @@ mod blocked;
 mod calls;
 mod connections;
 mod crons;
+mod probes;
 mod purge;
 mod queries;
 mod queues;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How often an agent without a connection signal beats; three missed beats end it.
     pub heartbeat: Duration,
+    /// How often it is looked whether agents still subscribe to their own subjects.
+    pub probe: Duration,
     /// How long an assignment may lie unfetched.
     pub accept_timeout: Duration,
     /// How often agents, deliveries and calls are looked after.
@@ -84,6 +87,7 @@ impl Default for Settings {
         Settings {
             grace: Duration::from_secs(5),
             heartbeat: Duration::from_secs(15),
+            probe: Duration::from_secs(1),
             accept_timeout: Duration::from_secs(10),
             sweep: Duration::from_millis(500),
             cancel_grace: Duration::from_secs(30),
@@ -107,6 +111,8 @@ pub enum Output {
     Publish { subject: Bytes, call: Option<u64>, headers: Vec<u8>, payload: Bytes },
     /// An atomic batch, always answered.
     Batch { call: u64, entries: Vec<BatchEntry> },
+    /// A message to ourselves: it comes back as the answer, behind the answers to all that was sent before it.
+    Echo { call: u64 },
 }
 
 /// A body with the user's header lines.
@@ -210,6 +216,10 @@ pub struct Desk {
     outputs: Vec<Output>,
     verbs: [VerbStats; VERBS.len()],
     next_sweep: Timestamp,
+    next_probe: Timestamp,
+    probe_round: u32,
+    /// A round of probes is under way.
+    probing: bool,
     payload_bytes: usize,
     turn: u64,
     figures: Figures,
@@ -253,6 +263,9 @@ impl Desk {
             outputs: Vec::new(),
             verbs: std::array::from_fn(|_| VerbStats::default()),
             next_sweep,
+            next_probe: Timestamp::ZERO,
+            probe_round: 0,
+            probing: false,
             payload_bytes: 0,
             turn: 0,
             figures: Figures::default(),

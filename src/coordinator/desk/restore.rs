@@ -106,6 +106,9 @@ impl Desk {
                 agent.card.last_seen = now;
                 if presence && client_id > 0 {
                     agent.link = Link::Gone(now);
+                } else if agent.card.listens {
+                    // The first probe tells whether it still does.
+                    agent.link = Link::Listening;
                 }
             }
         }

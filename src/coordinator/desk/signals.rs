@@ -59,15 +59,13 @@ impl Desk {
     /// somebody who merely reads along in the bucket does not do the work.
     fn signal(&mut self, seq: u64, consumer: &str, signal: Signal) {
         match self.items.get(&seq).copied() {
-            Some(index) => {
-                if self.task(index).is_some_and(|task| is_of(consumer, &task.record)) {
-                    self.apply(index, signal);
-                }
+            Some(index) if self.task(index).is_some_and(|task| is_of(consumer, &task.record)) => {
+                self.apply(index, signal);
             }
             None if seq > self.seen_seq && self.early.len() < EARLY_MAX => {
                 self.early.push(Early { at: self.now, seq, consumer: consumer.to_owned(), signal });
             }
-            None => {}
+            _ => {}
         }
     }
 

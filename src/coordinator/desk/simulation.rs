@@ -18,6 +18,7 @@ const AGENTS: usize = 3;
 /// What every task of the cron `tick` holds.
 const TICK: &[u8] = b"tick";
 const MAX_RUNNING: usize = 3;
+const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";
 
 /// A stored message of the model.
 struct Stored {
@@ -148,6 +149,7 @@ impl World {
                     }
                 }
             }
+            Output::Echo { call } => self.answer(call, json!({})),
             Output::Publish { subject, call, headers, payload } => {
                 let subject = String::from_utf8(subject.to_vec()).unwrap();
                 if let Some(task) = subject.strip_prefix("reply.") {
@@ -161,6 +163,9 @@ impl World {
                             self.answer(call, answer);
                         }
                     }
+                } else if let (Some(call), true) = (call, subject.starts_with("$TASK.X.")) {
+                    // Nobody listens.
+                    self.incoming.push((call, Answer::Message(Incoming::new(b"i", b"", NO_RESPONDERS, b""))));
                 } else if let Some(call) = call {
                     let entry = BatchEntry::new(subject, payload);
                     let answer = self.store(&[entry]);

@@ -13,6 +13,7 @@ use crate::coordinator::task::Event;
 impl Desk {
     pub(super) fn sweep(&mut self) {
         self.expire_calls();
+        self.probe_agents();
         self.release_early();
         for index in self.roster.indices() {
             self.look_after(index);
