@@ -270,11 +270,23 @@ fn told_info(headers: &[u8]) -> Option<Value> {
     info.is_object().then_some(info)
 }
 
-/// The headers, with who asks in place of what a client may have put there.
+/// The headers, with who asks in place of what a client may have put there. Whoever reads them may take a lone CR or LF
+/// for a line's end, skip blanks and not tell upper from lower case, so what is not the server's word goes in every form.
 fn with_request_info(headers: &[u8], info: &Value) -> Vec<u8> {
-    let is_info = |name: &[u8]| name.eq_ignore_ascii_case(REQUEST_INFO.as_bytes());
-    let cleaned = header::without(headers, is_info);
-    header::with_line(cleaned.as_deref().unwrap_or(headers), REQUEST_INFO, &info.to_string())
+    let lines = headers.split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
+    let is_kept = |line: &&[u8]| {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        !name.trim_ascii().eq_ignore_ascii_case(REQUEST_INFO.as_bytes())
+    };
+    let mut block = Vec::with_capacity(headers.len() + 200);
+    let mut lines = lines.filter(is_kept).peekable();
+    let version = lines.next_if(|line| line.starts_with(header::VERSION_LINE)).unwrap_or(header::VERSION_LINE);
+    for line in std::iter::once(version).chain(lines) {
+        block.extend_from_slice(line);
+        block.extend_from_slice(b"\r\n");
+    }
+    block.extend_from_slice(b"\r\n");
+    header::with_line(&block, REQUEST_INFO, &info.to_string())
 }
 
 /// Who asks (nats-server `getClientInfo`): the account, and more where the import shares it.

@@ -156,7 +156,8 @@ impl Broker {
         let to = auth::CALLOUT_SUBJECT.as_bytes();
         // Not as the server's other messages: it holds the client's password, and is in no log.
         let (reply, headers) = (inbox.subject.as_bytes(), &headers[..]);
-        let heard = courier.send(Parcel { to, shown_subject: to, reply, headers, payload: &request });
+        let heard =
+            courier.send(Parcel { to, shown_subject: to, stored_subject: b"", reply, headers, payload: &request });
         courier.flush();
         drop(courier);
         if heard == 0 {

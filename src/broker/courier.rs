@@ -41,6 +41,9 @@ pub struct Parcel<'a> {
     pub to: &'a [u8],
     /// The subject receivers see; differs from `to` when a consumer delivers a stored message to an inbox.
     pub shown_subject: &'a [u8],
+    /// The subject it is stored under, for a message out of a stream; empty for any other. Whoever is denied that subject
+    /// does not get it under another one either.
+    pub stored_subject: &'a [u8],
     /// Empty for none.
     pub reply: &'a [u8],
     /// Empty for none.
@@ -96,6 +99,11 @@ struct Bag {
     origin: Arc<ClientState>,
     /// False for a client that asked not to get its own messages back.
     echo: bool,
+    /// Whether the broker's own services listen to what is sent. They do not listen to what the broker sends for others,
+    /// answers and deliveries: their subjects are the clients' choice, and the broker may do everything.
+    asks: bool,
+    /// Somebody would have got the message at hand but may not have it.
+    denied: bool,
     to_wake: Vec<Arc<ClientState>>,
     behind: Option<Arc<ClientState>>,
     for_streams: Vec<StreamBatch>,
@@ -134,6 +142,7 @@ struct StreamBatch {
 impl Courier {
     /// A courier for messages that `origin` publishes.
     pub fn new(account: Arc<Account>, origin: Arc<ClientState>) -> Courier {
+        let is_own = origin.id == 0;
         let seed = origin.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Courier {
             account,
@@ -143,6 +152,8 @@ impl Courier {
             bag: Bag {
                 origin,
                 echo: true,
+                asks: !is_own,
+                denied: false,
                 to_wake: Vec::new(),
                 behind: None,
                 for_streams: Vec::new(),
@@ -172,6 +183,7 @@ impl Courier {
     /// Hands a message to everyone who wants it and returns how many that are. Receivers learn of it at the next
     /// [`Courier::flush`].
     pub fn send(&mut self, parcel: Parcel<'_>) -> usize {
+        self.bag.denied = false;
         let route = self.routes.find(&self.account, parcel.to, self.meter.as_deref());
         let counts = route.counts.clone();
         let mut receivers = self.bag.deliver(&route.matches, parcel);
@@ -185,6 +197,11 @@ impl Courier {
             counts.add(parcel.headers.len() + parcel.payload.len(), receivers);
         }
         receivers
+    }
+
+    /// Whether the last message sent was kept from somebody who is denied its subject.
+    pub fn was_denied(&self) -> bool {
+        self.bag.denied
     }
 
     /// Takes a message that is in `account` over the bridges it has come to, and hands it to one member of each of the
@@ -229,6 +246,8 @@ impl Courier {
                 to: &crossing.subject,
                 // A consumer's delivery keeps the subject that is shown.
                 shown_subject: if parcel.shown_subject == parcel.to { &crossing.subject } else { parcel.shown_subject },
+                // The name it has there says nothing here.
+                stored_subject: b"",
                 reply: crossing.reply.as_deref().unwrap_or(parcel.reply),
                 headers: hidden.as_deref().unwrap_or(given),
                 payload: parcel.payload,
@@ -269,7 +288,8 @@ impl Courier {
             let taken = after.iter().chain(before).any(|(target, side)| {
                 let Side { account, subject, traced } = &sides[*side];
                 let shown_subject = if parcel.shown_subject == parcel.to { subject } else { parcel.shown_subject };
-                let there = Parcel { to: subject, shown_subject, ..parcel };
+                let stored_subject = if *side == 0 { parcel.stored_subject } else { b"" };
+                let there = Parcel { to: subject, shown_subject, stored_subject, ..parcel };
                 let taken = match trace.filter(|_| *traced) {
                     Some(trace) => self.bag.hand_over_traced(target, there, trace),
                     None => self.bag.hand_over(target, there),
@@ -305,7 +325,20 @@ impl Courier {
         if self.bag.origin.id == 0 && trace::is_on() {
             trace::of_the_server(&self.bag.origin, subject, headers, payload);
         }
-        self.send(Parcel { to: subject, shown_subject: subject, reply, headers, payload })
+        self.send(Parcel { to: subject, shown_subject: subject, stored_subject: b"", reply, headers, payload })
+    }
+
+    /// As [`Courier::publish`], for a request of the broker's own, which its services and streams listen to.
+    pub fn ask(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> usize {
+        let asked_before = std::mem::replace(&mut self.bag.asks, true);
+        let receivers = self.publish(subject, reply, headers, payload);
+        self.bag.asks = asked_before;
+        receivers
+    }
+
+    /// Answers a request with a message that is stored under `stored_subject`.
+    pub fn answer_stored(&mut self, reply: &[u8], stored_subject: &[u8], headers: &[u8], payload: &[u8]) -> usize {
+        self.send(Parcel { to: reply, shown_subject: reply, stored_subject, reply: b"", headers, payload })
     }
 
     /// Hands streams their batches and wakes every client that got something.
@@ -484,6 +517,7 @@ impl Bag {
                     return false;
                 }
                 if !subscription.may_receive(&parcel) {
+                    self.denied = true;
                     return false;
                 }
                 subscription.note_reply(parcel.reply);
@@ -523,6 +557,9 @@ impl Bag {
                 false
             }
             Target::Stream { door, .. } => {
+                if !self.asks && !door.stores() {
+                    return false;
+                }
                 let inbound = self.inbound(parcel);
                 let is_same = |batch: &&mut StreamBatch| std::ptr::addr_eq(Arc::as_ptr(&batch.door), Arc::as_ptr(door));
                 match self.for_streams.iter_mut().find(is_same) {
@@ -534,10 +571,10 @@ impl Bag {
                 true
             }
             Target::Service { service, .. } => {
-                if !service.takes(parcel.to) {
+                if !service.takes(parcel.to) || !self.asks && !service.takes_answers() {
                     return false;
                 }
-                let to = if service.sees_stored_subject() { parcel.shown_subject } else { parcel.to };
+                let to = if service.takes_answers() { parcel.shown_subject } else { parcel.to };
                 let mut inbound = self.inbound(Parcel { to, ..parcel });
                 if parcel.headers.len() + parcel.payload.len() >= REQUEST_BYTES_MIN {
                     let body = self.origin.outbox.memory().share_bytes(&[to, parcel.headers, parcel.payload]);

@@ -20,11 +20,15 @@ impl Guard {
         Some(Arc::new(Guard { permit: permit.clone(), responses }))
     }
 
-    /// Whether the client may have the message. A stored message that a consumer sends to an inbox is judged by its own
-    /// subject as well: what is denied is not to be had by a detour.
+    /// Whether the client may have the message. A stored message that comes to an inbox, from a consumer or as an answer, is
+    /// judged by its own subject as well: what is denied is not to be had by a detour.
     pub(super) fn may_receive(&self, parcel: &Parcel<'_>, queue: Option<&[u8]>) -> bool {
+        let also = |subject: &[u8]| subject == parcel.to || self.permit.may_receive(subject, queue);
         self.permit.may_receive(parcel.to, queue)
-            && (parcel.shown_subject == parcel.to || self.permit.may_receive(parcel.shown_subject, queue))
+            && also(parcel.shown_subject)
+            && (parcel.stored_subject.is_empty()
+                || parcel.stored_subject == parcel.shown_subject
+                || also(parcel.stored_subject))
     }
 
     /// The client is about to receive a message with this reply subject.

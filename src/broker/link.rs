@@ -313,7 +313,7 @@ impl Link {
             Mapped::Nowhere => b"",
         };
         self.check_named(to, reply, headers)?;
-        let parcel = Parcel { to, shown_subject: to, reply, headers, payload };
+        let parcel = Parcel { to, shown_subject: to, stored_subject: b"", reply, headers, payload };
         let delivered = if to.is_empty() { Delivered::default() } else { self.courier.send_traced(parcel, &trace) };
         // The API is the system account's, to nats-server's eyes.
         if to.starts_with(b"$JS.API.") && self.account.has_filter(b"$JS.API.>") {

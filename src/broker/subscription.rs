@@ -180,9 +180,9 @@ pub trait Service: Send + Sync {
         true
     }
 
-    /// Whether it sees a message that a consumer delivers under the stored subject, as a client does, and not under the
-    /// deliver subject.
-    fn sees_stored_subject(&self) -> bool {
+    /// Whether it takes what the broker sends for others: answers, and what consumers deliver, under the stored subject as
+    /// clients see it. Others are asked by clients alone.
+    fn takes_answers(&self) -> bool {
         false
     }
 

@@ -3,7 +3,7 @@
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy};
 use crate::types::GoDuration;
-use crate::types::{ApiError, subject};
+use crate::types::{ApiError, FilterSet, TooMany, subject};
 
 const ACK_WAIT_DEFAULT: GoDuration = GoDuration::from_secs(30);
 const INACTIVE_THRESHOLD_DEFAULT: GoDuration = GoDuration::from_secs(5);
@@ -271,12 +271,10 @@ impl ConsumerConfig {
         if filters.iter().any(|filter| !subject::is_valid(filter)) {
             return Err(malformed());
         }
-        // A filter that covers another one sorts nowhere near it, so this is quadratic; the request's size bounds it.
-        for (outer, wide) in filters.iter().enumerate() {
-            for (inner, narrow) in filters.iter().enumerate() {
-                if inner != outer && subject::matches(wide, narrow) {
-                    return Err(ApiError::CONSUMER_OVERLAPPING_SUBJECT_FILTERS);
-                }
+        let mut all = FilterSet::new(self.filters());
+        for filter in filters {
+            if all.covering(filter, 2).map_err(too_many)? > 1 {
+                return Err(ApiError::CONSUMER_OVERLAPPING_SUBJECT_FILTERS);
             }
         }
         Ok(())
@@ -404,11 +402,13 @@ impl ConsumerConfig {
     /// # Errors
     /// When they overlap.
     pub fn check_work_queue_share(&self, others: &[Vec<&str>]) -> Result<(), ApiError> {
+        let mut own = FilterSet::new(self.filters());
         for other in others {
-            let unfiltered = other.is_empty() || self.filters().next().is_none();
-            let collides =
-                |mine: &str| other.iter().any(|theirs| subject::overlaps(mine.as_bytes(), theirs.as_bytes()));
-            if unfiltered || self.filters().any(collides) {
+            let mut collides = other.is_empty() || self.filters().next().is_none();
+            for theirs in other {
+                collides = collides || own.overlapping(theirs.as_bytes(), 1).map_err(too_many)? > 0;
+            }
+            if collides {
                 return Err(ApiError::CONSUMER_WQ_CONSUMER_NOT_UNIQUE);
             }
         }
@@ -458,9 +458,13 @@ impl ConsumerConfig {
     }
 }
 
+fn too_many(error: TooMany) -> ApiError {
+    ApiError::STREAM_INVALID_CONFIG_F.with(error)
+}
+
 /// Whether `name` may name a stream or consumer (nats-server `isValidAssetName`).
 pub fn is_valid_asset_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains([' ', '\t', '\r', '\n', '\x0c', '.', '*', '>', '\\', '/'])
+    crate::stream::config_check::is_valid_asset_name(name)
 }
 
 /// Whether `name` may name a priority group (nats-server `validGroupName`).

@@ -321,6 +321,12 @@ impl Consumer {
         self.handle_interest(false, now);
     }
 
+    /// Whoever is at a delivery's subject may not have the message: it counts as delivered and not acknowledged. A pull
+    /// request goes on to the next one.
+    pub fn handle_denied(&mut self, delivery: &Delivery) {
+        self.waiting.credit(&delivery.to);
+    }
+
     /// Someone subscribed to the deliver subject of a push consumer, or nobody is any more.
     pub fn handle_interest(&mut self, active: bool, now: Timestamp) {
         let Some(push) = &mut self.push else { return };

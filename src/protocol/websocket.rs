@@ -24,6 +24,8 @@ pub struct Head {
     pub opcode: Opcode,
     pub payload_bytes: u64,
     pub mask: [u8; 4],
+    /// The first frame of its message: not a continuation.
+    pub is_first: bool,
     /// The last frame of its message.
     pub is_final: bool,
     /// The first frame of a compressed message.
@@ -43,6 +45,8 @@ pub enum FrameError {
     Control,
     #[error("the length is not written as it should be")]
     Length,
+    #[error("a message begins within another, or goes on without one")]
+    Order,
 }
 
 impl Head {
@@ -92,7 +96,8 @@ impl Head {
             return Err(FrameError::Length);
         }
         let Some(mask) = rest.first_chunk::<4>() else { return Ok(None) };
-        let head = Head { opcode, payload_bytes, mask: *mask, is_final: first & 0x80 != 0, is_compressed };
+        let (is_first, is_final) = (first & 0x0f != 0, first & 0x80 != 0);
+        let head = Head { opcode, payload_bytes, mask: *mask, is_first, is_final, is_compressed };
         Ok(Some((head, taken + 4)))
     }
 }
@@ -162,7 +167,8 @@ mod tests {
                 assert_eq!(Head::parse(&input[..cut], false), Ok(None), "{input:?} cut at {cut}");
             }
             let is_final = bytes[0] & 0x80 != 0;
-            let head = Head { opcode: Opcode::Data, payload_bytes, mask, is_final, is_compressed: false };
+            let is_first = bytes[0] & 0x0f != 0;
+            let head = Head { opcode: Opcode::Data, payload_bytes, mask, is_first, is_final, is_compressed: false };
             assert_eq!(Head::parse(&input, false), Ok(Some((head, input.len()))));
             input[0] |= 0x40;
             let compressed = Head::parse(&input, true);

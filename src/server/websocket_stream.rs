@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deflate::{self, Inflater};
-use crate::protocol::websocket::{self, Head, Opcode};
+use crate::protocol::websocket::{self, FrameError, Head, Opcode};
 
 const READ_BYTES: usize = 4 * 1024;
 /// The largest payload of one frame; browsers hand over whole frames.
@@ -41,6 +41,8 @@ pub struct WebSocketStream<S> {
     /// The compressed message that is being read, and whether all of it has come.
     inflater: Option<Inflater>,
     message_ended: bool,
+    /// A message has begun and its last frame has not come.
+    in_message: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
@@ -57,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             deflate,
             inflater: None,
             message_ended: false,
+            in_message: false,
         }
     }
 
@@ -99,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                 self.inflater = None;
             }
             let Some((head, done)) = &mut self.frame else {
-                match Head::parse(&self.raw, self.deflate) {
+                match Head::parse(&self.raw, self.deflate).and_then(|parsed| self.in_order(parsed)) {
                     Ok(Some((head, taken))) => {
                         self.raw.advance(taken);
                         if head.is_compressed {
@@ -153,12 +156,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         }
     }
 
+    /// The frames of a message follow one another, with nothing but control frames between them.
+    fn in_order(&mut self, parsed: Option<(Head, usize)>) -> Result<Option<(Head, usize)>, FrameError> {
+        if let Some((head, _)) = &parsed
+            && head.opcode == Opcode::Data
+        {
+            if head.is_first == self.in_message {
+                return Err(FrameError::Order);
+            }
+            self.in_message = !head.is_final;
+        }
+        Ok(parsed)
+    }
+
     fn handle_control(&mut self, opcode: Opcode) {
         let payload = std::mem::take(&mut self.control);
         match opcode {
             Opcode::Ping if !self.close_sent => websocket::pong(&mut self.out, &payload),
             Opcode::Close => {
-                let code = payload.first_chunk::<2>().map_or(CLOSE_NORMAL, |code| u16::from_be_bytes(*code));
+                let code = match (payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)), payload.is_empty())
+                {
+                    (None, true) => CLOSE_NORMAL,
+                    (Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999)), _) => code,
+                    _ => CLOSE_PROTOCOL_ERROR,
+                };
                 self.say_goodbye(code, "");
                 self.ended = true;
             }

@@ -13,7 +13,7 @@ use super::counter::{self, Counter};
 use super::headers::{self, PublishHeaders};
 use super::limits::limit;
 use super::machine::Stream;
-use super::publish::{Arrival, HEADERS_MAX, Origin, Rollup, check_payload_max, parse_ttl};
+use super::publish::{Arrival, Origin, Rollup, check_lengths, check_payload_max, parse_ttl};
 use super::world::World;
 use super::{AbandonReason, AbandonedBatch, Changes, Published};
 use crate::types::{ApiError, Message, Timestamp, header};
@@ -244,9 +244,7 @@ impl Stream {
         changes: &Changes,
     ) -> Result<Checked<'a>, ApiError> {
         let subject = message.subject();
-        if message.headers().len() > HEADERS_MAX {
-            return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
-        }
+        check_lengths(message)?;
         let increment = counter::increment(&headers)?;
         if increment.is_some() {
             counter::check_client(self.config.allow_msg_counter, message, &headers)?;

@@ -4,7 +4,7 @@
 use super::StreamConfig;
 use super::config::{Discard, Nanos, PersistMode, Placement, Retention, Storage};
 use crate::types::GoDuration;
-use crate::types::{ApiError, subject};
+use crate::types::{ApiError, FilterSet, subject};
 
 /// The dedup window unless the configuration says otherwise.
 pub const DUPLICATE_WINDOW_DEFAULT: Nanos = Nanos::from_secs(120);
@@ -22,9 +22,10 @@ pub(super) fn refuse_if(bad: bool, why: &str) -> Result<(), ApiError> {
     if bad { Err(invalid(why)) } else { Ok(()) }
 }
 
-/// Whether a stream or consumer may have this name.
+/// Whether a stream or consumer may have this name. It becomes a token of subjects, so it holds no NUL either, which
+/// nats-server learns from its file system.
 pub fn is_valid_asset_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains([' ', '\t', '\r', '\n', '\u{c}', '.', '*', '>', '\\', '/'])
+    !name.is_empty() && !name.contains(['\0', ' ', '\t', '\r', '\n', '\u{c}', '.', '*', '>', '\\', '/'])
 }
 
 impl StreamConfig {
@@ -253,6 +254,7 @@ impl StreamConfig {
         if self.subjects.is_empty() && self.mirror.is_none() && self.sources.is_empty() {
             self.subjects.push(self.name.clone());
         }
+        let mut all = FilterSet::new(&self.subjects);
         for (at, filter) in self.subjects.iter().enumerate() {
             let bytes = filter.as_bytes();
             refuse_if(!subject::is_valid(bytes), "invalid subject")?;
@@ -272,8 +274,10 @@ impl StreamConfig {
                     "subjects that overlap with system api require no-ack to be true",
                 )?;
             }
-            let others = &self.subjects[at + 1..];
-            if let Some(other) = others.iter().find(|other| subject::overlaps(other.as_bytes(), bytes)) {
+            // Itself, and those behind it: what comes before overlaps with none.
+            if all.overlapping(bytes, 2).map_err(invalid)? > 1 {
+                let mut others = self.subjects[at + 1..].iter();
+                let other = others.find(|other| subject::overlaps(other.as_bytes(), bytes)).unwrap_or(filter);
                 return Err(invalid(format_args!("subject {filter:?} overlaps with {other:?}")));
             }
         }

@@ -11,7 +11,7 @@ use super::StreamConfig;
 use super::config::{Republish, StreamSource, SubjectTransform};
 use super::config_check::{invalid, is_valid_asset_name, refuse_if};
 use crate::types::transform::TransformError;
-use crate::types::{ApiError, Transform, subject};
+use crate::types::{ApiError, FilterSet, TooMany, Transform, subject};
 
 const API_PREFIX: &str = "$JS.API";
 
@@ -49,10 +49,8 @@ impl StreamConfig {
         }
         refuse_if(self.subject_delete_marker_ttl.0 > 0, "subject delete markers forbidden on mirrors")?;
         check_transforms(&mirror.subject_transforms, &words)?;
-        let overlap = |left: &SubjectTransform, right: &SubjectTransform| {
-            left.source == right.source || subject::overlaps(left.source.as_bytes(), right.source.as_bytes())
-        };
-        if any_pair(&mirror.subject_transforms, overlap) {
+        let mut filters = sources_of(&mirror.subject_transforms);
+        if any(&mirror.subject_transforms, |transform| filters.overlapping(transform.source.as_bytes(), 2))? {
             return Err(ApiError::MIRROR_OVERLAPPING_SUBJECT_FILTERS);
         }
         if mirror.external.is_none() && !is_valid_asset_name(&mirror.name) {
@@ -83,10 +81,8 @@ impl StreamConfig {
                 return Err(ApiError::SOURCE_MULTIPLE_FILTERS_NOT_ALLOWED);
             }
             check_transforms(&source.subject_transforms, &words)?;
-            let covers = |left: &SubjectTransform, right: &SubjectTransform| {
-                subject::matches(right.source.as_bytes(), left.source.as_bytes())
-            };
-            if any_pair(&source.subject_transforms, covers) {
+            let mut filters = sources_of(&source.subject_transforms);
+            if any(&source.subject_transforms, |transform| filters.covering(transform.source.as_bytes(), 2))? {
                 return Err(ApiError::SOURCE_OVERLAPPING_SUBJECT_FILTERS);
             }
             check_consumer(source, &words)?;
@@ -251,9 +247,21 @@ impl StreamConfig {
     }
 }
 
-fn any_pair(transforms: &[SubjectTransform], collide: impl Fn(&SubjectTransform, &SubjectTransform) -> bool) -> bool {
-    let pairs = |at: usize| (0..transforms.len()).filter(move |&other| other != at);
-    (0..transforms.len()).any(|at| pairs(at).any(|other| collide(&transforms[at], &transforms[other])))
+fn sources_of(transforms: &[SubjectTransform]) -> FilterSet<'_> {
+    FilterSet::new(transforms.iter().map(|transform| &transform.source))
+}
+
+/// Whether one of them collides with more than itself.
+fn any(
+    transforms: &[SubjectTransform],
+    mut collisions: impl FnMut(&SubjectTransform) -> Result<usize, TooMany>,
+) -> Result<bool, ApiError> {
+    for transform in transforms {
+        if collisions(transform).map_err(invalid)? > 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn check_transforms(transforms: &[SubjectTransform], words: &Words) -> Result<(), ApiError> {

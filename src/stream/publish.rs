@@ -16,6 +16,8 @@ use crate::types::{ApiError, Message, StoredMessage, Timestamp, header};
 
 /// nats-server writes a header block's length in 16 bits; its clients expect the same bound here.
 pub const HEADERS_MAX: usize = u16::MAX as usize;
+/// The longest subject that a row has room for: longer than any a client sends, unless a transform made it.
+const SUBJECT_MAX: usize = u16::MAX as usize;
 
 /// What a `Nats-Rollup` header asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,9 +201,7 @@ impl Stream {
         changes: &mut Changes,
     ) -> Result<Published, ApiError> {
         self.check_size(&arrival.message)?;
-        if arrival.message.headers().len() > HEADERS_MAX {
-            return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
-        }
+        check_lengths(&arrival.message)?;
         if !self.is_wanted(arrival.message.subject(), world) {
             return Ok(Published::NoInterest { seq: self.skip(&arrival, now, changes) });
         }
@@ -400,6 +400,17 @@ pub(super) fn parse_ttl(headers: &PublishHeaders) -> Result<Option<Ttl>, ApiErro
         Some(ttl) => Ok(Some(ttl)),
         None => Err(ApiError::MESSAGE_TTL_INVALID),
     }
+}
+
+/// Whether a message's subject and headers have room in a row.
+pub(super) fn check_lengths(message: &Message) -> Result<(), ApiError> {
+    if message.headers().len() > HEADERS_MAX {
+        return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
+    }
+    if message.subject().len() > SUBJECT_MAX {
+        return Err(ApiError::STREAM_STORE_FAILED_F.with("subject too long"));
+    }
+    Ok(())
 }
 
 /// A message that the stream has rewritten must still fit into what a client may send.

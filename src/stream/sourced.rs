@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::headers::PublishHeaders;
 use super::machine::Stream;
-use super::publish::{Arrival, HEADERS_MAX, Origin, Place};
+use super::publish::{Arrival, Origin, Place, check_lengths};
 use super::source_name::{self, SourcedFrom};
 use super::world::World;
 use super::{Changes, Published, StreamConfig};
@@ -135,9 +135,7 @@ impl Stream {
         let mut arrival = Arrival::new(message.clone(), headers);
         arrival.rollup = self.check_rollup(&headers, Origin::Inside)?;
         self.check_size(message)?;
-        if message.headers().len() > HEADERS_MAX {
-            return Err(ApiError::STREAM_HEADER_EXCEEDS_MAXIMUM);
-        }
+        check_lengths(message)?;
         if !self.is_wanted(message.subject(), world) {
             // It uses up its own sequence.
             self.index.skip_to(seq - 1, Timestamp::ZERO);

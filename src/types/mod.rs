@@ -4,6 +4,7 @@
 pub mod api_error;
 pub mod cron;
 pub mod digits;
+pub mod filter_set;
 pub mod go_duration;
 pub mod go_json;
 pub mod header;
@@ -17,6 +18,7 @@ pub mod transform;
 pub mod wildcards;
 
 pub use api_error::ApiError;
+pub use filter_set::{FilterSet, TooMany};
 pub use go_duration::GoDuration;
 pub use header::Headers;
 pub use id::StreamId;

@@ -14,6 +14,7 @@ mod jwt;
 mod limits;
 mod memory;
 mod origins;
+mod permission_model;
 mod permissions;
 mod process;
 mod reload;
@@ -92,11 +93,7 @@ impl World {
     }
 
     pub async fn wire(&self) -> Wire {
-        let stream = TcpStream::connect(self.address()).await.expect("the broker listens");
-        let mut wire = Wire { stream: BufReader::new(stream), info: String::new() };
-        wire.info = wire.line().await;
-        assert!(wire.info.starts_with("INFO {"), "{}", wire.info);
-        wire
+        Wire::over(TcpStream::connect(self.address()).await.expect("the broker listens")).await
     }
 }
 
@@ -107,6 +104,13 @@ pub struct Wire {
 }
 
 impl Wire {
+    pub async fn over(stream: TcpStream) -> Wire {
+        let mut wire = Wire { stream: BufReader::new(stream), info: String::new() };
+        wire.info = wire.line().await;
+        assert!(wire.info.starts_with("INFO {"), "{}", wire.info);
+        wire
+    }
+
     pub async fn say(&mut self, text: &str) {
         // The other end may have closed already; the test then reads why.
         let _ = self.stream.get_mut().write_all(text.as_bytes()).await;
@@ -147,6 +151,14 @@ pub async fn settle(client: &Client) {
     client.flush().await.expect("the connection lives");
     let info = client.request("nobody.home", "".into()).await;
     assert!(info.is_err());
+}
+
+/// As [`settle`], for a client that may do everything, also where somebody listens to all there is.
+pub async fn round(client: &Client) {
+    let inbox = client.new_inbox();
+    let mut own = client.subscribe(inbox.clone()).await.expect("the connection lives");
+    client.publish(inbox, "".into()).await.expect("the connection lives");
+    next(&mut own).await;
 }
 
 pub async fn next(subscriber: &mut async_nats::Subscriber) -> async_nats::Message {

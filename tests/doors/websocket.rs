@@ -140,7 +140,7 @@ async fn pages_from_elsewhere_are_let_in_when_it_is_said() {
 async fn frames_byte_by_byte_pings_and_the_end() {
     let world = World::start("websocket { port: -1, no_tls: true }").await;
     let (mut stream, _) = talk(&world, &request(""), END_OF_INFO).await;
-    let mut said = frame(0x82, b"CONNECT {\"verbose\":false}\r\nSUB x 1\r\nPI");
+    let mut said = frame(0x02, b"CONNECT {\"verbose\":false}\r\nSUB x 1\r\nPI");
     said.extend(frame(0x89, b"are you there?"));
     said.extend(frame(0x80, b"NG\r\n"));
     for byte in said {

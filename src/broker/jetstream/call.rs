@@ -89,7 +89,11 @@ impl StreamTask {
                 Ok(Look::Found(stored)) => {
                     let with_headers =
                         !api::decode::<MsgGet>(&body, self.context.options.strictness).is_ok_and(|get| get.no_hdr);
-                    Ok(api::response(Kind::MsgGet, Found { message: StoredMsg::new(&stored, with_headers) }))
+                    let body = api::response(Kind::MsgGet, Found { message: StoredMsg::new(&stored, with_headers) });
+                    let stored_subject = stored.message.subject().to_vec();
+                    self.context.api.end();
+                    self.turn.releases.push(Release::Found { request, stored_subject, body });
+                    return;
                 }
                 Ok(_) => Err(ApiError::NO_MESSAGE_FOUND),
                 Err(error) => Err(error),

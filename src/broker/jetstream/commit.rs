@@ -47,6 +47,8 @@ pub(super) enum Release {
     PubAck(Waiter),
     /// Answer an API request.
     Respond { request: Inbound, headers: Vec<u8>, body: Vec<u8>, failed: bool },
+    /// Answer an API request with a stored message.
+    Found { request: Inbound, stored_subject: Vec<u8>, body: Vec<u8> },
     /// Send an empty message: the reply to an ack.
     Empty { to: Bytes },
     /// Deliver again.

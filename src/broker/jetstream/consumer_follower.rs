@@ -144,7 +144,7 @@ impl Follower {
         let is_ephemeral = line.is_ephemeral;
         let end = self.follow_line(standing, line, &mut courier).await;
         if is_ephemeral && let Some(subject) = self.progress.take_consumer() {
-            courier.publish(subject.as_bytes(), b"", b"", b"");
+            courier.ask(subject.as_bytes(), b"", b"", b"");
             courier.flush();
         }
         end
@@ -223,7 +223,7 @@ impl Follower {
                     .add(LAST_CONSUMER_SEQ, track.consumer_seq)
                     .add(LAST_STREAM_SEQ, track.stream_seq)
                     .build();
-                courier.publish(to.as_bytes(), b"", &headers, b"");
+                courier.ask(to.as_bytes(), b"", &headers, b"");
                 courier.flush();
             }
             if let Some(end) = end {
@@ -345,8 +345,7 @@ impl Follower {
         patience: Duration,
     ) -> Option<Inbound> {
         let mut mailbox = Mailbox::open(&self.registry.context.account, format!("_INBOX.{}", id::unique()))?;
-        let receivers =
-            courier.publish(subject.replace("..", ".").as_bytes(), mailbox.subject().as_bytes(), headers, body);
+        let receivers = courier.ask(subject.replace("..", ".").as_bytes(), mailbox.subject().as_bytes(), headers, body);
         courier.flush();
         if receivers == 0 {
             return None;

@@ -195,8 +195,27 @@ impl Context {
             courier.publish(&request.reply, b"", headers, body);
         }
         if self.account.has_interest(b"$JS.EVENT.ADVISORY.API") {
-            self.audit(courier, request, body);
+            self.audit(courier, request, b"", body);
         }
+    }
+
+    /// As [`Context::respond`], with a message that is stored under `stored_subject`. False, and nothing counted or told,
+    /// when nobody is there who may have it.
+    pub(super) fn respond_found(
+        &self,
+        courier: &mut Courier,
+        request: &Inbound,
+        stored_subject: &[u8],
+        body: &[u8],
+    ) -> bool {
+        if request.reply.is_empty() || courier.answer_stored(&request.reply, stored_subject, b"", body) == 0 {
+            return false;
+        }
+        self.api.total.fetch_add(1, Ordering::Relaxed);
+        if self.account.has_interest(b"$JS.EVENT.ADVISORY.API") {
+            self.audit(courier, request, stored_subject, body);
+        }
+        true
     }
 
     /// Answers as if nobody were subscribed to the subject, which is how nats-server has it for what each consumer
@@ -210,7 +229,7 @@ impl Context {
     }
 
     #[cold]
-    fn audit(&self, courier: &mut Courier, request: &Inbound, body: &[u8]) {
+    fn audit(&self, courier: &mut Courier, request: &Inbound, stored_subject: &[u8], body: &[u8]) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (asked, answered) = (text(request.message.payload()), text(body));
         let subject = request.message.subject_text();
@@ -221,7 +240,10 @@ impl Context {
             request: &asked,
             response: &answered,
         };
-        self.advise(courier, &Advisory::Api(Box::new(audit)), Timestamp::now());
+        let advisory = Advisory::Api(Box::new(audit));
+        let told = advisory.encode(id::unique(), Timestamp::now(), &self.options.domain);
+        // It holds the response.
+        courier.answer_stored(advisory.subject().as_bytes(), stored_subject, b"", &told);
     }
 
     /// Who made a request, for advisories.

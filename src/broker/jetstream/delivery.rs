@@ -172,12 +172,17 @@ impl StreamTask {
         let receivers = self.courier.send(Parcel {
             to: &delivery.to,
             shown_subject: message.subject(),
+            stored_subject: message.subject(),
             reply: ack_subject,
             headers: rewritten.as_deref().unwrap_or(message.headers()),
             payload: if delivery.headers_only { b"" } else { message.payload() },
         });
         if receivers == 0 {
-            slot.consumer.handle_not_delivered(delivery, now);
+            match self.courier.was_denied() {
+                // Somebody is there, and will not get it however often it is sent.
+                true => slot.consumer.handle_denied(delivery),
+                false => slot.consumer.handle_not_delivered(delivery, now),
+            }
             self.consumers.touch(place);
         }
     }

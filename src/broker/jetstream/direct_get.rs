@@ -126,8 +126,13 @@ impl StreamTask {
         match self.look(seq) {
             Look::Found(stored) => {
                 let headers = if options.no_hdr { Vec::new() } else { direct_headers(&self.shared.name, &stored) };
-                self.courier.publish(&request.reply, b"", &headers, stored.message.payload());
-                Outcome::Done
+                let message = &stored.message;
+                let to = &request.reply;
+                match self.courier.answer_stored(to, message.subject(), &headers, message.payload()) {
+                    // Who may not have it is told what it would be told if there were none.
+                    0 => Outcome::Refused(DirectGetError::NotFound),
+                    _ => Outcome::Done,
+                }
             }
             Look::NotYet => Outcome::NotYet,
             Look::Missing => Outcome::Refused(DirectGetError::NotFound),
@@ -212,7 +217,8 @@ impl StreamTask {
             true => Vec::new(),
             false => next_in_batch(&self.shared.name, stored, pending, last_seq),
         };
-        self.courier.publish(&request.reply, b"", &headers, stored.message.payload());
+        let message = &stored.message;
+        self.courier.answer_stored(&request.reply, message.subject(), &headers, message.payload());
     }
 
     fn direct_budget(&self, options: &MsgGet) -> usize {

@@ -4,11 +4,14 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::{HashMap, HashSet};
+use tracing::error;
+
 use super::inbox::{Command, Inbox};
 use crate::broker::{Account, Inbound, StreamDoor};
 use crate::stream::StreamConfig;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Publish,
     Ack,
@@ -51,57 +54,52 @@ impl StreamDoor for Door {
 pub(super) struct Doors {
     account: Arc<Account>,
     inbox: Arc<Inbox>,
-    open: Mutex<Vec<OpenDoor>>,
-}
-
-struct OpenDoor {
-    filter: String,
-    key: u64,
-    kind: Kind,
+    /// The router's key of each.
+    open: Mutex<HashMap<(Kind, String), u64>>,
 }
 
 impl Doors {
     /// No door is open yet.
     pub(super) fn new(account: Arc<Account>, inbox: Arc<Inbox>) -> Doors {
-        Doors { account, inbox, open: Mutex::new(Vec::new()) }
+        Doors { account, inbox, open: Mutex::new(HashMap::new()) }
     }
 
     /// Opens and closes doors until they are those that `config` asks for, and those for direct gets of the stream that
     /// this one `stands_in` for.
     pub(super) fn follow(&self, config: &StreamConfig, stands_in: Option<&str>) {
         let name = &config.name;
-        let mut wanted: Vec<(Kind, String)> =
+        let mut wanted: HashSet<(Kind, String)> =
             config.subjects.iter().map(|subject| (Kind::Publish, subject.clone())).collect();
-        wanted.push((Kind::Ack, format!("$JS.ACK.{name}.>")));
-        wanted.push((Kind::Pull, format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*")));
-        wanted.push((Kind::FlowControl, format!("$JS.FC.{name}.>")));
+        wanted.insert((Kind::Ack, format!("$JS.ACK.{name}.>")));
+        wanted.insert((Kind::Pull, format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*")));
+        wanted.insert((Kind::FlowControl, format!("$JS.FC.{name}.>")));
         let own = config.allow_direct.then_some(&**name);
         for name in own.into_iter().chain(stands_in) {
-            wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}")));
-            wanted.push((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}.>")));
+            wanted.insert((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}")));
+            wanted.insert((Kind::DirectGet, format!("$JS.API.DIRECT.GET.{name}.>")));
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|door| {
-            let keep = wanted.iter().any(|(kind, filter)| door.kind == *kind && door.filter == *filter);
+        open.retain(|door, key| {
+            // What is open already is wanted no more.
+            let keep = wanted.remove(door);
             if !keep {
-                self.account.remove_target(door.filter.as_bytes(), door.key);
+                self.account.remove_target(door.1.as_bytes(), *key);
             }
             keep
         });
         for (kind, filter) in wanted {
-            if !open.iter().any(|door| door.kind == kind && door.filter == filter) {
-                let door = Arc::new(Door { inbox: self.inbox.clone(), kind });
-                let key = self.account.add_stream(filter.as_bytes(), door);
-                let key = key.expect("a stream's subjects are checked before it is created");
-                open.push(OpenDoor { filter, key, kind });
+            let door = Arc::new(Door { inbox: self.inbox.clone(), kind });
+            match self.account.add_stream(filter.as_bytes(), door) {
+                Ok(key) => drop(open.insert((kind, filter), key)),
+                Err(error) => error!(stream = %name, %filter, %error, "a stream cannot be reached on a subject"),
             }
         }
     }
 
     /// Closes them all: what is published from now on finds no stream.
     pub(super) fn close(&self) {
-        for door in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            self.account.remove_target(door.filter.as_bytes(), door.key);
+        for ((_, filter), key) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            self.account.remove_target(filter.as_bytes(), key);
         }
     }
 }

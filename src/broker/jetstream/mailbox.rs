@@ -26,7 +26,7 @@ struct Slot {
 }
 
 impl Service for Slot {
-    fn sees_stored_subject(&self) -> bool {
+    fn takes_answers(&self) -> bool {
         true
     }
 

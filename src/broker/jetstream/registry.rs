@@ -1,7 +1,10 @@
 //! Which streams there are. One task creates, changes and removes them, one after the other, so that names and subjects
 //! cannot collide; each answer leaves when the stream's row is durable.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 
 use hashbrown::HashMap;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,8 +24,8 @@ use crate::api::{self, Action, Advisory, Endpoint, Kind, StreamInfo, Success};
 use crate::broker::{Courier, Inbound};
 use crate::storage::{Batch, CommitError, Op, ReadError, RecoveredStream, Store};
 use crate::stream::config::{Nanos, PersistMode, Storage};
-use crate::stream::{Stream, StreamConfig};
-use crate::types::{ApiError, StreamId, Timestamp, subject};
+use crate::stream::{self, Stream, StreamConfig};
+use crate::types::{ApiError, FilterSet, StreamId, Timestamp, subject};
 
 /// Pause before another try to read a stream back after its task panicked.
 const REBUILD_RETRY: std::time::Duration = std::time::Duration::from_millis(250);
@@ -239,17 +242,28 @@ impl Registry {
             let subject = request.message.subject().to_vec();
             let Some(endpoint) = Endpoint::parse(&subject) else { continue };
             let body = request.message.payload_bytes();
-            let answered = match endpoint {
-                Endpoint::StreamCreate(name) => self.create(name, &body, &mut courier).await,
-                Endpoint::StreamUpdate(name) => self.update(name, &body, &mut courier).await,
-                Endpoint::StreamDelete(name) => self.delete(name, &body, &mut courier).await,
-                Endpoint::StreamRestore(name) => match (self.check_restore(name, &body), changes) {
-                    (Ok(config), Some(changes)) => Ok(restore::begin(&self, changes, &request, config, &mut courier)),
-                    (Err(error), _) => Err(error),
-                    (Ok(_), None) => Err(ApiError::BAD_REQUEST),
-                },
-                _ => Err(ApiError::BAD_REQUEST),
+            let answering = async {
+                match endpoint {
+                    Endpoint::StreamCreate(name) => self.create(name, &body, &mut courier).await,
+                    Endpoint::StreamUpdate(name) => self.update(name, &body, &mut courier).await,
+                    Endpoint::StreamDelete(name) => self.delete(name, &body, &mut courier).await,
+                    Endpoint::StreamRestore(name) => match (self.check_restore(name, &body), changes) {
+                        (Ok(config), Some(changes)) => {
+                            Ok(restore::begin(&self, changes, &request, config, &mut courier))
+                        }
+                        (Err(error), _) => Err(error),
+                        (Ok(_), None) => Err(ApiError::BAD_REQUEST),
+                    },
+                    _ => Err(ApiError::BAD_REQUEST),
+                }
             };
+            let mut answering = Box::pin(answering);
+            // A request that panics must not be the last one that is answered.
+            let answered = poll_fn(move |context| {
+                let polled = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
+                polled.unwrap_or_else(|_| Poll::Ready(Err(ApiError::STREAM_GENERAL_ERROR_F.with("internal error"))))
+            });
+            let answered = answered.await;
             self.context.api.end();
             let failed = answered.is_err();
             let body = answered.unwrap_or_else(|error| api::error_response(call::kind(&endpoint), &error));
@@ -295,6 +309,7 @@ impl Registry {
         self.check_overlap(&config)?;
         let created = Timestamp::now();
         let config = Arc::new(config);
+        self.check_republish(&config)?;
         let (home, id) = match config.storage {
             Storage::File => {
                 let id = self.store.new_stream_id();
@@ -338,13 +353,14 @@ impl Registry {
         self.check_reservation(&config, (config.max_bytes.max(0) - old.max_bytes.max(0)).max(0))?;
         self.check_overlap(&config)?;
         let config = Arc::new(config);
+        self.check_republish(&config)?;
         if *config != *shared.config() {
             let (done, updated) = oneshot::channel();
             shared.inbox.push(Command::Update { config: config.clone(), done });
             updated.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND))?;
             shared.reserve(Some(config.max_bytes));
             for subject in shared.sourcing.prepare(&config) {
-                courier.publish(subject.as_bytes(), b"", b"", b"");
+                courier.ask(subject.as_bytes(), b"", b"", b"");
             }
             self.start_followers(&shared);
             self.open_doors(&shared);
@@ -373,7 +389,7 @@ impl Registry {
         let shared = self.find(name).ok_or(ApiError::STREAM_NOT_FOUND)?;
         // From here on nobody reaches it; what is in its inbox is still done.
         for subject in shared.sourcing.stop() {
-            courier.publish(subject.as_bytes(), b"", b"", b"");
+            courier.ask(subject.as_bytes(), b"", b"", b"");
         }
         self.forget(&shared);
         let (done, deleted) = oneshot::channel();
@@ -404,7 +420,8 @@ impl Registry {
         if self.find(&config.name).is_some() {
             return Err(ApiError::STREAM_NAME_EXIST_RESTORE_FAILED);
         }
-        self.check_overlap(config)
+        self.check_overlap(config)?;
+        self.check_republish(&Arc::new(config.clone()))
     }
 
     /// Takes in a restored stream: it is seen from here on.
@@ -490,15 +507,28 @@ impl Registry {
     }
 
     fn check_overlap(&self, config: &StreamConfig) -> Result<(), ApiError> {
-        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
-        let others = streams.values().filter(|shared| *shared.name != *config.name);
-        for other in others {
-            let other = other.config();
-            if config.subjects.iter().any(|subject| overlaps(&other, subject)) {
-                return Err(ApiError::STREAM_SUBJECT_OVERLAP);
+        let mut subjects = FilterSet::new(&config.subjects);
+        for other in self.list("").iter().filter(|shared| *shared.name != *config.name) {
+            for subject in &other.config().subjects {
+                let overlapping = subjects.overlapping(subject.as_bytes(), 1);
+                if overlapping.map_err(|error| ApiError::STREAM_INVALID_CONFIG_F.with(error))? > 0 {
+                    return Err(ApiError::STREAM_SUBJECT_OVERLAP);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether what the stream stores would come back to it.
+    fn check_republish(&self, config: &Arc<StreamConfig>) -> Result<(), ApiError> {
+        let all: Vec<_> = self.list("").iter().map(|shared| shared.config()).collect();
+        match stream::republish_returns(config, &all) {
+            true => {
+                Err(ApiError::STREAM_INVALID_CONFIG_F
+                    .with("stream configuration for republish destination forms a cycle"))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Tells all tasks to end: nothing new comes in, what has begun is finished.

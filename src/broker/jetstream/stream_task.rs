@@ -475,6 +475,19 @@ impl StreamTask {
                         self.context.respond(&mut self.courier, &request, &body, true);
                     }
                 },
+                Release::Found { request, stored_subject, body } => {
+                    let error = match &result {
+                        Ok(()) => match self.context.respond_found(&mut self.courier, &request, &stored_subject, &body)
+                        {
+                            true => continue,
+                            // Who may not have it is told what it would be told if there were none.
+                            false => &ApiError::NO_MESSAGE_FOUND,
+                        },
+                        Err(error) => error,
+                    };
+                    let body = crate::api::error_response(super::call::kind_of(&request), error);
+                    self.context.respond(&mut self.courier, &request, &body, true);
+                }
                 Release::Empty { to } => {
                     if result.is_ok() {
                         self.courier.publish(&to, b"", b"", b"");

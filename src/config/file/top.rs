@@ -132,7 +132,10 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
             report.set(&mut config.limits.closed_clients_max, unbounded(value, CLOSED_CLIENTS_DEFAULT))
         }
         "ping_interval" => report.set(&mut config.limits.ping_interval, value.duration()),
-        "ping_max" => report.set(&mut config.limits.pings_out_max, value.count().map(|count| count as u32)),
+        "ping_max" => {
+            let count = value.count().map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+            report.set(&mut config.limits.pings_out_max, count);
+        }
         "write_deadline" => report.set(&mut config.limits.write_deadline, value.duration()),
         "lame_duck_duration" => report.set(&mut config.limits.lame_duck_duration, lame_duck_duration(value)),
         "lame_duck_grace_period" => report.set(&mut config.limits.lame_duck_grace, value.duration()),
@@ -281,7 +284,12 @@ pub(super) fn listen(value: &Value) -> Result<(Option<String>, u16), FileError> 
 
 fn server_name(value: &Value) -> Result<String, FileError> {
     let name = value.text()?;
-    if name.contains(' ') { Err(value.wrong("server name cannot contain spaces")) } else { Ok(name.to_owned()) }
+    // It ends up in events' subjects and in logs.
+    if name.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        Err(value.wrong("server name cannot contain spaces"))
+    } else {
+        Ok(name.to_owned())
+    }
 }
 
 /// A bound where -1 (or less) stands for none, which we write as `none`; so does 0.

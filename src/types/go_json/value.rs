@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use serde::de::value::{StrDeserializer, StringDeserializer};
 use serde::de::{self, DeserializeSeed, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
@@ -169,6 +171,7 @@ impl<'c> Value<'c> {
     /// The members of all objects, each name once with all its values; `fields` gives the names that are known.
     fn members(&self, fields: Option<&'static [&'static str]>) -> Result<Vec<Member<'c>>, Fault> {
         let mut members: Vec<Member<'c>> = Vec::new();
+        let mut places: HashMap<Cow<'c, str>, usize> = HashMap::new();
         for raw in self.pieces() {
             for (key, value) in entries(raw) {
                 let key = unescape(key);
@@ -184,9 +187,12 @@ impl<'c> Value<'c> {
                         }
                     },
                 };
-                match members.iter_mut().find(|member| member.name == name) {
-                    Some(member) => member.values.push(value),
-                    None => members.push(Member { name, key, values: vec![value], known: true }),
+                match places.entry(name.clone()) {
+                    Entry::Occupied(place) => members[*place.get()].values.push(value),
+                    Entry::Vacant(place) => {
+                        place.insert(members.len());
+                        members.push(Member { name, key, values: vec![value], known: true });
+                    }
                 }
             }
         }

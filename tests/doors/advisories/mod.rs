@@ -1,5 +1,17 @@
 //! One test for each class of published nats-server advisory that is about the doors; secrets have tests/canary.rs.
 
+mod abuse;
+mod circles;
+mod detours;
+mod fast_paths;
+mod frames;
+mod headers;
+mod keys;
+mod names;
+mod numbers;
+mod settings;
+
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -12,6 +24,26 @@ accounts {
 }
 authorization { timeout: 30 }
 "#;
+
+/// The answer to a request, headers behind its payload; what went wrong when there is none.
+async fn ask(client: &async_nats::Client, subject: &str, body: impl Into<Bytes>) -> String {
+    let answer = client.request(subject.to_owned(), body.into()).await;
+    answer.map_or_else(
+        |error| error.to_string(),
+        |message| {
+            let status = message.status.map_or_else(String::new, |status| format!(" {status}"));
+            let headers = message.headers.map_or_else(String::new, |headers| format!("{headers:?}"));
+            format!("{}{status}{headers}", String::from_utf8_lossy(&message.payload))
+        },
+    )
+}
+
+/// As [`ask`], of the JetStream API, and what must have gone well.
+async fn must(client: &async_nats::Client, subject: &str, body: impl Into<Bytes>) -> String {
+    let answer = ask(client, &format!("$JS.API.{subject}"), body).await;
+    assert!(answer.starts_with('{') && !answer.contains("\"error\":"), "{subject}: {answer}");
+    answer
+}
 
 /// What is said to a client that says all of `bytes` at once, to the end or to `until`.
 async fn answer(world: &World, bytes: &[u8], until: &[u8]) -> String {
@@ -96,16 +128,6 @@ async fn keys_and_signatures_of_every_length_let_nobody_in() {
 async fn api_requests_reach_their_own_account_only() {
     let world = World::start(TEXT).await;
     let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
-    let ask = async |client: &async_nats::Client, subject: &str, body: &str| {
-        let answer = client.request(subject.to_owned(), body.to_owned().into()).await;
-        answer.map_or_else(
-            |error| error.to_string(),
-            |message| {
-                let headers = message.headers.map_or_else(String::new, |headers| format!("{headers:?}"));
-                format!("{}{headers}", String::from_utf8_lossy(&message.payload))
-            },
-        )
-    };
     assert!(
         ask(&a, "$JS.API.STREAM.CREATE.S", r#"{"name":"S","subjects":["s"],"allow_direct":true}"#)
             .await
