@@ -69,6 +69,15 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Closing will not leave the kernel with what the peer does not take.
+    fn forget_unsent(&self) {
+        if let Reader::Tcp(socket) = self {
+            let _ = socket.as_ref().set_zero_linger();
+        }
+    }
+}
+
 /// Keeps what has been read, and no room for more when that is little.
 fn give_back(buffer: &mut BytesMut) {
     if buffer.is_empty() || buffer.len() < READ_BYTES_MIN && buffer.capacity() > 2 * READ_BYTES_MIN {
@@ -248,7 +257,13 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
                 continue;
             }
             () = client.until_told() => match client.outbox.closed() {
-                Some(_) => return,
+                Some(closed) => {
+                    let cut = matches!(closed, Closed::SlowConsumer | Closed::OverBudget);
+                    if cut || client.close_reason().is_some_and(|reason| reason.starts_with("Slow Consumer")) {
+                        reader.forget_unsent();
+                    }
+                    return;
+                }
                 None => continue,
             },
             () = &mut stopped => {

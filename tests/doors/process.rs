@@ -120,7 +120,19 @@ impl Process {
 
     /// A socket that has read INFO, said `text` and been answered PONG.
     pub async fn client(&self, text: &str) -> TcpStream {
-        let mut socket = self.socket().await;
+        self.greet(self.socket().await, text).await
+    }
+
+    /// The same for one who will not read: little fits into its socket, so that hundreds do not use up the memory that the
+    /// kernel has for all TCP connections.
+    pub async fn non_reader(&self, text: &str) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(32 << 10).expect("a size");
+        let address = self.server.address().parse().expect("an address");
+        self.greet(socket.connect(address).await.expect("the server listens"), text).await
+    }
+
+    async fn greet(&self, mut socket: TcpStream, text: &str) -> TcpStream {
         let said = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{text}PING\r\n");
         socket.write_all(said.as_bytes()).await.expect("the server reads");
         until(&mut socket, b"PONG\r\n").await;
