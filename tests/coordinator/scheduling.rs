@@ -222,7 +222,7 @@ async fn many_submits_in_a_row_may_name_one_another() {
     // Without waiting for an answer: the first is not stored yet when the second names it.
     for n in 0..50 {
         let id = format!("t{n}");
-        let after = format!("t{}", (n as i32 - 1).max(0));
+        let after = format!("t{}", (n - 1).max(0));
         let headers = natterjack::types::header::HeaderBuilder::new().add("Task-Id", &id);
         let headers = if n > 0 { headers.add("Task-After", &after) } else { headers };
         user.publish_message(b"$TASK.API.SUBMIT", b"", &headers.build(), b"").unwrap();

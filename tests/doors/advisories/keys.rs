@@ -1,9 +1,8 @@
 //! Nonces that come again, and keys that sign for everybody.
 
-use std::collections::HashSet;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hashbrown::HashSet;
 use nkeys::KeyPair;
 
 use super::super::World;
