@@ -16,10 +16,11 @@ use super::process::{MIB, Process, can_measure, lift_file_limit, number, until};
 /// The default: what is to be held.
 const BUDGET: u64 = 256 * MIB;
 const MESSAGE_BYTES: usize = 1 << 20;
+const NON_READERS: &str = "NATTERJACK_NON_READERS";
 
 /// How many who never read: 500 and more by the variable.
 fn non_readers() -> usize {
-    number("NATTERJACK_NON_READERS", 24)
+    number(NON_READERS, 24)
 }
 
 /// Subscribes and reads as fast as it can, counting messages of [`MESSAGE_BYTES`].
@@ -73,8 +74,9 @@ fn say(what: &str, process: &Process, baseline: u64, quiet: f64, flooded: f64) {
         flooded / quiet,
     );
     assert!(grown <= BUDGET, "{what}: {grown} bytes over the baseline");
-    // Half of it on a quiet machine; here other tests run at the same time.
-    assert!(flooded >= quiet / 5.0, "{what}: the fast reader got {quiet} and then {flooded} a second");
+    // Half of it, measured alone; in an ordinary run other tests take their part meanwhile.
+    let least = if std::env::var_os(NON_READERS).is_some() { quiet / 2.0 } else { quiet / 5.0 };
+    assert!(flooded >= least, "{what}: the fast reader got {quiet} and then {flooded} a second");
 }
 
 /// M1: all of them want the same, which they share.
@@ -92,8 +94,9 @@ async fn memory_within_budget_with_non_readers_of_one_subject() {
     for _ in 0..non_readers() {
         slow.push(process.non_reader("SUB flood 1\r\n").await);
     }
-    // Those who never read are at their `max_pending` after 64 of them, and what the kernel takes.
-    let flooded = tokio::task::block_in_place(|| rate(&process, "flood", &[], 600, &read));
+    // Those who never read are at their `max_pending` after 64 of them, and what the kernel takes: up to 4 MB for each.
+    let rounds = 600.max(8 * slow.len());
+    let flooded = tokio::task::block_in_place(|| rate(&process, "flood", &[], rounds, &read));
     let quiet = quiet.min(rate(&process, "flood", &[], 150, &read));
     let cut = process.until("/varz", "slow_consumers", |cut| cut == slow.len() as u64).await;
     process.until("/connz", "num_connections", |left| left == 1).await;
@@ -120,7 +123,7 @@ async fn memory_within_budget_with_non_readers_of_their_own_subjects() {
         subjects.push(format!("slow.{number}"));
         slow.push(process.non_reader(&format!("SUB slow.{number} 1\r\n")).await);
     }
-    let rounds = (24 * 24).max(4 * slow.len());
+    let rounds = (24 * 24).max(8 * slow.len());
     let flooded = tokio::task::block_in_place(|| rate(&process, "fast", &subjects, rounds, &read));
     let quiet = quiet.min(rate(&process, "fast", &idle, 150, &read));
     let cut = process.until("/varz", "slow_consumers", |cut| cut > 0).await;

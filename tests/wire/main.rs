@@ -107,7 +107,22 @@ async fn over_tcp(case: &Case, address: &str, is_nats_server: bool) -> Result<()
     }
 }
 
-/// A client of a broker of its own, without a socket: what it is fed is what one read brings.
+/// A broker without sockets.
+fn broker() -> Arc<Broker> {
+    let options = Options {
+        session: Settings::default(),
+        pending_bytes_max: 1 << 26,
+        subscriptions_max: 0,
+        connections_max: 10,
+        closed_clients_max: 10,
+        write_deadline: PATIENCE,
+        memory_bytes_max: usize::MAX,
+        server_tags: Vec::new(),
+    };
+    Broker::new(Info::default(), options, Timestamp(1_700_000_000_000_000_000))
+}
+
+/// The only client of a broker, without a socket: what it is fed is what one read brings.
 struct Peer {
     link: Link,
     /// Read and not yet consumed.
@@ -117,20 +132,9 @@ struct Peer {
 }
 
 impl Peer {
-    fn connect() -> Peer {
-        let options = Options {
-            session: Settings::default(),
-            pending_bytes_max: 1 << 26,
-            subscriptions_max: 0,
-            connections_max: 10,
-            closed_clients_max: 10,
-            write_deadline: PATIENCE,
-            memory_bytes_max: usize::MAX,
-            server_tags: Vec::new(),
-        };
+    fn connect(broker: &Arc<Broker>) -> Peer {
         let now = Timestamp(1_700_000_000_000_000_000);
-        let broker: Arc<Broker> = Broker::new(Info::default(), options, now);
-        let link = Link::open(&broker, "127.0.0.1:1".to_owned(), now).expect("room for a client");
+        let link = Link::open(broker, "127.0.0.1:1".to_owned(), now).expect("room for a client");
         let mut peer = Peer { link, held: Vec::new(), received: Vec::new(), closed: false };
         peer.receive();
         assert!(peer.received.starts_with(b"INFO {"), "{}", show(&peer.received));
@@ -174,8 +178,8 @@ impl Peer {
 }
 
 /// Says the case in `chunks` and checks what comes back.
-fn in_chunks<'a>(case: &Case, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), String> {
-    let mut peer = Peer::connect();
+fn in_chunks<'a>(broker: &Arc<Broker>, case: &Case, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), String> {
+    let mut peer = Peer::connect(broker);
     for chunk in chunks {
         peer.feed(chunk);
     }
@@ -202,17 +206,18 @@ fn splits(length: usize) -> impl Iterator<Item = usize> {
 #[test]
 fn replies_do_not_depend_on_how_the_bytes_are_split() {
     let mut wrong = Vec::new();
+    let broker = broker();
     for case in cases() {
         let mut check = |how: String, result: Result<(), String>| {
             if let Err(reason) = result {
                 wrong.push(format!("corpus.txt:{} {}, {how}: {reason}", case.line, case.name));
             }
         };
-        check("whole".into(), in_chunks(&case, [&case.sent[..]]));
-        check("byte by byte".into(), in_chunks(&case, case.sent.chunks(1)));
+        check("whole".into(), in_chunks(&broker, &case, [&case.sent[..]]));
+        check("byte by byte".into(), in_chunks(&broker, &case, case.sent.chunks(1)));
         for at in splits(case.sent.len()) {
             let (first, second) = case.sent.split_at(at);
-            check(format!("split at {at}"), in_chunks(&case, [first, second]));
+            check(format!("split at {at}"), in_chunks(&broker, &case, [first, second]));
         }
     }
     assert_none_wrong(&wrong);
