@@ -120,8 +120,31 @@ pub struct JwtExport {
     pub response_type: String,
     /// Nanoseconds; 0 for the default.
     pub response_threshold: i64,
+    pub service_latency: Option<JwtLatency>,
     pub allow_trace: bool,
     pub account_token_position: usize,
+}
+
+/// Where it is told how long a service takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JwtLatency {
+    pub sampling: JwtSampling,
+    pub results: String,
+}
+
+/// Percent of the requests, 0 for those whose headers say so; or `headers` for the same.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum JwtSampling {
+    Percent(i64),
+    Text(String),
+}
+
+impl Default for JwtSampling {
+    fn default() -> JwtSampling {
+        JwtSampling::Percent(0)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

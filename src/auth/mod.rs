@@ -42,7 +42,7 @@ pub use permit::{Permit, PublishCache};
 pub use responses::Responses;
 pub use secret::{Secret, check_hash};
 pub use sharing::{
-    Export, Import, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError, Span,
+    Export, Import, Latency, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError, Span,
 };
 
 /// The account of those who name none.

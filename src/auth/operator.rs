@@ -14,8 +14,8 @@ use super::book::{
 };
 use super::callout::{Callout, ResponseClaims};
 use super::claims::{
-    AccountClaims, ActivationClaims, Claims, JwtDestination, JwtExport, JwtImport, JwtPermissions, JwtSubjects,
-    OperatorClaims, SigningKey, UserClaims,
+    AccountClaims, ActivationClaims, Claims, JwtDestination, JwtExport, JwtImport, JwtPermissions, JwtSampling,
+    JwtSubjects, OperatorClaims, SigningKey, UserClaims,
 };
 use super::connection_type::ConnectionType;
 use super::daytime;
@@ -23,7 +23,7 @@ use super::mapping::MappingSpec;
 use super::nkey::{KeyKind, PublicKey};
 use super::permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 use super::permit::Permit;
-use super::sharing::{Export, Import, Responses as ServiceResponses, Shared, Span, covers};
+use super::sharing::{Export, Import, Latency, Responses as ServiceResponses, Shared, Span, covers};
 use super::template::{self, Person};
 use crate::types::{JetStreamLimits, Timestamp, subject};
 
@@ -324,6 +324,14 @@ fn export(claim: &JwtExport) -> Export {
             "Stream" | "Chunked" => ServiceResponses::Many,
             _ => ServiceResponses::One,
         },
+        latency: claim.service_latency.as_ref().map(|latency| Latency {
+            percent: match &latency.sampling {
+                JwtSampling::Percent(percent) => u8::try_from(*percent).unwrap_or(u8::MAX),
+                JwtSampling::Text(text) if text.eq_ignore_ascii_case("headers") => 0,
+                JwtSampling::Text(_) => u8::MAX,
+            },
+            subject: latency.results.clone(),
+        }),
         response_wait: u64::try_from(claim.response_threshold).ok().filter(|&ns| ns > 0).map(Duration::from_nanos),
     }
 }

@@ -50,6 +50,16 @@ pub struct Export {
     pub allow_trace: bool,
     pub responses: Responses,
     pub response_wait: Option<Duration>,
+    /// Of a service with one answer: how long it takes is told.
+    pub latency: Option<Latency>,
+}
+
+/// Which requests to a service are measured, and where that is told in the exporter's account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// Of a hundred requests so many, whatever their headers say; 0 for those alone whose headers are sampled.
+    pub percent: u8,
+    pub subject: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,6 +123,7 @@ pub struct Route {
     pub responses: Responses,
     pub response_wait: Duration,
     pub share: bool,
+    pub latency: Option<Latency>,
     /// Traces see where messages go from there.
     pub allow_trace: bool,
     /// When it may be gone.
@@ -135,6 +146,8 @@ pub enum SharingError {
     NoAccount { account: String, kind: &'static str, what: &'static str },
     #[error("Error adding {kind} {what} {subject:?}: {reason}")]
     Bad { kind: &'static str, what: &'static str, subject: String, reason: String },
+    #[error("Error adding service latency sampling for {service:?} on subject {subject:?}: {reason}")]
+    Latency { service: String, subject: String, reason: &'static str },
 }
 
 impl SharingError {
@@ -142,7 +155,7 @@ impl SharingError {
     pub fn word(&self) -> &str {
         match self {
             SharingError::NoAccount { account, .. } => account,
-            SharingError::Bad { subject, .. } => subject,
+            SharingError::Bad { subject, .. } | SharingError::Latency { subject, .. } => subject,
         }
     }
 }
@@ -152,6 +165,9 @@ impl SharingError {
 pub fn routes(accounts: &[AccountSpec]) -> (Vec<Route>, Vec<SharingError>) {
     let find = |name: &str| accounts.iter().find(|account| account.name == name);
     let mut errors = Vec::new();
+    for account in accounts {
+        errors.extend(account.exports.iter().filter_map(|export| measured(export, account).err()));
+    }
     for export in accounts.iter().flat_map(|account| &account.exports) {
         let kind = export.kind.name();
         if let Some(missing) = export.accounts.iter().find(|name| find(name).is_none()) {
@@ -191,6 +207,23 @@ pub fn routes(accounts: &[AccountSpec]) -> (Vec<Route>, Vec<SharingError>) {
         }
     }
     (routes, errors)
+}
+
+/// What of an export of `account` is measured, when it can be (nats-server `TrackServiceExportWithSampling`).
+fn measured<'a>(export: &'a Export, account: &AccountSpec) -> Result<Option<&'a Latency>, SharingError> {
+    let Some(latency) = export.latency.as_ref().filter(|_| export.kind == Shared::Service) else { return Ok(None) };
+    let is_service = |other: &Export| other.kind == Shared::Service && covers(&other.subject, &latency.subject);
+    let reason = if latency.percent > 100 {
+        "bad sampling percentage, should be 1-100"
+    } else if !subject::is_valid_literal(latency.subject.as_bytes()) || account.exports.iter().any(is_service) {
+        "invalid publish subject"
+    } else if export.responses != Responses::One {
+        "bad service response type"
+    } else {
+        return Ok(Some(latency));
+    };
+    let (service, subject) = (export.subject.clone(), latency.subject.clone());
+    Err(SharingError::Latency { service, subject, reason })
 }
 
 /// The route of one import, when it fits those before it.
@@ -269,6 +302,7 @@ fn route(account: &AccountSpec, import: &Import, exporter: &AccountSpec, others:
         responses: export.responses,
         response_wait: export.response_wait.unwrap_or(RESPONSE_WAIT),
         share: import.share,
+        latency: measured(export, exporter).ok().flatten().cloned(),
         allow_trace: match import.kind {
             Shared::Stream => import.allow_trace,
             Shared::Service => export.allow_trace,
@@ -399,6 +433,27 @@ mod tests {
         check(token("q.*.>", 2), import(Service, "A", "q.B.x", ""), Ok(("q.B.x", "same")));
         check(token("q.*.>", 2), import(Service, "A", "q.C.x", ""), Err("not authorized"));
         check(token("q.*.>", 1), import(Service, "A", "q.B.x", ""), Err("needs to be a wildcard"));
+    }
+
+    #[test]
+    fn services_with_one_answer_are_measured_where_that_can_be_told() {
+        let check = |percent, subject: &str, responses, expected: Option<&str>| {
+            let latency = Some(Latency { percent, subject: subject.into() });
+            let exports = vec![Export { latency: latency.clone(), responses, ..export(Shared::Service, "q.>", &[]) }];
+            let importer = account("B", vec![], vec![import(Shared::Service, "A", "q.x", "")]);
+            let (routes, errors) = super::routes(&[account("A", exports, vec![]), importer]);
+            assert_eq!(routes[0].latency, latency.filter(|_| expected.is_none()));
+            let expected = expected.map(|reason| {
+                format!("Error adding service latency sampling for \"q.>\" on subject {subject:?}: {reason}")
+            });
+            assert_eq!(errors.first().map(ToString::to_string), expected);
+        };
+        check(100, "m", Responses::One, None);
+        check(0, "m.x", Responses::One, None);
+        check(101, "m", Responses::One, Some("bad sampling percentage, should be 1-100"));
+        check(1, "m.*", Responses::One, Some("invalid publish subject"));
+        check(1, "q.m", Responses::One, Some("invalid publish subject"));
+        check(1, "m", Responses::Many, Some("bad service response type"));
     }
 
     #[test]

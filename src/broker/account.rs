@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
-use super::bridge::{Answers, Bridge, Mapped};
+use super::answers::Answers;
+use super::bridge::{Bridge, Mapped};
 use super::subscription::{Service, StreamDoor, Subscription, Target};
 use crate::auth::{AccountSpec, AccountTrace, Mapping};
 use crate::router::{InvalidFilter, Matches, Sublist};
@@ -48,6 +49,8 @@ pub struct Account {
     bridges: Mutex<Vec<(Box<[u8]>, u64)>>,
     /// Accounts whose streams are imported here.
     exporters: RwLock<Vec<Weak<Account>>>,
+    /// Accounts with services that are asked from here and measured.
+    asked: RwLock<Vec<Weak<Account>>>,
     /// What services here owe to other accounts.
     pub(super) answers: Answers,
 }
@@ -72,6 +75,7 @@ impl Account {
             has_mappings: AtomicBool::new(false),
             bridges: Mutex::new(Vec::new()),
             exporters: RwLock::new(Vec::new()),
+            asked: RwLock::new(Vec::new()),
             answers: Answers::default(),
         }
     }
@@ -213,6 +217,14 @@ impl Account {
         }
     }
 
+    /// From now on tells `exporter` of interest that changes here: answers that are measured there may find nobody.
+    pub(super) fn asks(&self, exporter: &Arc<Account>) {
+        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+        if !asked.iter().any(|known| known.as_ptr() == Arc::as_ptr(exporter)) {
+            asked.push(Arc::downgrade(exporter));
+        }
+    }
+
     /// Whether there is a subscription on exactly this subject.
     pub fn has_filter(&self, subject: &[u8]) -> bool {
         self.router.read().unwrap_or_else(PoisonError::into_inner).has_filter(subject)
@@ -252,6 +264,9 @@ impl Account {
     fn tell_watchers(&self, filter: &[u8]) {
         for watcher in self.watchers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             watcher(filter);
+        }
+        for exporter in self.asked.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+            exporter.answers.doubt(filter);
         }
         for exporter in self.exporters.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             // Under whatever name it has there.
@@ -326,6 +341,7 @@ impl Account {
 
     pub(super) fn remove_bridges(&self) {
         self.exporters.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.asked.write().unwrap_or_else(PoisonError::into_inner).clear();
         let bridges = std::mem::take(&mut *self.bridges_lock());
         for (filter, key) in bridges {
             self.remove_target(&filter, key);

@@ -8,20 +8,19 @@
 //! Source: nats-server `processServiceImport`, `addStreamImport`. Different: a stream's import stands in the exporter's router
 //! once, and not again for each subscription of the importer's.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
-use hashbrown::HashMap;
 use serde_json::{Value, json};
 
 use super::account::Account;
 use super::client_state::ClientState;
 use super::courier::Parcel;
+use super::latency::{Outcome, Probe, Teller};
 use super::message_trace::Trace;
 use crate::api::ClientInfo;
-use crate::auth::{Rewrite, Route, ServiceResponses, Shared};
+use crate::auth::{Rewrite, Route, Shared};
 use crate::types::transform::Dice;
-use crate::types::{Headers, Timestamp, header, id};
+use crate::types::{Headers, Timestamp, header};
 
 /// Under which answers come back to an account that exports services.
 pub(super) const REPLY_PREFIX: &[u8] = b"_R_.";
@@ -29,8 +28,6 @@ pub(super) const REPLY_PREFIX: &[u8] = b"_R_.";
 const REQUEST_INFO: &str = "Nats-Request-Info";
 /// Replies of consumers' deliveries: acks go by their subject, which must stay.
 const ACK_PREFIX: &[u8] = b"$JS.ACK.";
-/// Outstanding answers of one account. The oldest are forgotten for more.
-const ANSWERS_MAX: usize = 64 * 1024;
 
 /// See the module.
 pub(super) struct Bridge {
@@ -40,14 +37,14 @@ pub(super) struct Bridge {
 
 enum Way {
     Import {
-        route: Route,
+        route: Box<Route>,
         from: Weak<Account>,
         into: Weak<Account>,
+        /// Of a service that is measured.
+        probe: Option<Arc<Probe>>,
     },
     /// Back to whoever asked in another account.
-    Answer {
-        at: Weak<Account>,
-    },
+    Answer { at: Weak<Account> },
 }
 
 /// What a trace sees of a message beyond a bridge.
@@ -84,10 +81,16 @@ impl Bridge {
     }
 
     /// Where a message that has come to the bridge goes on; `None` when it ends here. `is_first`: it has come over no other.
-    pub(super) fn cross(&self, parcel: &Parcel<'_>, origin: &ClientState, is_first: bool) -> Option<Crossing> {
+    pub(super) fn cross(&self, parcel: &Parcel<'_>, origin: &Arc<ClientState>, is_first: bool) -> Option<Crossing> {
         match &self.way {
-            Way::Answer { at } => at.upgrade()?.answers.find(parcel.to, parcel.payload.is_empty()),
-            Way::Import { route, from, into } => {
+            Way::Answer { at } => {
+                let (crossing, measure) = at.upgrade()?.answers.find(parcel.to, parcel.payload.is_empty());
+                if let Some(measure) = measure {
+                    measure.tell(&crossing.as_ref().map_or(Outcome::Overdue, |_| Outcome::Answered { by: origin }));
+                }
+                crossing
+            }
+            Way::Import { route, from, into, probe } => {
                 if !is_open(route) {
                     return None;
                 }
@@ -98,10 +101,19 @@ impl Bridge {
                     return Some(crossing);
                 }
                 let from = from.upgrade()?;
+                let measure = probe.as_ref().and_then(|probe| probe.begin(origin, parcel.headers));
                 let reply = match parcel.reply {
-                    [] => None,
+                    [] => {
+                        if let Some(measure) = measure {
+                            measure.tell(&Outcome::NoReply);
+                        }
+                        None
+                    }
                     reply if reply.starts_with(ACK_PREFIX) => None,
-                    reply => Some(crossing.account.answers.expect(&from, reply, route)),
+                    reply => {
+                        let there = &crossing.account;
+                        Some(there.answers.expect(there, &from, reply, route, measure))
+                    }
                 };
                 let asked_before = if is_first { None } else { told_info(parcel.headers) };
                 let info = match asked_before {
@@ -159,10 +171,12 @@ impl Bridge {
         }
     }
 
-    /// Nobody took what had crossed: no answer will come.
-    pub(super) fn withdraw(&self, crossing: &Crossing) {
-        if let (Way::Import { .. }, Some(reply)) = (&self.way, &crossing.reply) {
-            crossing.account.answers.forget(reply);
+    /// Nobody took what had crossed, because nobody is there (`unserved`) or it was only traced: no answer will come.
+    pub(super) fn withdraw(&self, crossing: &Crossing, unserved: bool) {
+        if let (Way::Import { .. }, Some(reply)) = (&self.way, &crossing.reply)
+            && let Some(measure) = crossing.account.answers.forget(reply).filter(|_| unserved)
+        {
+            measure.tell(&Outcome::NoService);
         }
     }
 }
@@ -188,13 +202,27 @@ pub(super) enum Mapped {
 }
 
 /// Puts the routes into the accounts' routers, in place of those put there before.
-pub(super) fn install(routes: &[Route], find: impl Fn(&str) -> Option<Arc<Account>>, accounts: &[Arc<Account>]) {
+pub(super) fn install(
+    routes: &[Route],
+    find: impl Fn(&str) -> Option<Arc<Account>>,
+    accounts: &[Arc<Account>],
+    teller: &Teller,
+) {
     for account in accounts {
         account.remove_bridges();
     }
     for route in routes {
         let (Some(from), Some(into)) = (find(&route.from), find(&route.into)) else { continue };
-        let way = Way::Import { route: route.clone(), from: Arc::downgrade(&from), into: Arc::downgrade(&into) };
+        let probe = route.latency.as_ref().map(|latency| Probe::new(latency, &into, route.share, teller));
+        if probe.is_some() {
+            from.asks(&into);
+        }
+        let way = Way::Import {
+            route: Box::new(route.clone()),
+            from: Arc::downgrade(&from),
+            into: Arc::downgrade(&into),
+            probe,
+        };
         from.add_bridge(route.filter.as_bytes(), Bridge::new(&from, way));
         if route.kind == Shared::Stream {
             into.receives_from(&from);
@@ -203,64 +231,6 @@ pub(super) fn install(routes: &[Route], find: impl Fn(&str) -> Option<Arc<Accoun
         if route.kind == Shared::Service && !into.has_bridge(&answers_filter) {
             into.add_bridge(&answers_filter, Bridge::new(&into, Way::Answer { at: Arc::downgrade(&into) }));
         }
-    }
-}
-
-/// Answers that an account's services owe to other accounts.
-#[derive(Default)]
-pub(super) struct Answers(Mutex<HashMap<Box<[u8]>, Answer>>);
-
-struct Answer {
-    to: Weak<Account>,
-    reply: Box<[u8]>,
-    responses: ServiceResponses,
-    wait: Duration,
-    until: Timestamp,
-}
-
-impl Answers {
-    /// A reply subject of this account's for a request from another one.
-    fn expect(&self, from: &Arc<Account>, reply: &[u8], route: &Route) -> Vec<u8> {
-        let now = Timestamp::now();
-        let subject = [REPLY_PREFIX, id::unique().as_bytes()].concat();
-        let answer = Answer {
-            to: Arc::downgrade(from),
-            reply: reply.into(),
-            responses: route.responses,
-            wait: route.response_wait,
-            until: now + route.response_wait,
-        };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Growing is when to look for those that nobody waits for any more.
-        if all.len() == all.capacity() || all.len() >= ANSWERS_MAX {
-            all.retain(|_, answer| answer.until > now);
-        }
-        if all.len() >= ANSWERS_MAX
-            && let Some(oldest) = all.iter().min_by_key(|(_, answer)| answer.until).map(|(subject, _)| subject.clone())
-        {
-            all.remove(&oldest);
-        }
-        all.insert(subject.as_slice().into(), answer);
-        subject
-    }
-
-    fn find(&self, subject: &[u8], is_end: bool) -> Option<Crossing> {
-        let now = Timestamp::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = all.get_mut(subject)?;
-        let account = answer.to.upgrade().filter(|_| answer.until > now);
-        let crossing =
-            account.map(|account| Crossing { account, subject: answer.reply.to_vec(), reply: None, headers: None });
-        if crossing.is_none() || answer.responses == ServiceResponses::One || is_end {
-            all.remove(subject);
-        } else {
-            answer.until = now + answer.wait;
-        }
-        crossing
-    }
-
-    fn forget(&self, subject: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
     }
 }
 

@@ -230,7 +230,7 @@ impl Courier {
             let Some(crossing) = bridge.cross(&parcel, &self.bag.origin, crossed.is_empty()) else { continue };
             let sight = trace.map_or(Sight::Unasked, |trace| bridge.sight(trace, &parcel, &crossing));
             if let Sight::Ends { heard } = sight {
-                bridge.withdraw(&crossing);
+                bridge.withdraw(&crossing, false);
                 delivered.receivers += usize::from(heard);
                 continue;
             }
@@ -277,8 +277,9 @@ impl Courier {
                 crossed.pop();
             }
             // No answer comes to a message that is only traced.
-            if found.receivers == 0 || onwards.is_some_and(|trace| trace.only) {
-                bridge.withdraw(&crossing);
+            let only_traced = onwards.is_some_and(|trace| trace.only);
+            if found.receivers == 0 || only_traced {
+                bridge.withdraw(&crossing, !only_traced);
             }
             delivered.add(found);
         }

@@ -560,6 +560,7 @@ impl Link {
             // Whoever is not asked is not turned away either.
             self.counted = self.account.enter();
         }
+        self.client.set_round_trip(self.session.rtt());
         let connect = self.session.options();
         self.courier.set_echo(connect.echo);
         self.client.set_identity(Identity {

@@ -2,6 +2,7 @@
 //! and the streams. Must not know sockets.
 
 mod account;
+mod answers;
 mod arrival;
 mod bridge;
 mod callout;
@@ -11,6 +12,7 @@ mod courier;
 mod gate;
 mod guard;
 pub mod jetstream;
+mod latency;
 mod link;
 mod memory;
 mod message_trace;

@@ -14,6 +14,7 @@ use super::client_state::{ClientState, Identity};
 use super::closed::{AccountTraffic, ClosedClient, ClosedClients};
 use super::courier::Courier;
 use super::gate::Gate;
+use super::latency::Teller;
 use super::memory::Memory;
 use super::meter::Meter;
 use super::outbox::Appended;
@@ -139,7 +140,7 @@ impl Broker {
         for name in [DEFAULT_ACCOUNT, book.system_account()] {
             accounts.entry(name.to_owned()).or_insert_with(|| Arc::new(Account::new(name, role(name))));
         }
-        share(&book, &accounts);
+        share(&book, &accounts, &Teller { origin: system.clone(), server: info.server_name.as_str().into() });
         Arc::new(Broker {
             account: accounts[DEFAULT_ACCOUNT].clone(),
             system_account: accounts[book.system_account()].clone(),
@@ -159,6 +160,10 @@ impl Broker {
             payload_bytes_max: AtomicUsize::new(options.session.max_payload),
             terms: RwLock::new(Arc::new(Terms::new(options))),
         })
+    }
+
+    pub(super) fn teller(&self) -> Teller {
+        Teller { origin: self.system.clone(), server: self.info().server_name.as_str().into() }
     }
 
     pub(super) fn terms(&self) -> Arc<Terms> {
@@ -375,7 +380,7 @@ impl Broker {
 }
 
 /// Lets accounts map subjects and see of each other what the book says, in place of what was said before.
-pub(super) fn share(book: &Book, accounts: &HashMap<String, Arc<Account>>) {
+pub(super) fn share(book: &Book, accounts: &HashMap<String, Arc<Account>>, teller: &Teller) {
     for complaint in book.complaints() {
         tracing::warn!("{complaint}");
     }
@@ -384,5 +389,5 @@ pub(super) fn share(book: &Book, accounts: &HashMap<String, Arc<Account>>) {
         let mappings = book.mappings(&account.name).iter();
         account.set_mappings(mappings.filter_map(|spec| Mapping::new(spec).ok()).collect());
     }
-    bridge::install(book.routes(), |name| accounts.get(name).cloned(), &all);
+    bridge::install(book.routes(), |name| accounts.get(name).cloned(), &all, teller);
 }

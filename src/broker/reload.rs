@@ -33,7 +33,7 @@ impl Broker {
                 }
             }
         }
-        registry::share(book, &accounts);
+        registry::share(book, &accounts, &self.teller());
         new
     }
 

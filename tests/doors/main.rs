@@ -11,6 +11,7 @@ mod floods;
 mod gate;
 mod jetstream;
 mod jwt;
+mod latency;
 mod limits;
 mod memory;
 mod origins;

@@ -39,8 +39,6 @@ const ABSENT: &[&str] = &[
     // Queues between parts of a Go program.
     "data.System recvQ",
     "data.http_req_stats",
-    // Measured with the server's first PING, which comes later here.
-    "connections.rtt",
 ];
 /// Keys that are ours, or that nats-server has under circumstances the recording did not have.
 const OURS: &[&str] = &[

@@ -1,9 +1,10 @@
 //! `exports`, `imports` and `mappings` of accounts (nats-server `parseExportStreamOrService`,
 //! `parseImportStreamOrService`, `parseAccountMappings`).
 
+use super::place::FileError;
 use super::report::Report;
 use super::value::{Entry, Kind, Value};
-use crate::auth::{Export, Import, MappingSpec, ServiceResponses, Shared};
+use crate::auth::{Export, Import, Latency, MappingSpec, ServiceResponses, Shared};
 
 const EXPORT: &[&str] = &[
     "account_token_position",
@@ -27,7 +28,7 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
     let map = report.ok(value.map())?;
     let mut export = Export::default();
     let mut kinds = 0;
-    let (mut of_services, mut traced) = (None, None);
+    let (mut of_services, mut traced, mut measured) = (None, None, None);
     for entry in map.iter() {
         let value = &entry.value;
         match entry.name().as_str() {
@@ -58,7 +59,10 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
                 });
                 report.set(&mut export.account_token, position);
             }
-            "latency" => report.unserved(entry, "latencies of services are not measured"),
+            "latency" => {
+                measured = Some(entry);
+                export.latency = latency(value, report);
+            }
             "allow_trace" => {
                 traced = Some(entry);
                 report.set(&mut export.allow_trace, value.bool());
@@ -68,6 +72,9 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
     }
     if let (Some(entry), Shared::Stream) = (traced, export.kind) {
         report.error(entry.wrong("Detected allow_trace directive on non-service"));
+    }
+    if let (Some(entry), Shared::Stream) = (measured, export.kind) {
+        report.error(entry.wrong("Detected latency directive on non-service"));
     }
     if let (Some(entry), Shared::Stream) = (of_services, export.kind) {
         report.error(entry.wrong("Detected response directive on non-service"));
@@ -82,6 +89,42 @@ fn export(value: &Value, report: &mut Report) -> Option<Export> {
             report.error(value.wrong(format!("Detected {:?} as both a stream and a service", export.subject)));
             None
         }
+    }
+}
+
+/// A subject, or a map (nats-server `parseServiceLatency`).
+fn latency(value: &Value, report: &mut Report) -> Option<Latency> {
+    if let Kind::Text(subject) = &value.kind {
+        return Some(Latency { percent: 100, subject: subject.clone() });
+    }
+    let map = report.ok(value.map())?;
+    let mut latency = Latency { percent: 100, subject: String::new() };
+    for entry in map.iter() {
+        match entry.name().as_str() {
+            "sampling" => report.set(&mut latency.percent, sampling(&entry.value)),
+            "subject" => report.set(&mut latency.subject, entry.value.text().map(str::to_owned)),
+            _ => report.unknown(entry, &["sampling", "subject"]),
+        }
+    }
+    if map.get("subject").is_none() {
+        report.error(value.wrong("Latency subject required, but missing"));
+        return None;
+    }
+    Some(latency)
+}
+
+/// `headers`, which is 0, or a number of percent.
+fn sampling(value: &Value) -> Result<u8, FileError> {
+    let text = value.text()?;
+    if text.trim().eq_ignore_ascii_case("headers") {
+        return Ok(0);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent = number.parse::<i64>();
+    let percent = percent.map_err(|error| value.wrong(format!("Failed to parse latency sample: {error}")))?;
+    match u8::try_from(percent) {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err(value.wrong("bad sampling percentage, should be 1-100")),
     }
 }
 
