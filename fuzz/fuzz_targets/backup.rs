@@ -60,6 +60,6 @@ fuzz_target!(|input: &[u8]| {
     let (entries, error) = read(&[&packed]);
     if input.len() <= MESSAGE_BYTES_MAX {
         assert_eq!(error, None);
-        assert_eq!((entries.len(), entries[0].body(), entries[1].is_end()), (2, payload, true));
+        assert_eq!((entries.len(), entries[0].body(), entries[1].is_end()), (2, input, true));
     }
 });

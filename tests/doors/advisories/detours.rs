@@ -5,8 +5,8 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt;
 
-use super::super::{Wire, World, next, round};
-use super::{ask, must};
+use super::super::{World, next, round};
+use super::{ask, enter, must};
 
 const TEXT: &str = r#"
 accounts {
@@ -26,13 +26,6 @@ accounts {
 }
 authorization { timeout: 30 }
 "#;
-
-async fn enter(world: &World, user: &str) -> Wire {
-    let mut wire = world.wire().await;
-    let hello = format!(r#"CONNECT {{"verbose":false,"headers":true,"user":"{user}","pass":"p"}}"#);
-    assert_eq!(wire.ask(&hello).await, ["PONG"]);
-    wire
-}
 
 /// The server answers on, and delivers to, whatever subject a client names; but never as a request to itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

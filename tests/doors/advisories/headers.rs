@@ -1,7 +1,7 @@
 //! Reserved headers that only the server may write, as clients forge them.
 
-use super::super::{Wire, World};
-use super::must;
+use super::super::World;
+use super::{enter, must};
 
 const TEXT: &str = r#"
 jetstream: enabled
@@ -12,13 +12,6 @@ accounts {
 }
 authorization { timeout: 30 }
 "#;
-
-async fn enter(world: &World, user: &str) -> Wire {
-    let mut wire = world.wire().await;
-    let hello = format!(r#"CONNECT {{"verbose":false,"headers":true,"user":"{user}","pass":"p"}}"#);
-    assert_eq!(wire.ask(&hello).await, ["PONG"]);
-    wire
-}
 
 fn hpub(subject: &str, reply: &str, block: &str) -> String {
     let bytes = block.len();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{PATIENCE, World, next, settle};
+use super::{PATIENCE, Wire, World, next, settle};
 
 const TEXT: &str = r#"
 accounts {
@@ -43,6 +43,14 @@ async fn must(client: &async_nats::Client, subject: &str, body: impl Into<Bytes>
     let answer = ask(client, &format!("$JS.API.{subject}"), body).await;
     assert!(answer.starts_with('{') && !answer.contains("\"error\":"), "{subject}: {answer}");
     answer
+}
+
+/// A connection of `user`, whose password is `p`, that has been let in.
+async fn enter(world: &World, user: &str) -> Wire {
+    let mut wire = world.wire().await;
+    let hello = format!(r#"CONNECT {{"verbose":false,"headers":true,"user":"{user}","pass":"p"}}"#);
+    assert_eq!(wire.ask(&hello).await, ["PONG"]);
+    wire
 }
 
 /// What is said to a client that says all of `bytes` at once, to the end or to `until`.
