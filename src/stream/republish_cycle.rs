@@ -85,7 +85,10 @@ fn widest(destination: &str) -> String {
             tokens.push(">");
             break;
         }
-        tokens.push(if token.contains("{{") || token.starts_with('$') && token.len() > 1 { "*" } else { token });
+        // `$1`, but not `$KV`.
+        let digits = token.strip_prefix('$').unwrap_or_default();
+        let is_wildcard = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        tokens.push(if token.contains("{{") || is_wildcard { "*" } else { token });
     }
     tokens.join(".")
 }
@@ -135,6 +138,10 @@ mod tests {
         let plain = [stream(r#"{"name":"B","subjects":["b.>"]}"#)];
         assert!(returns(&sourcing(">", "b.>"), &plain));
         assert!(!returns(&sourcing("a.*", "b.{{wildcard(1)}}"), &plain));
+        // A destination in a bucket is not one that begins with anything.
+        let bucket = [stream(r#"{"name":"KV_b","subjects":["$KV.b.>"]}"#)];
+        let into = r#"{"name":"A","subjects":["A.>","B.>"],"republish":{"src":"A.>","dest":"$KV.b.>"}}"#;
+        assert!(!returns(&stream(into), &bucket));
         let taker = stream(r#"{"name":"T","sources":[{"name":"P"}],"republish":{"src":">","dest":"p.>"}}"#);
         assert!(returns(&stream(r#"{"name":"P","subjects":["p.>"]}"#), &[taker]));
     }
