@@ -235,7 +235,8 @@ impl Broker {
         }
     }
 
-    /// Cuts from the biggest holder on until an eighth of the budget will be free. Connections inside the process stay.
+    /// Cuts until an eighth of the budget will be free: first those who take nothing, then the others, the biggest holders
+    /// first. Connections inside the process stay.
     fn cut_biggest_holders(&self) {
         let excess = self.memory.held_bytes().saturating_sub(self.memory.bytes_max() / 8 * 7);
         let mut going = 0;
@@ -248,7 +249,7 @@ impl Broker {
                 _ => {}
             }
         }
-        holders.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+        holders.sort_unstable_by_key(|(bytes, client)| Reverse((client.outbox.is_stuck(), *bytes)));
         for (bytes, client) in holders {
             if going >= excess {
                 return;

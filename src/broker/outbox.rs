@@ -248,7 +248,7 @@ impl Outbox {
         }
         if before == 0 {
             Appended::First
-        } else if waiting > Self::HIGH_WATER_BYTES && !self.stuck.load(Ordering::Relaxed) {
+        } else if waiting > Self::HIGH_WATER_BYTES && !self.is_stuck() {
             Appended::Behind
         } else {
             Appended::More
@@ -340,6 +340,11 @@ impl Outbox {
         self.drained.notify_waiters();
     }
 
+    /// Whether the client has not taken a byte for a while.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
     /// Bytes that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Ordering::Relaxed)
@@ -347,7 +352,7 @@ impl Outbox {
 
     /// Whether a publisher should pause for this client.
     pub fn is_behind(&self) -> bool {
-        self.waiting_bytes.load(Ordering::Relaxed) > Self::HIGH_WATER_BYTES && !self.stuck.load(Ordering::Relaxed)
+        self.waiting_bytes.load(Ordering::Relaxed) > Self::HIGH_WATER_BYTES && !self.is_stuck()
     }
 
     /// Returns when the client has caught up, is stuck, or has gone.
