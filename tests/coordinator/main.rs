@@ -1,13 +1,15 @@
 //! The client and the coordinator as a system: a real broker, real connections.
 //!
-//! They run against our own program, or, with `NATS_SERVER_BIN=<path of nats-server 2.14 or newer>`, against that; those
-//! about the coordinators that a broker embeds run with that broker alone.
+//! They run against our own program, and all of them once more against the real nats-server (`on_nats_server.rs`), but for
+//! those about the coordinators that our broker embeds. One alone, there: `NATS_SERVER_BIN=<path> cargo test --test
+//! coordinator <name>`.
 
 mod accounts;
 mod agent;
 mod client;
 mod cron;
 mod lifecycle;
+mod on_nats_server;
 mod permissions;
 mod presence;
 mod restarts;
@@ -15,3 +17,6 @@ mod scheduling;
 mod supervision;
 mod support;
 mod throughput;
+
+#[path = "../support/mod.rs"]
+mod tools;
