@@ -2,6 +2,7 @@
 //!
 //! Every link has one, and so has every task of the broker that sends messages of its own.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,10 @@ use crate::types::Message;
 /// Subjects a courier remembers the targets of, and targets in all.
 const CACHED_SUBJECTS_MAX: usize = 1024;
 const CACHED_TARGETS_MAX: usize = 64 * 1024;
+/// A courier that remembers this many asks more of a new subject: that it comes twice.
+const CACHED_AT_ONCE_MAX: usize = 64;
+/// Subjects of which it is remembered only that they came. A power of two.
+const SEEN_SUBJECTS: usize = 2048;
 /// A payload of this size is kept once for all who get it; a smaller one when copies for all would take more than this many
 /// bytes.
 const SHARED_BYTES_MIN: usize = 64 * 1024;
@@ -85,6 +90,8 @@ struct RouteCache {
     last: Arc<Route>,
     by_subject: HashMap<Box<[u8]>, Arc<Route>>,
     targets: usize,
+    /// Parts of the hashes of subjects that came once, each in its place; empty until there is a need for it.
+    seen: Vec<u16>,
 }
 
 /// Where messages on a subject go, and where they are counted.
@@ -386,9 +393,9 @@ impl Courier {
     }
 }
 
-/// Reply inboxes and acks name a new subject each time: remembering them would only push out the others.
-fn is_worth_caching(subject: &[u8]) -> bool {
-    !subject.starts_with(b"_INBOX.") && !subject.starts_with(b"$JS.ACK.") && !subject.starts_with(REPLY_PREFIX)
+/// Reply inboxes and acks name a new subject each time. Nobody counts them by subject.
+fn is_nameless(subject: &[u8]) -> bool {
+    subject.starts_with(b"_INBOX.") || subject.starts_with(b"$JS.ACK.") || subject.starts_with(REPLY_PREFIX)
 }
 
 impl RouteCache {
@@ -401,33 +408,46 @@ impl RouteCache {
         } else if self.last_subject == subject {
             return &self.last;
         }
-        if is_worth_caching(subject) {
-            self.last = match self.by_subject.get(subject) {
-                Some(route) => route.clone(),
-                None => {
-                    let mut route = Route::default();
-                    account.match_into(subject, &mut route.matches);
-                    route.counts = meter.and_then(|meter| meter.counts_of(&account.label, subject));
-                    let route = Arc::new(route);
-                    if self.by_subject.len() >= CACHED_SUBJECTS_MAX || self.targets >= CACHED_TARGETS_MAX {
-                        self.forget();
-                    }
-                    self.targets += route.matches.plain.len();
-                    self.targets += route.matches.queues.iter().map(|group| group.members.len()).sum::<usize>();
-                    self.by_subject.insert(subject.into(), route.clone());
-                    route
-                }
-            };
+        let nameless = is_nameless(subject);
+        if !nameless && let Some(route) = self.by_subject.get(subject) {
+            self.last = route.clone();
         } else {
-            if Arc::get_mut(&mut self.last).is_none_or(|last| last.counts.is_some()) {
+            if Arc::get_mut(&mut self.last).is_none() {
                 self.last = Arc::new(Route::default());
             }
             let route = Arc::get_mut(&mut self.last).expect("just made unique");
             account.match_into(subject, &mut route.matches);
+            route.counts = meter.filter(|_| !nameless).and_then(|meter| meter.counts_of(&account.label, subject));
+            if !nameless && self.comes_again(subject) {
+                self.remember(subject);
+            }
         }
         self.last_subject.clear();
         self.last_subject.extend_from_slice(subject);
         &self.last
+    }
+
+    /// Whether a subject is likely to come again: a subject made for one message would only push out the others.
+    fn comes_again(&mut self, subject: &[u8]) -> bool {
+        if self.by_subject.len() < CACHED_AT_ONCE_MAX {
+            return true;
+        }
+        if self.seen.is_empty() {
+            self.seen = vec![0; SEEN_SUBJECTS];
+        }
+        let hash = self.by_subject.hasher().hash_one(subject);
+        let (place, part) = (hash as usize % SEEN_SUBJECTS, (hash >> 48) as u16 | 1);
+        std::mem::replace(&mut self.seen[place], part) == part
+    }
+
+    fn remember(&mut self, subject: &[u8]) {
+        if self.by_subject.len() >= CACHED_SUBJECTS_MAX || self.targets >= CACHED_TARGETS_MAX {
+            self.forget();
+        }
+        let matches = &self.last.matches;
+        self.targets += matches.plain.len();
+        self.targets += matches.queues.iter().map(|group| group.members.len()).sum::<usize>();
+        self.by_subject.insert(subject.into(), self.last.clone());
     }
 
     fn forget(&mut self) {

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use memchr::memmem::Finder;
 use serde::Serialize;
 
 use super::account::Account;
@@ -41,7 +42,8 @@ pub(super) const CLOSED: &str = "Not delivered because subscription is closed";
 /// only a destination does.
 #[inline]
 pub(super) fn may_be_asked(block: &[u8], account: Option<&AccountTrace>) -> bool {
-    account.is_some() || memchr::memmem::find(block, DEST.as_bytes()).is_some()
+    static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DEST));
+    account.is_some() || FINDER.find(block).is_some()
 }
 
 /// What a message's headers ask for.

@@ -49,7 +49,8 @@ impl Meter {
         Meter { filters, subjects_max, counted: Mutex::default() }
     }
 
-    /// Where messages on `name` are counted, if they are. Holds a lock, so it is asked once per subject and route cache.
+    /// Where messages on `name` are counted, if they are. Holds a lock, so couriers remember the answer for subjects that
+    /// come again.
     pub(super) fn counts_of(&self, account: &str, name: &[u8]) -> Option<Arc<SubjectCounts>> {
         let filter = self.filters.iter().find(|filter| subject::matches(filter.as_bytes(), name))?;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -160,12 +160,16 @@ impl Cursor {
         }
     }
 
-    /// Goes on to `seq`, if that is further: nothing below exists any more.
+    /// Goes on to `seq`, if that is further: nothing below exists any more, or it is done.
     pub(super) fn jump(&mut self, seq: u64) {
         if self.next < seq {
             self.next = seq;
-            if self.skip.as_ref().is_some_and(|skip| skip.until < seq) {
-                self.skip = None;
+            if let Some(skip) = &mut self.skip {
+                skip.seqs.retain(|&left| left >= seq);
+                if skip.seqs.is_empty() {
+                    self.next = seq.max(skip.until + 1);
+                    self.skip = None;
+                }
             }
             self.stale = true;
         }

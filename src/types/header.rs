@@ -21,7 +21,7 @@ impl<'a> Headers<'a> {
 
     /// Name and value of each line in order, values without surrounding white space; malformed lines are skipped.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let mut rest = match memchr::memmem::find(self.block, b"\r\n") {
+        let mut rest = match line_end(self.block) {
             Some(end) => &self.block[end + 2..],
             None => &[][..],
         };
@@ -30,7 +30,7 @@ impl<'a> Headers<'a> {
                 if rest.is_empty() {
                     return None;
                 }
-                let end = memchr::memmem::find(rest, b"\r\n").unwrap_or(rest.len());
+                let end = line_end(rest).unwrap_or(rest.len());
                 let line = &rest[..end];
                 rest = rest.get(end + 2..).unwrap_or(&[]);
                 if let Some(colon) = memchr::memchr(b':', line) {
@@ -54,7 +54,7 @@ impl<'a> Headers<'a> {
 
     /// The status code of the version line (`NATS/1.0 503 ...`), when there is one.
     pub fn status(&self) -> Option<u16> {
-        let line_end = memchr::memmem::find(self.block, b"\r\n")?;
+        let line_end = line_end(self.block)?;
         let line = self.block[..line_end].strip_prefix(VERSION_LINE)?;
         let text = std::str::from_utf8(line).ok()?;
         text.split_ascii_whitespace().next()?.parse().ok()
@@ -62,11 +62,16 @@ impl<'a> Headers<'a> {
 
     /// The text behind the status code.
     pub fn description(&self) -> Option<&'a str> {
-        let line_end = memchr::memmem::find(self.block, b"\r\n")?;
+        let line_end = line_end(self.block)?;
         let line = self.block[..line_end].strip_prefix(VERSION_LINE)?;
         let text = std::str::from_utf8(line).ok()?.trim_start();
         text.split_once(' ').map(|(_, description)| description)
     }
+}
+
+/// Where the first line of `block` ends.
+fn line_end(block: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', block).find_map(|at| at.checked_sub(1).filter(|&end| block[end] == b'\r'))
 }
 
 /// Writes a header block line by line.
@@ -139,7 +144,7 @@ pub fn without(block: &[u8], is_unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<
     let mut out = Vec::with_capacity(block.len());
     let mut rest = block;
     while !rest.is_empty() {
-        let end = memchr::memmem::find(rest, b"\r\n").map_or(rest.len(), |at| at + 2);
+        let end = line_end(rest).map_or(rest.len(), |at| at + 2);
         let (line, after) = rest.split_at(end);
         rest = after;
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
@@ -163,7 +168,7 @@ pub fn with_value(block: &[u8], name: &str, value: &str) -> Vec<u8> {
     let prefix = format!("\r\n{name}:");
     let Some(found) = memchr::memmem::find(block, prefix.as_bytes()) else { return with_line(block, name, value) };
     let start = found + prefix.len();
-    let end = memchr::memmem::find(&block[start..], b"\r\n").map_or(block.len(), |end| start + end);
+    let end = line_end(&block[start..]).map_or(block.len(), |end| start + end);
     [&block[..start], b" ", value.as_bytes(), &block[end..]].concat()
 }
 

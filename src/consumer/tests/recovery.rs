@@ -155,6 +155,20 @@ fn the_last_of_each_subject_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_ack_of_all_passes_the_last_of_each_subject() {
+    let mut world = World::new(
+        ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, ack_policy: AckPolicy::All, ..explicit() },
+        &["a", "b", "c"],
+    );
+    let mut rows = ConsumerRows::default();
+    // After the stream was there, so that a restart knows where the last of each subject end.
+    world.consumer.setup.created = Timestamp(2 * SECOND);
+    world.commit(&mut rows).pull("r", "1").poll();
+    world.crash(&rows).ack((1, 1, 1), "").expect_state("1/1", "1/1", [0, 0, 2, 0]);
+    world.pull("s", "9").expect(&["s <- 2/2 x1 +1", "s <- 3/3 x1 +0"]);
+}
+
+#[test]
 fn a_reset_survives() {
     let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
     let mut rows = ConsumerRows::default();

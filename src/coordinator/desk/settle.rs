@@ -7,9 +7,30 @@ use super::{Busy, Desk, Output};
 use crate::client::decode_ack;
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
-use crate::coordinator::record::{Phase, Record};
+use crate::coordinator::record::{Phase, Record, State};
 use crate::coordinator::task::Event;
 use crate::types::{Headers, Timestamp};
+
+/// What `$TASK.E.TASK.<id>` tells.
+#[derive(serde::Serialize)]
+struct TaskEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    queue: &'a str,
+    state: State,
+    phase: Phase,
+    run: u32,
+    attempt: u32,
+    time: Timestamp,
+    revision: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    agent: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
 
 impl Desk {
     /// Brings everything around a task in line with its record. `before` is the record it had, `None` for a new task.
@@ -224,21 +245,21 @@ impl Desk {
     /// Tells whoever listens where the task is now.
     fn announce(&mut self, index: u32, record: &Record) {
         let revision = self.task(index).map_or(0, |task| task.revision);
-        let mut event = serde_json::json!({
-            "type": "io.natterjack.task.event.v1.task",
-            "id": record.id, "queue": record.queue, "state": record.state, "phase": record.phase,
-            "run": record.run, "attempt": record.attempt, "time": record.updated, "revision": revision,
-        });
-        if !record.agent.is_empty() {
-            event["agent"] = record.agent.as_str().into();
-        }
-        if !record.reason.is_empty() {
-            event["reason"] = record.reason.as_str().into();
-        }
-        if let Some(fault) = record.fault.as_ref().filter(|_| record.phase != Phase::Completed) {
-            event["error"] = fault.error.as_str().into();
-        }
-        let body = Bytes::from(event.to_string());
+        let event = TaskEvent {
+            kind: "io.natterjack.task.event.v1.task",
+            id: &record.id,
+            queue: &record.queue,
+            state: record.state,
+            phase: record.phase,
+            run: record.run,
+            attempt: record.attempt,
+            time: record.updated,
+            revision,
+            agent: &record.agent,
+            reason: &record.reason,
+            error: record.fault.as_ref().filter(|_| record.phase != Phase::Completed).map(|fault| fault.error.as_str()),
+        };
+        let body = Bytes::from(serde_json::to_vec(&event).expect("an event is plain data"));
         if record.phase == Phase::Dead {
             self.publish(format!("$TASK.E.QUEUE.{}", record.queue), "", body.clone());
         }
