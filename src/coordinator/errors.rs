@@ -20,6 +20,7 @@ pub const ALREADY_FINISHED: ApiError = entry(409, 30410, "task already finished:
 pub const SAME_ID_OTHER_BODY: ApiError = entry(409, 30411, "a task of this id has another body");
 pub const NO_MATCHING_AGENT: ApiError = entry(412, 30412, "no registered agent can match");
 pub const TOO_LARGE: ApiError = entry(413, 30413, "too large: {reason}");
+pub const LETTER_NOT_FOUND: ApiError = entry(404, 30415, "dead letter not found");
 pub const AGENT_IN_USE: ApiError = entry(409, 30414, "an agent of this id is alive");
 pub const PAUSED: ApiError = entry(423, 30423, "paused or draining");
 pub const DEPENDENCY: ApiError = entry(424, 30424, "dependency: {reason}");

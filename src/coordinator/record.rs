@@ -211,6 +211,12 @@ pub struct Record {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion: Option<Completion>,
+    /// Its dead letter was purged: nothing of it is kept any longer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub forget: bool,
+    /// Attempts that ended before the present item of a pull queue was put there: the item counts its own deliveries.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempts_before: u32,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -226,6 +232,11 @@ impl Record {
     /// Since when it waits for an agent, if it does.
     pub fn waiting_since(&self) -> Timestamp {
         if self.queued.is_zero() { self.updated } else { self.queued }
+    }
+
+    /// When a finished task may go, in a queue that keeps them for `retention`.
+    pub fn kept_until(&self, retention: Duration) -> Timestamp {
+        self.updated + if self.forget { Duration::ZERO } else { retention }
     }
 
     pub fn timeout(&self) -> Option<Duration> {

@@ -43,16 +43,28 @@ pub enum Event {
         agent: String,
         lease: String,
     },
-    /// The agent, or a pull queue's worker, has the task.
+    /// The agent has the task.
     Delivered,
+    /// A pull queue's item was delivered, so often by now; `refused` tells that this delivery ended with a nak.
+    PullDelivered {
+        delivery: u32,
+        refused: bool,
+    },
     /// The agent did not fetch it in time.
     AcceptTimeout,
     Complete {
         lease: String,
         digest: String,
     },
-    /// A worker of a pull queue acknowledged its message.
-    PullAcked,
+    /// A worker of a pull queue acknowledged its message, when it was delivered for the so-manieth time; 0 is not known.
+    PullAcked {
+        delivery: u32,
+    },
+    /// It will not have the message again, whoever asks.
+    PullTerminated {
+        delivery: u32,
+        error: String,
+    },
     Fail {
         lease: String,
         error: String,
@@ -74,8 +86,10 @@ pub enum Event {
     DeadlinePassed,
     /// Its payload is not in the store any more.
     PayloadLost,
-    /// A pull queue's broker gave up delivering it.
-    DeliveriesUsed,
+    /// A pull queue's broker gave up delivering it after so many times.
+    DeliveriesUsed {
+        deliveries: u32,
+    },
     Cancel {
         reason: String,
         force: bool,
@@ -86,6 +100,8 @@ pub enum Event {
     Purge {
         reason: String,
     },
+    /// Its dead letter is purged, and with it all that is kept of the task.
+    Forget,
     /// `blocked` tells whether tasks of its Task-After are not completed.
     Requeue {
         blocked: bool,
@@ -122,7 +138,6 @@ impl Record {
                 Phase::Blocked => {
                     let mut next = self.failed(fate, false, None, context);
                     next.reason = "dependency".to_owned();
-                    next.attempt = self.attempt;
                     Ok(Some(next))
                 }
                 _ => Ok(None),
@@ -143,7 +158,18 @@ impl Record {
             },
             Event::Delivered => match self.phase {
                 Phase::Assigned => Ok(Some(self.next(Phase::Running, context.now))),
-                Phase::Queued if self.mode == Mode::Pull => Ok(Some(self.next(Phase::Running, context.now))),
+                _ => Ok(None),
+            },
+            Event::PullDelivered { delivery, refused } => match self.phase {
+                Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
+                    let mut next = self.counted(*delivery).next(Phase::Running, context.now);
+                    if *refused {
+                        let error = "not acknowledged (nak)".to_owned();
+                        next.fault = Some(Fault { error, attempt: next.attempt, at: context.now, ..Fault::default() });
+                    }
+                    let news = *refused || self.phase != next.phase || self.attempt != next.attempt;
+                    Ok(news.then_some(next))
+                }
                 _ => Ok(None),
             },
             Event::AcceptTimeout => match self.phase {
@@ -151,8 +177,16 @@ impl Record {
                 _ => Ok(None),
             },
             Event::Complete { lease, digest } => self.complete(lease, digest, context.now),
-            Event::PullAcked => match self.mode {
-                Mode::Pull if !self.phase.is_final() => self.complete(&self.lease, "", context.now),
+            Event::PullAcked { delivery } => match self.mode {
+                Mode::Pull if !self.phase.is_final() => {
+                    self.counted((*delivery).max(1)).complete(&self.lease, "", context.now)
+                }
+                _ => Ok(None),
+            },
+            Event::PullTerminated { delivery, error } => match self.mode {
+                Mode::Pull if !self.phase.is_final() => {
+                    Ok(Some(self.counted(*delivery).failed(error, false, None, context)))
+                }
                 _ => Ok(None),
             },
             Event::Fail { lease, error, retry, delay } => self.fail(lease, error, *retry, *delay, context),
@@ -178,9 +212,9 @@ impl Record {
             Event::DeadlinePassed => Ok(Some(self.failed("deadline", false, None, context))),
             Event::PayloadLost if self.phase.is_final() => Ok(None),
             Event::PayloadLost => Ok(Some(self.failed("payload lost", false, None, context))),
-            Event::DeliveriesUsed => match self.phase {
+            Event::DeliveriesUsed { deliveries } => match self.phase {
                 Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
-                    Ok(Some(self.failed("deliveries used", false, None, context)))
+                    Ok(Some(self.counted(*deliveries).failed("deliveries used", false, None, context)))
                 }
                 _ => Ok(None),
             },
@@ -205,6 +239,14 @@ impl Record {
                 }
                 _ => Ok(None),
             },
+            Event::Forget => match self.phase {
+                Phase::Dead => {
+                    let mut next = self.canceled("dead letter purged", context.now);
+                    next.forget = true;
+                    Ok(Some(next))
+                }
+                _ => Ok(None),
+            },
             Event::Requeue { blocked } => match self.phase {
                 Phase::Dead | Phase::Canceled | Phase::Rejected => {
                     let mut next = self.queued(context.now);
@@ -214,6 +256,8 @@ impl Record {
                     }
                     next.run += 1;
                     next.attempt = 0;
+                    next.attempts_before = 0;
+                    next.forget = false;
                     next.excluded.clear();
                     next.reason.clear();
                     // A deadline that has passed already would kill the new run at once.
@@ -245,7 +289,26 @@ impl Record {
         let mut next = self.unleased(Phase::Queued, now);
         next.wake = Timestamp::ZERO;
         next.queued = now;
+        if self.mode == Mode::Pull {
+            next.attempts_before = next.attempt;
+        }
         next
+    }
+
+    /// A pull task whose present item is known to have been delivered so often.
+    fn counted(&self, delivery: u32) -> Record {
+        let attempt = self.attempt.max(self.attempts_before.saturating_add(delivery));
+        Record { attempt, ..self.clone() }
+    }
+
+    /// The attempt that speaks up. An assignment counted its own when it was made; a pull queue's worker begins without our
+    /// knowing, and is a new one when the last that is known has ended.
+    fn speaking(&self) -> u32 {
+        let over = self.fault.as_ref().is_some_and(|fault| fault.attempt == self.attempt);
+        match self.mode {
+            Mode::Pull if self.attempt == self.attempts_before || over => self.attempt + 1,
+            _ => self.attempt,
+        }
     }
 
     /// The next record without agent and lease; a pull task keeps its lease, which belongs to the run.
@@ -308,7 +371,8 @@ impl Record {
         if self.phase == Phase::Cancelling {
             return Ok(Some(self.canceled(&self.reason, context.now)));
         }
-        Ok(Some(self.failed(error, retry, delay, context)))
+        let attempt = self.speaking();
+        Ok(Some(Record { attempt, ..self.clone() }.failed(error, retry, delay, context)))
     }
 
     /// The attempt ended without a result: another one after a pause, or dead.
@@ -316,8 +380,7 @@ impl Record {
         let fault =
             Fault { error: error.to_owned(), agent: self.agent.clone(), attempt: self.attempt, at: context.now };
         let now = context.now;
-        // An assignment counted its attempt when it was made; a pull queue's worker begins without our knowing.
-        let attempt = if self.mode == Mode::Pull { self.attempt + 1 } else { self.attempt };
+        let attempt = self.attempt;
         let mut next = if !retry || attempt >= self.max_attempts {
             let mut next = self.unleased(Phase::Dead, now);
             next.reason = if retry { "attempts used".to_owned() } else { error.to_owned() };
@@ -333,7 +396,6 @@ impl Record {
                 next
             }
         };
-        next.attempt = attempt;
         next.fault = Some(fault);
         next
     }

@@ -103,7 +103,9 @@ fn the_table() {
     check(Phase::Completed, Event::Requeue { blocked: false }, Err(30410));
     check(Phase::Running, Event::Requeue { blocked: false }, Err(30400));
     check(Phase::Queued, Event::Requeue { blocked: false }, Ok("="));
-    check(Phase::Queued, Event::PullAcked, Ok("="));
+    check(Phase::Queued, Event::PullAcked { delivery: 1 }, Ok("="));
+    check(Phase::Dead, Event::Forget, Ok("canceled"));
+    check(Phase::Running, Event::Forget, Ok("="));
     let lost = || Event::DependencyFailed { fate: "t0 failed".into() };
     check(Phase::Blocked, Event::Unblocked, Ok("queued"));
     check(Phase::Queued, Event::Unblocked, Ok("="));
@@ -128,16 +130,47 @@ fn pull_queues_complete_by_ack_and_end_dead() {
     pull.mode = Mode::Pull;
     pull.lease = "R1".into();
     let phase = |event: Event| step(&pull, &event).unwrap().map(|next| next.phase);
-    assert_eq!(phase(Event::PullAcked), Some(Phase::Completed));
+    assert_eq!(phase(Event::PullAcked { delivery: 1 }), Some(Phase::Completed));
     assert_eq!(phase(complete("R1", "d")), Some(Phase::Completed));
-    assert_eq!(phase(Event::DeliveriesUsed), Some(Phase::Dead));
+    assert_eq!(phase(Event::DeliveriesUsed { deliveries: 3 }), Some(Phase::Dead));
     assert_eq!(phase(fail("R1", false)), Some(Phase::Dead));
-    assert_eq!(phase(Event::Delivered), Some(Phase::Running));
+    assert_eq!(phase(Event::PullDelivered { delivery: 1, refused: false }), Some(Phase::Running));
     assert_eq!(phase(Event::Assign { agent: "a".into(), lease: "x".into() }), None);
     assert_eq!(phase(cancel(false)), Some(Phase::Canceled));
-    let dead = step(&pull, &Event::DeliveriesUsed).unwrap().unwrap();
+    let dead = step(&pull, &Event::DeliveriesUsed { deliveries: 3 }).unwrap().unwrap();
     let again = step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap();
     assert!(again.lease != "R1" && !again.lease.is_empty(), "a new run has a lease of its own");
+}
+
+#[test]
+fn a_pull_task_counts_the_attempts_that_are_known_to_have_begun() {
+    let mut task = record(Phase::Queued);
+    task.mode = Mode::Pull;
+    task.lease = "R1".into();
+    let attempts = |task: &Record, event: &Event| step(task, event).unwrap().unwrap().attempt;
+    // One that nobody ever had.
+    assert_eq!(attempts(&task, &Event::DeadlinePassed), 0);
+    assert_eq!(attempts(&task, &fail("R1", true)), 1);
+    assert_eq!(attempts(&task, &Event::PullAcked { delivery: 0 }), 1);
+    let running = step(&task, &Event::PullDelivered { delivery: 1, refused: false }).unwrap().unwrap();
+    assert!(step(&running, &Event::PullDelivered { delivery: 1, refused: false }).unwrap().is_none());
+    assert_eq!(attempts(&running, &fail("R1", true)), 1);
+    assert_eq!(attempts(&running, &Event::DeadlinePassed), 1);
+    // A nak ends an attempt, and whoever speaks up next is another.
+    let refused = step(&task, &Event::PullDelivered { delivery: 1, refused: true }).unwrap().unwrap();
+    assert_eq!(attempts(&refused, &Event::DeadlinePassed), 1);
+    assert_eq!(attempts(&refused, &fail("R1", true)), 2);
+    assert_eq!(attempts(&refused, &Event::PullTerminated { delivery: 2, error: "x".into() }), 2);
+    // The next item counts its own deliveries.
+    let paused = step(&refused, &fail("R1", true)).unwrap().unwrap();
+    let again = step(&paused, &Event::Due).unwrap().unwrap();
+    assert_eq!((again.attempt, again.attempts_before), (2, 2));
+    assert_eq!(attempts(&again, &Event::PullAcked { delivery: 1 }), 3);
+    assert_eq!(attempts(&again, &Event::DeadlinePassed), 2);
+    let dead = step(&again, &Event::DeliveriesUsed { deliveries: 1 }).unwrap().unwrap();
+    assert_eq!((dead.attempt, dead.fault.as_ref().unwrap().attempt), (3, 3));
+    let run = step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap();
+    assert_eq!((run.attempt, run.attempts_before), (0, 0));
 }
 
 #[test]
@@ -210,6 +243,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Unblocked),
         Just(Event::DependencyFailed { fate: "gone".into() }),
         Just(Event::Purge { reason: "why".into() }),
+        Just(Event::Forget),
     ]
 }
 

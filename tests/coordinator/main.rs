@@ -8,6 +8,7 @@ mod accounts;
 mod agent;
 mod client;
 mod cron;
+mod dead_letters;
 mod lifecycle;
 mod on_nats_server;
 mod permissions;

@@ -85,6 +85,10 @@ pub(super) enum Call {
     ProbesOver {
         probes: Vec<u64>,
     },
+    /// `d.<queue>.<id>` for somebody who reads it.
+    Letter {
+        request: Incoming,
+    },
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
 }
@@ -182,6 +186,7 @@ impl Desk {
             Call::Probe { agent, instance } => self.probe_answered(agent, &instance, &answer),
             Call::ProbeRival(registration) => self.rival_probed(*registration, &answer),
             Call::ProbesOver { probes } => self.probes_over(probes, &answer),
+            Call::Letter { request } => self.letter_answered(&request, answer),
             Call::Unimportant => {}
         }
     }

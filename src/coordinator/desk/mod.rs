@@ -11,6 +11,7 @@ mod blocked;
 mod calls;
 mod connections;
 mod crons;
+mod letters;
 mod probes;
 mod purge;
 mod queries;
@@ -456,7 +457,7 @@ impl Task {
             _ => {}
         }
         if record.phase.is_final() && !record.result_due {
-            note(record.updated + retention);
+            note(record.kept_until(retention));
         } else if !record.phase.is_final() {
             note(record.deadline);
         }

@@ -1,4 +1,5 @@
-//! QUEUE.PURGE: cancels everything in a queue that nobody works on.
+//! What is done to many tasks for one request: QUEUE.PURGE cancels everything in a queue that nobody works on, DLQ.REQUEUE and
+//! DLQ.PURGE are about all dead letters of a queue. Each task takes its own step, stored or not by itself.
 
 use std::collections::VecDeque;
 
@@ -9,18 +10,20 @@ use crate::coordinator::errors;
 use crate::coordinator::task::Event;
 use crate::types::ApiError;
 
-/// Cancels under way at once, so that a purge of many leaves room for others' steps.
+/// Steps under way at once, so that a purge of many leaves room for others' steps.
 const AT_ONCE: usize = 256;
 
-/// A purge under way. It is answered when all its cancels are stored.
+/// A purge under way. It is answered when all its steps are stored, or known not to be.
 #[derive(Debug)]
 pub(super) struct Purge {
     request: Incoming,
-    reason: String,
+    event: Event,
+    /// What the answer calls the number of steps.
+    verb: &'static str,
     /// Tasks by index and serial.
     left: VecDeque<(u32, u64)>,
     under_way: usize,
-    canceled: u64,
+    done: u64,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -45,11 +48,22 @@ impl Desk {
             waiting.then_some((*index, task.serial))
         };
         let left = (0..self.tasks.len() as u32).filter_map(|index| waits(&index)).collect();
+        self.begin_purge(message, Event::Purge { reason }, "purged", left);
+        Ok(())
+    }
+
+    /// Has `event` happen to all of `left`, tasks by index and serial, and answers with their number.
+    pub(super) fn begin_purge(
+        &mut self,
+        message: &Incoming,
+        event: Event,
+        verb: &'static str,
+        left: VecDeque<(u32, u64)>,
+    ) {
         let job = self.next_call;
         self.next_call += 1;
-        self.purges.insert(job, Purge { request: message.clone(), reason, left, under_way: 0, canceled: 0 });
+        self.purges.insert(job, Purge { request: message.clone(), event, verb, left, under_way: 0, done: 0 });
         self.go_on_purging();
-        Ok(())
     }
 
     /// Takes the next steps of the purges under way.
@@ -63,7 +77,7 @@ impl Desk {
                 && purge.under_way < AT_ONCE
                 && let Some((index, serial)) = purge.left.pop_front()
             {
-                let event = Event::Purge { reason: purge.reason.clone() };
+                let event = purge.event.clone();
                 if self.same_task(index, serial).is_some() {
                     self.purges.entry(job).and_modify(|purge| purge.under_way += 1);
                     self.enqueue(index, Input { event, from: None, purge: Some(job) });
@@ -73,7 +87,7 @@ impl Desk {
             if self.purges.get(&job).is_some_and(done)
                 && let Some(purge) = self.purges.remove(&job)
             {
-                self.respond(&purge.request, serde_json::json!({ "purged": purge.canceled }));
+                self.respond(&purge.request, serde_json::json!({ purge.verb: purge.done }));
             }
         }
     }
@@ -82,7 +96,7 @@ impl Desk {
     pub(super) fn concluded(&mut self, purge: Option<u64>, stored: bool) {
         if let Some(purge) = purge.and_then(|job| self.purges.get_mut(&job)) {
             purge.under_way -= 1;
-            purge.canceled += u64::from(stored);
+            purge.done += u64::from(stored);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::types::header::HeaderBuilder;
 use crate::types::{ApiError, Timestamp};
 
 /// The endpoints in the order of their statistics: name, subject below `$TASK.API.`.
-pub const VERBS: [(&str, &str); 23] = [
+pub const VERBS: &[(&str, &str)] = &[
     ("SUBMIT", "SUBMIT"),
     ("GET", "GET.*"),
     ("LIST", "LIST"),
@@ -35,6 +35,13 @@ pub const VERBS: [(&str, &str); 23] = [
     ("CRON-PUT", "CRON.PUT.*"),
     ("CRON-RM", "CRON.RM.*"),
     ("CRON-LIST", "CRON.LIST"),
+    ("DLQ-LIST", "DLQ.LIST"),
+    ("DLQ-LIST-QUEUE", "DLQ.LIST.*"),
+    ("DLQ-GET", "DLQ.GET.*.*"),
+    ("DLQ-REQUEUE", "DLQ.REQUEUE.*.*"),
+    ("DLQ-REQUEUE-QUEUE", "DLQ.REQUEUE.*"),
+    ("DLQ-PURGE", "DLQ.PURGE.*.*"),
+    ("DLQ-PURGE-QUEUE", "DLQ.PURGE.*"),
 ];
 
 /// What `$SRV.STATS` tells of an endpoint.
@@ -108,6 +115,7 @@ impl Desk {
                 "RM" => self.cron_remove(token(), &message),
                 _ => self.cron_list(&message),
             },
+            "DLQ" => self.letters_request(tail, &message),
             _ => match token() {
                 "PUT" => self.queue_put(token(), &message),
                 "INFO" => self.queue_info(token(), &message),
@@ -122,7 +130,7 @@ impl Desk {
         }
     }
 
-    fn step_request(&mut self, id: &str, event: Event, message: &Incoming) -> Result<(), ApiError> {
+    pub(super) fn step_request(&mut self, id: &str, event: Event, message: &Incoming) -> Result<(), ApiError> {
         let index = self.find_task(id)?;
         self.enqueue(index, Input { event, from: Some(message.clone()), purge: None });
         Ok(())
@@ -207,7 +215,7 @@ fn kind_of(message: &Incoming) -> String {
     let tail = message.subject_str().strip_prefix(names::API).unwrap_or_default();
     let mut tokens = tail.split('.');
     let mut verb = tokens.next().unwrap_or_default().to_ascii_lowercase();
-    if matches!(verb.as_str(), "agent" | "queue" | "cron") {
+    if matches!(verb.as_str(), "agent" | "queue" | "cron" | "dlq") {
         verb = format!("{verb}_{}", tokens.next().unwrap_or_default().to_ascii_lowercase());
     }
     format!("io.natterjack.task.api.v1.{verb}_response")

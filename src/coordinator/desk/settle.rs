@@ -306,7 +306,7 @@ impl Desk {
                 record.timeout().is_some_and(|timeout| !record.assigned.is_zero() && due(record.assigned + timeout));
             let event = match record.phase {
                 phase if phase.is_final() => {
-                    if record.updated + retention <= now && !record.result_due {
+                    if record.kept_until(retention) <= now && !record.result_due {
                         self.expire(index);
                     }
                     None
@@ -342,7 +342,8 @@ impl Desk {
         let record = task.record.clone();
         self.figures.gone(&record);
         self.remove_task(index);
-        if record.phase == Phase::Dead {
+        // Also one that a crash left behind when the task was requeued.
+        if record.phase == Phase::Dead || record.forget || record.run > 1 {
             self.purge(&names::dead_letter_key(&record.queue, &record.id));
         }
         // The state goes last: as long as it is there, a restart takes this up again.

@@ -17,11 +17,11 @@ use crate::types::Timestamp;
 /// What an ack says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Signal {
-    Ack,
-    Progress,
-    Nak { delay: Option<Duration>, delivery: u64 },
-    Term { reason: String },
-    DeliveriesUsed,
+    Ack { delivery: u32 },
+    Progress { delivery: u32 },
+    Nak { delay: Option<Duration>, delivery: u32 },
+    Term { reason: String, delivery: u32 },
+    DeliveriesUsed { deliveries: u32 },
 }
 
 /// A signal about a message whose own PubAck is still on its way to us.
@@ -51,7 +51,8 @@ impl Desk {
         let consumer = message.subject_str().rsplit('.').next().unwrap_or_default();
         let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
         if let (true, Some(seq)) = (consumer.starts_with("queue_"), body["stream_seq"].as_u64()) {
-            self.signal(seq, consumer, Signal::DeliveriesUsed);
+            let deliveries = body["deliveries"].as_u64().unwrap_or(0).min(u64::from(u32::MAX)) as u32;
+            self.signal(seq, consumer, Signal::DeliveriesUsed { deliveries });
         }
     }
 
@@ -85,7 +86,9 @@ impl Desk {
     fn apply(&mut self, index: u32, signal: Signal) {
         let now = self.now;
         let Some(task) = self.task(index) else { return };
-        let (mode, lease, max) = (task.record.mode, task.record.lease.clone(), task.record.max_attempts);
+        let (mode, lease) = (task.record.mode, task.record.lease.clone());
+        // Deliveries of this item that its attempts allow.
+        let left = task.record.max_attempts.saturating_sub(task.record.attempts_before);
         let holder = task.holder;
         let lease_time = self.queue_config(&task.record.queue).lease();
         if let Some(holder) = holder {
@@ -93,24 +96,29 @@ impl Desk {
         }
         if let Some(task) = self.task_mut(index).filter(|_| mode == Mode::Inbox) {
             task.seen = true;
-            if signal == Signal::Progress {
+            if matches!(signal, Signal::Progress { .. }) {
                 task.lease_until = now + lease_time;
             }
         }
         let event = match (mode, signal) {
-            (_, Signal::Term { reason }) => {
-                let error = if reason.is_empty() { "terminated".to_owned() } else { reason };
-                Event::Fail { lease, error, retry: false, delay: None }
+            (Mode::Inbox, Signal::Term { reason, .. }) => {
+                Event::Fail { lease, error: terminated(reason), retry: false, delay: None }
             }
             (Mode::Inbox, Signal::Nak { delay, .. }) => {
                 Event::Fail { lease, error: "not acknowledged (nak)".to_owned(), retry: true, delay }
             }
-            (Mode::Inbox, Signal::Ack | Signal::Progress | Signal::DeliveriesUsed) => return,
-            (Mode::Pull, Signal::Ack) => Event::PullAcked,
-            (Mode::Pull, Signal::DeliveriesUsed) => Event::DeliveriesUsed,
-            (Mode::Pull, Signal::Nak { delivery, .. }) if delivery >= u64::from(max) => Event::DeliveriesUsed,
+            (Mode::Inbox, Signal::Ack { .. } | Signal::Progress { .. } | Signal::DeliveriesUsed { .. }) => return,
+            (Mode::Pull, Signal::Term { reason, delivery }) => {
+                Event::PullTerminated { delivery, error: terminated(reason) }
+            }
+            (Mode::Pull, Signal::Ack { delivery }) => Event::PullAcked { delivery },
+            (Mode::Pull, Signal::DeliveriesUsed { deliveries }) => Event::DeliveriesUsed { deliveries },
+            (Mode::Pull, Signal::Nak { delivery, .. }) if delivery >= left => {
+                Event::DeliveriesUsed { deliveries: delivery }
+            }
             // The broker delivers it again by itself.
-            (Mode::Pull, Signal::Nak { .. } | Signal::Progress) => Event::Delivered,
+            (Mode::Pull, Signal::Nak { delivery, .. }) => Event::PullDelivered { delivery, refused: true },
+            (Mode::Pull, Signal::Progress { delivery }) => Event::PullDelivered { delivery, refused: false },
         };
         self.enqueue_event(index, event);
     }
@@ -123,7 +131,7 @@ impl Desk {
         if task.record.mode != Mode::Inbox || !matches!(task.record.phase, Phase::Assigned | Phase::Running) {
             return;
         }
-        self.apply(index, Signal::Progress);
+        self.apply(index, Signal::Progress { delivery: 1 });
     }
 
     /// A heartbeat of an agent.
@@ -135,6 +143,10 @@ impl Desk {
         }
         self.alive(index, true);
     }
+}
+
+fn terminated(reason: String) -> String {
+    if reason.is_empty() { "terminated".to_owned() } else { reason }
 }
 
 /// Whether a consumer is the one that delivers the task.
@@ -160,15 +172,15 @@ fn read_ack<'a>(subject: &'a str, body: &[u8]) -> Option<(u64, &'a str, Signal)>
     let seq = tokens[at + 3].parse().ok()?;
     let word = |word: &[u8]| body.starts_with(word);
     let signal = if body.is_empty() || word(b"+ACK") || word(b"+NXT") {
-        Signal::Ack
+        Signal::Ack { delivery }
     } else if word(b"+WPI") {
-        Signal::Progress
+        Signal::Progress { delivery }
     } else if word(b"-NAK") {
         Signal::Nak { delay: nak_delay(body[4..].trim_ascii()), delivery }
     } else if word(b"+TERM") {
-        Signal::Term { reason: clip(String::from_utf8_lossy(&body[5..]).trim()) }
+        Signal::Term { reason: clip(String::from_utf8_lossy(&body[5..]).trim()), delivery }
     } else {
-        Signal::Ack
+        Signal::Ack { delivery }
     };
     Some((seq, tokens[at + 1], signal))
 }
@@ -195,13 +207,13 @@ mod tests {
         };
         let plain = "$JS.ACK.KV_TASK.agent_a.2.7.3.1795263733519796665.5";
         let long = "$JS.ACK.hub.ACC.KV_TASK.agent_a.2.7.3.1795263733519796665.5.x";
-        check(plain, "", Some((7, Signal::Ack)));
-        check(long, "+ACK", Some((7, Signal::Ack)));
-        check(plain, "+WPI", Some((7, Signal::Progress)));
+        check(plain, "", Some((7, Signal::Ack { delivery: 2 })));
+        check(long, "+ACK", Some((7, Signal::Ack { delivery: 2 })));
+        check(plain, "+WPI", Some((7, Signal::Progress { delivery: 2 })));
         let delay = Some(Duration::from_millis(100));
         check(plain, "-NAK {\"delay\":100000000}", Some((7, Signal::Nak { delay, delivery: 2 })));
         check(plain, "-NAK", Some((7, Signal::Nak { delay: None, delivery: 2 })));
-        check(plain, "+TERM no use", Some((7, Signal::Term { reason: "no use".into() })));
+        check(plain, "+TERM no use", Some((7, Signal::Term { reason: "no use".into(), delivery: 2 })));
         check("$JS.ACK.OTHER.agent_a.2.7.3.1.5", "", None);
         check("$JS.ACK.KV_TASK", "", None);
     }

@@ -410,7 +410,7 @@ fn needs_payload(before: &Record, next: &Record) -> bool {
 /// What an agent gets with a task: full subjects, so that it builds nothing.
 fn delivery_lines(record: &Record, user: &str) -> String {
     let Record { id, queue, attempt, run, lease, .. } = record;
-    let attempt = (*attempt).max(1);
+    let attempt = if record.mode == Mode::Pull { record.attempts_before + 1 } else { (*attempt).max(1) };
     let mut lines = format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
          Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
@@ -441,11 +441,14 @@ fn result_lines(record: &Record, user: &str) -> String {
 
 fn dead_letter_lines(record: &Record, user: &str) -> String {
     let error = record.fault.as_ref().map_or("", |fault| &fault.error).replace(['\r', '\n'], " ");
-    let Record { id, queue, attempt, .. } = record;
+    let Record { id, queue, attempt, run, .. } = record;
     let reason = record.reason.replace(['\r', '\n'], " ");
+    let at = record.updated.to_rfc3339();
+    let agent = record.fault.as_ref().map_or("", |fault| &fault.agent);
+    let agent = if agent.is_empty() { String::new() } else { format!("Task-Agent: {agent}\r\n") };
     format!(
-        "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-State: failed\r\nTask-Attempts: {attempt}\r\n\
-         Task-Reason: {reason}\r\nTask-Error: {error}\r\n{user}"
+        "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-State: failed\r\nTask-Attempts: {attempt}\r\nTask-Run: {run}\r\n\
+         Task-Reason: {reason}\r\nTask-Error: {error}\r\nTask-Failed-At: {at}\r\n{agent}{user}"
     )
 }
 

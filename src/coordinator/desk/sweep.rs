@@ -109,6 +109,7 @@ impl Desk {
 
     /// An ack that was lost with a connection or a restart leaves its mark in the consumer: everything at or below the ack
     /// floor is done. What was delivered, is not pending and lies above the floor was delivered too often.
+    /// What is delivered and not done is worked on.
     fn look_after_pull_queues(&mut self) {
         let pulled: Vec<String> = self
             .queues
@@ -131,27 +132,33 @@ impl Desk {
         let given_up = if state.ack_pending == 0 && state.pending == 0 { state.delivered_seq } else { 0 };
         let patient = self.settings.sweep * 2;
         let now = self.now;
-        let done: Vec<u32> = self
-            .items
-            .iter()
-            .filter(|(seq, _)| **seq <= floor.max(given_up))
-            .filter_map(|(seq, index)| {
-                let task = self.task(*index)?;
-                let matches = task.record.queue == queue
-                    && task.record.mode == Mode::Pull
-                    && task.item == *seq
-                    && task.busy.is_none()
-                    // A live ack is on its way; give it the time to arrive.
-                    && task.record.updated + patient <= now;
-                matches.then_some(*index)
-            })
-            .collect();
+        let mut done = Vec::new();
+        let mut delivered = Vec::new();
+        for (seq, index) in &self.items {
+            let Some(task) = self.task(*index).filter(|_| *seq <= state.delivered_seq) else { continue };
+            let record = &task.record;
+            let known = record.queue == queue && record.mode == Mode::Pull && task.item == *seq && task.busy.is_none();
+            // A live ack is on its way; give it the time to arrive.
+            if !known || record.updated + patient > now {
+                continue;
+            }
+            if *seq <= floor.max(given_up) {
+                done.push(*index);
+            } else if record.phase == Phase::Queued {
+                delivered.push(*index);
+            }
+        }
+        let deliveries = self.queue_config(queue).max_attempts;
         for index in done {
             let Some(task) = self.task_mut(index) else { continue };
             if std::mem::replace(&mut task.seen, true) {
                 let acked = task.item <= floor;
-                self.enqueue_event(index, if acked { Event::PullAcked } else { Event::DeliveriesUsed });
+                let gone = Event::DeliveriesUsed { deliveries };
+                self.enqueue_event(index, if acked { Event::PullAcked { delivery: 0 } } else { gone });
             }
+        }
+        for index in delivered {
+            self.enqueue_event(index, Event::PullDelivered { delivery: 1, refused: false });
         }
     }
 }
