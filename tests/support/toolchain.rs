@@ -35,6 +35,11 @@ pub fn clients_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("clients")
 }
 
+/// The folder of the examples, of which those in other languages are projects of their own.
+pub fn examples_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
 fn toolchains_dir() -> PathBuf {
     target_dir().join("toolchains")
 }
@@ -70,6 +75,24 @@ pub fn node(name: &str) -> Result<PathBuf, String> {
             }
         }
     }
+    Ok(copy)
+}
+
+/// The folder of the TypeScript project `examples/typescript`, compiled: checked by tsc, run by any Node.
+pub fn typescript_example() -> Result<PathBuf, String> {
+    let (project, copy) = (examples_dir().join("typescript"), toolchains_dir().join("example-typescript"));
+    let files = ["package.json", "tsconfig.json", "agent.ts", "dispatcher.ts"];
+    let texts: Vec<String> = files.iter().map(|file| read(&project.join(file))).collect::<Result<_, _>>()?;
+    let (modules, compiled) = (copy.join("node_modules"), copy.join("node_modules").join("compiled"));
+    lock::once(&modules, &texts[0], || {
+        announce("installing the packages of the TypeScript example ...");
+        write(&copy.join("package.json"), &texts[0])?;
+        run(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--no-package-lock"]).current_dir(&copy))
+    })?;
+    lock::once(&compiled, &texts.concat(), || {
+        files.iter().zip(&texts).try_for_each(|(file, text)| write(&copy.join(file), text))?;
+        run(Command::new("node").arg(modules.join("typescript/bin/tsc")).current_dir(&copy))
+    })?;
     Ok(copy)
 }
 
@@ -117,6 +140,36 @@ pub fn chromium() -> Result<Command, String> {
 /// The program built from the Go module `tests/clients/<name>`.
 pub fn go(name: &str) -> Result<PathBuf, String> {
     go_build(&clients_dir().join(name), ".", &toolchains_dir().join(name).join("program"))
+}
+
+/// The program `agent` or `dispatcher` of the Go module `examples/go`.
+pub fn go_example(name: &str) -> Result<PathBuf, String> {
+    let program = toolchains_dir().join("example-go").join(name).join("program");
+    go_build(&examples_dir().join("go"), &format!("./{name}"), &program)
+}
+
+/// The example `name` of this package.
+pub fn cargo_example(name: &str) -> Result<PathBuf, String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    // What Cargo tells of this package would have build scripts run again.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_CRATE_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
+            command.env_remove(name);
+        }
+    }
+    // Where this very test was built.
+    let test = std::env::current_exe().map_err(|e| e.to_string())?;
+    let profile = test.parent().and_then(Path::parent).ok_or("a test lies in a folder of its profile")?;
+    run(command.arg("--target-dir").arg(target_dir()))?;
+    Ok(profile.join("examples").join(name))
 }
 
 /// The `nats` command at the release that `tests/tools/go.mod` pins.
