@@ -22,8 +22,12 @@ pub const NO_MATCHING_AGENT: ApiError = entry(412, 30412, "no registered agent c
 pub const TOO_LARGE: ApiError = entry(413, 30413, "too large: {reason}");
 pub const LETTER_NOT_FOUND: ApiError = entry(404, 30415, "dead letter not found");
 pub const AGENT_IN_USE: ApiError = entry(409, 30414, "an agent of this id is alive");
+/// Nobody has asked, or not this.
+pub const NOT_ASKED: ApiError = entry(409, 30416, "no such question is open: {state}");
 pub const PAUSED: ApiError = entry(423, 30423, "paused or draining");
 pub const DEPENDENCY: ApiError = entry(424, 30424, "dependency: {reason}");
+/// What AWAIT answers when an agent has asked.
+pub const QUESTION: ApiError = entry(428, 30428, "the task waits for an answer: {state}");
 pub const QUEUE_FULL: ApiError = entry(429, 30429, "queue is full");
 /// The state could not be stored; nothing changed, or what changed is found by asking again.
 pub const UNAVAILABLE: ApiError = entry(503, 30503, "cannot store: {reason}");

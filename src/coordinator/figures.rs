@@ -13,12 +13,14 @@ const QUEUES_MAX: usize = 100;
 pub const SECONDS: [f64; 11] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
 
 /// Where a task can be. An agent may have shown that it has a task before that is stored: both are leased.
-pub const PHASES: [&str; 10] = [
+pub const PHASES: [&str; 12] = [
     "queued",
     "scheduled",
     "blocked",
     "backing-off",
     "leased",
+    "input-required",
+    "auth-required",
     "cancelling",
     "completed",
     "dead",
@@ -26,7 +28,7 @@ pub const PHASES: [&str; 10] = [
     "rejected",
 ];
 /// Where the final phases begin in [`PHASES`].
-const FINAL: usize = 6;
+const FINAL: usize = 8;
 /// How a lease can be lost.
 pub const LOSSES: [&str; 4] = ["expired", "agent-lost", "timeout", "not-accepted"];
 pub const STATUSES: [&str; 3] = ["online", "draining", "offline"];
@@ -101,11 +103,13 @@ fn place(phase: Phase) -> usize {
         Phase::Blocked => 2,
         Phase::BackingOff => 3,
         Phase::Assigned | Phase::Running => 4,
-        Phase::Cancelling => 5,
-        Phase::Completed => 6,
-        Phase::Dead => 7,
-        Phase::Canceled => 8,
-        Phase::Rejected => 9,
+        Phase::InputRequired => 5,
+        Phase::AuthRequired => 6,
+        Phase::Cancelling => 7,
+        Phase::Completed => 8,
+        Phase::Dead => 9,
+        Phase::Canceled => 10,
+        Phase::Rejected => 11,
     }
 }
 
@@ -190,7 +194,7 @@ mod tests {
         figures.moved(Some(Phase::Queued), &record("q", Phase::Running, 4));
         figures.moved(Some(Phase::Running), &record("q", Phase::Completed, 7));
         let queue = &figures.queues["q"];
-        assert_eq!((queue.submitted, queue.tasks), (1, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]));
+        assert_eq!((queue.submitted, queue.tasks), (1, [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]));
         assert_eq!(queue.leases_lost, [1, 0, 0, 0]);
         let ended: Vec<_> = queue.ended().collect();
         assert_eq!(ended, [("completed", 1), ("dead", 1), ("canceled", 0), ("rejected", 0)]);
@@ -198,9 +202,9 @@ mod tests {
         let at_most: Vec<u64> = queue.durations.cumulative().into_iter().map(|(_, count)| count).collect();
         assert_eq!(at_most, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
         let next = figures.begin_anew();
-        assert_eq!((next.queues["q"].submitted, next.queues["q"].tasks), (1, [0; 10]));
+        assert_eq!((next.queues["q"].submitted, next.queues["q"].tasks), (1, [0; 12]));
         figures.gone(&record("q", Phase::Completed, 7));
-        assert_eq!(figures.queues["q"].tasks, [0; 10]);
+        assert_eq!(figures.queues["q"].tasks, [0; 12]);
     }
 
     #[test]

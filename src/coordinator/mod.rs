@@ -12,6 +12,7 @@ mod health;
 pub mod labels;
 mod micro;
 mod names;
+pub mod question;
 pub mod queue;
 pub mod random;
 mod rate;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::question::Question;
 use super::queue::Mode;
 use crate::types::Timestamp;
 
@@ -14,6 +15,10 @@ pub enum State {
     #[default]
     Submitted,
     Working,
+    /// An agent has asked its dispatcher something.
+    InputRequired,
+    /// An agent has asked for an authorization.
+    AuthRequired,
     Completed,
     Failed,
     Canceled,
@@ -25,6 +30,8 @@ impl State {
         match self {
             State::Submitted => "submitted",
             State::Working => "working",
+            State::InputRequired => "input-required",
+            State::AuthRequired => "auth-required",
             State::Completed => "completed",
             State::Failed => "failed",
             State::Canceled => "canceled",
@@ -33,13 +40,21 @@ impl State {
     }
 
     pub fn parse(text: &str) -> Option<State> {
-        [State::Submitted, State::Working, State::Completed, State::Failed, State::Canceled, State::Rejected]
-            .into_iter()
-            .find(|state| state.as_str() == text)
+        let known = [
+            State::Submitted,
+            State::Working,
+            State::InputRequired,
+            State::AuthRequired,
+            State::Completed,
+            State::Failed,
+            State::Canceled,
+            State::Rejected,
+        ];
+        known.into_iter().find(|state| state.as_str() == text)
     }
 
     pub fn is_final(self) -> bool {
-        !matches!(self, State::Submitted | State::Working)
+        matches!(self, State::Completed | State::Failed | State::Canceled | State::Rejected)
     }
 }
 
@@ -60,6 +75,10 @@ pub enum Phase {
     Assigned,
     /// An agent works on it.
     Running,
+    /// Waits for the answer to an agent's question.
+    InputRequired,
+    /// Waits for an authorization that an agent asked for.
+    AuthRequired,
     /// An agent was told to stop.
     Cancelling,
     Completed,
@@ -75,6 +94,8 @@ impl Phase {
         match self {
             Phase::Queued | Phase::Scheduled | Phase::Blocked | Phase::BackingOff | Phase::Assigned => State::Submitted,
             Phase::Running | Phase::Cancelling => State::Working,
+            Phase::InputRequired => State::InputRequired,
+            Phase::AuthRequired => State::AuthRequired,
             Phase::Completed => State::Completed,
             Phase::Dead => State::Failed,
             Phase::Canceled => State::Canceled,
@@ -90,6 +111,8 @@ impl Phase {
             Phase::BackingOff => "backing-off",
             Phase::Assigned => "assigned",
             Phase::Running => "running",
+            Phase::InputRequired => "input-required",
+            Phase::AuthRequired => "auth-required",
             Phase::Cancelling => "cancelling",
             Phase::Completed => "completed",
             Phase::Dead => "dead",
@@ -98,9 +121,14 @@ impl Phase {
         }
     }
 
-    /// Whether an agent holds a lease on the task.
+    /// Whether an agent holds a lease on the task, and with it a slot.
     pub fn is_leased(self) -> bool {
         matches!(self, Phase::Assigned | Phase::Running | Phase::Cancelling)
+    }
+
+    /// Whether a question is open: the lease is still its agent's, but takes no slot and does not run out.
+    pub fn is_parked(self) -> bool {
+        matches!(self, Phase::InputRequired | Phase::AuthRequired)
     }
 
     pub fn is_final(self) -> bool {
@@ -125,6 +153,19 @@ pub struct Completion {
     pub lease: String,
     /// Digest of the result's body.
     pub digest: String,
+}
+
+/// Whether a cancel of the task is one of its descendants too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Descendants {
+    /// They go on.
+    #[default]
+    Apart,
+    /// They are being canceled.
+    Due,
+    /// They are canceled, and there are to be no more.
+    Done,
 }
 
 /// Which agent got a task, and when.
@@ -192,6 +233,9 @@ pub struct Record {
     pub agent: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub lease: String,
+    /// What agents asked in this run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
     /// Agents that declined in this run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<String>,
@@ -202,6 +246,17 @@ pub struct Record {
     pub result_due: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parent: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub descendants: Descendants,
+    /// The submitter's own headers, `Name: value` each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// How often the task was given to an agent, in all runs.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deliveries: u32,
+    /// The number of this change of the record; the first is 1.
+    #[serde(skip_serializing_if = "is_default")]
+    pub change: u64,
     /// Digest of the submitted body.
     pub digest: String,
     pub bytes: usize,
@@ -237,6 +292,11 @@ impl Record {
     /// When a finished task may go, in a queue that keeps them for `retention`.
     pub fn kept_until(&self, retention: Duration) -> Timestamp {
         self.updated + if self.forget { Duration::ZERO } else { retention }
+    }
+
+    /// The submitter's own headers as lines of a block.
+    pub fn header_lines(&self) -> String {
+        self.headers.iter().fold(String::new(), |lines, line| lines + line + "\r\n")
     }
 
     pub fn timeout(&self) -> Option<Duration> {

@@ -239,8 +239,10 @@ impl Runner {
         settings.server_id.clone_from(&self.client.info().server_id);
         let max_payload = self.client.info().max_payload;
         if max_payload > 0 {
-            // Room for the headers that go along with a body.
-            settings.body_bytes_max = max_payload.saturating_sub(16 << 10).max(1024);
+            // Room for the headers that go along with a body, the answers to an agent's questions among them.
+            let room = (48 << 10).min(max_payload / 2);
+            settings.body_bytes_max = (max_payload - room).max(1024);
+            settings.questions_bytes_max = room / 3 * 2;
         }
         let seed = rand::random::<u64>();
         let mut desk = Desk::new(settings, seed, Timestamp::now());

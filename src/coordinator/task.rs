@@ -13,6 +13,7 @@
 //!     |   |  agent lost                  queued
 //!     |   +--- attempts used, no retry, timeout, deadline ---> dead ----+
 //!     +------- complete -------------------------------------> completed| requeue
+//!     +<------ ask ------> input-required, auth-required --- answer ---> queued
 //!     +------- cancel ---> cancelling --- confirmed, grace --> canceled-+--> queued, run + 1
 //! ```
 //!
@@ -24,7 +25,7 @@ use super::backoff::Backoff;
 use super::errors;
 use super::queue::Mode;
 use super::random::Random;
-use super::record::{Completion, Fault, Had, Phase, Record};
+use super::record::{Completion, Descendants, Fault, Had, Phase, Record};
 use crate::types::{ApiError, Timestamp};
 
 /// What can happen to a task.
@@ -71,6 +72,24 @@ pub enum Event {
         retry: bool,
         delay: Option<Duration>,
     },
+    /// The agent gave the message back, which means nothing once it has asked.
+    Nak {
+        lease: String,
+        error: String,
+        retry: bool,
+        delay: Option<Duration>,
+    },
+    /// The agent asks its dispatcher; `auth` for an authorization.
+    Ask {
+        lease: String,
+        auth: bool,
+        question: String,
+    },
+    /// The dispatcher's answer, to the question of that number or the one that is open.
+    Answer {
+        number: Option<u32>,
+        answer: String,
+    },
     /// Not this agent's kind of work. `others` tells whether any other agent could take it.
     Decline {
         lease: String,
@@ -93,7 +112,10 @@ pub enum Event {
     Cancel {
         reason: String,
         force: bool,
+        descendants: Descendants,
     },
+    /// All descendants that were to be canceled are.
+    DescendantsCanceled,
     /// The grace after a cancel is over.
     CancelOver,
     /// Its queue is emptied of what waits.
@@ -146,6 +168,7 @@ impl Record {
                 Phase::Queued if self.mode == Mode::Inbox => {
                     let mut next = self.next(Phase::Assigned, context.now);
                     next.attempt += 1;
+                    next.deliveries += 1;
                     next.agent = agent.clone();
                     next.lease = lease.clone();
                     next.assigned = context.now;
@@ -178,18 +201,22 @@ impl Record {
             },
             Event::Complete { lease, digest } => self.complete(lease, digest, context.now),
             Event::PullAcked { delivery } => match self.mode {
-                Mode::Pull if !self.phase.is_final() => {
+                Mode::Pull if !self.phase.is_final() && !self.phase.is_parked() => {
                     self.counted((*delivery).max(1)).complete(&self.lease, "", context.now)
                 }
                 _ => Ok(None),
             },
             Event::PullTerminated { delivery, error } => match self.mode {
-                Mode::Pull if !self.phase.is_final() => {
+                Mode::Pull if !self.phase.is_final() && !self.phase.is_parked() => {
                     Ok(Some(self.counted(*delivery).failed(error, false, None, context)))
                 }
                 _ => Ok(None),
             },
             Event::Fail { lease, error, retry, delay } => self.fail(lease, error, *retry, *delay, context),
+            Event::Nak { .. } if self.phase.is_parked() => Ok(None),
+            Event::Nak { lease, error, retry, delay } => self.fail(lease, error, *retry, *delay, context),
+            Event::Ask { lease, auth, question } => self.ask(lease, *auth, question, context.now),
+            Event::Answer { number, answer } => self.answer(*number, answer, context.now),
             Event::Decline { lease, others } => self.decline(lease, *others, context.now),
             Event::LeaseExpired => match self.phase {
                 Phase::Assigned | Phase::Running if self.mode == Mode::Inbox => {
@@ -218,17 +245,11 @@ impl Record {
                 }
                 _ => Ok(None),
             },
-            Event::Cancel { reason, force } => match self.phase {
-                Phase::Canceled => Ok(None),
-                phase if phase.is_final() => Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
-                Phase::Running if !force && self.mode == Mode::Inbox => {
-                    let mut next = self.next(Phase::Cancelling, context.now);
-                    next.reason = reason.clone();
-                    Ok(Some(next))
-                }
-                Phase::Cancelling if !force => Ok(None),
-                _ => Ok(Some(self.canceled(reason, context.now))),
-            },
+            Event::Cancel { reason, force, descendants } => self.cancel(reason, *force, *descendants, context.now),
+            Event::DescendantsCanceled if self.descendants == Descendants::Due => {
+                Ok(Some(Record { descendants: Descendants::Done, ..self.clone() }))
+            }
+            Event::DescendantsCanceled => Ok(None),
             Event::CancelOver => match self.phase {
                 Phase::Cancelling => Ok(Some(self.canceled(&self.reason, context.now))),
                 _ => Ok(None),
@@ -259,6 +280,8 @@ impl Record {
                     next.attempts_before = 0;
                     next.forget = false;
                     next.excluded.clear();
+                    next.questions.clear();
+                    next.descendants = Descendants::Apart;
                     next.reason.clear();
                     // A deadline that has passed already would kill the new run at once.
                     if next.deadline <= context.now {
@@ -277,7 +300,7 @@ impl Record {
         }
     }
 
-    fn next(&self, phase: Phase, now: Timestamp) -> Record {
+    pub(super) fn next(&self, phase: Phase, now: Timestamp) -> Record {
         let mut next = self.clone();
         next.set_phase(phase);
         next.updated = now;
@@ -285,7 +308,7 @@ impl Record {
     }
 
     /// Without an agent, ready for one.
-    fn queued(&self, now: Timestamp) -> Record {
+    pub(super) fn queued(&self, now: Timestamp) -> Record {
         let mut next = self.unleased(Phase::Queued, now);
         next.wake = Timestamp::ZERO;
         next.queued = now;
@@ -303,7 +326,7 @@ impl Record {
 
     /// The attempt that speaks up. An assignment counted its own when it was made; a pull queue's worker begins without our
     /// knowing, and is a new one when the last that is known has ended.
-    fn speaking(&self) -> u32 {
+    pub(super) fn speaking(&self) -> u32 {
         let over = self.fault.as_ref().is_some_and(|fault| fault.attempt == self.attempt);
         match self.mode {
             Mode::Pull if self.attempt == self.attempts_before || over => self.attempt + 1,
@@ -330,16 +353,40 @@ impl Record {
         next
     }
 
-    fn canceled(&self, reason: &str, now: Timestamp) -> Record {
+    fn cancel(&self, reason: &str, force: bool, descendants: Descendants, now: Timestamp) -> Outcome {
+        let mut next = match self.phase {
+            Phase::Canceled => None,
+            phase if phase.is_final() => return Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
+            Phase::Running if !force && self.mode == Mode::Inbox => {
+                let mut next = self.next(Phase::Cancelling, now);
+                next.reason = reason.to_owned();
+                Some(next)
+            }
+            Phase::Cancelling if !force => None,
+            _ => Some(self.canceled(reason, now)),
+        };
+        // A canceled descendant's own are canceled by whoever canceled it.
+        let news = match descendants {
+            Descendants::Apart => false,
+            Descendants::Due => self.descendants != Descendants::Due,
+            Descendants::Done => self.descendants == Descendants::Apart,
+        };
+        if news {
+            next.get_or_insert_with(|| self.next(self.phase, now)).descendants = descendants;
+        }
+        Ok(next)
+    }
+
+    pub(super) fn canceled(&self, reason: &str, now: Timestamp) -> Record {
         let mut next = self.unleased(Phase::Canceled, now);
         next.reason = reason.to_owned();
         next
     }
 
-    fn holds(&self, lease: &str) -> bool {
+    pub(super) fn holds(&self, lease: &str) -> bool {
         !lease.is_empty()
             && self.lease == lease
-            && (self.phase.is_leased() || (self.mode == Mode::Pull && !self.phase.is_final()))
+            && (self.phase.is_leased() || self.phase.is_parked() || (self.mode == Mode::Pull && !self.phase.is_final()))
     }
 
     fn complete(&self, lease: &str, digest: &str, now: Timestamp) -> Outcome {

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::coordinator::question::Question;
+use crate::coordinator::record::State;
 
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
@@ -15,10 +17,37 @@ fn record(phase: Phase) -> Record {
             record.agent = "ann".into();
             record.lease = "L1".into();
         }
+        Phase::InputRequired | Phase::AuthRequired => {
+            record.attempt = 1;
+            record.agent = "ann".into();
+            record.lease = "L1".into();
+            record.questions = vec![asked(phase.state())];
+        }
         Phase::Completed => record.completion = Some(Completion { lease: "L1".into(), digest: "d".into() }),
         _ => {}
     }
     record
+}
+
+fn asked(state: State) -> Question {
+    Question {
+        number: 1,
+        state,
+        question: "Which?".into(),
+        agent: "ann".into(),
+        attempt: 1,
+        asked: NOW,
+        answer: None,
+        answered: Timestamp::ZERO,
+    }
+}
+
+fn ask(lease: &str, auth: bool) -> Event {
+    Event::Ask { lease: lease.into(), auth, question: "Which?".into() }
+}
+
+fn answer(number: Option<u32>, answer: &str) -> Event {
+    Event::Answer { number, answer: answer.into() }
 }
 
 fn step(record: &Record, event: &Event) -> Outcome {
@@ -35,7 +64,7 @@ fn fail(lease: &str, retry: bool) -> Event {
 }
 
 fn cancel(force: bool) -> Event {
-    Event::Cancel { reason: "why".into(), force }
+    Event::Cancel { reason: "why".into(), force, descendants: Descendants::Apart }
 }
 
 #[test]
@@ -115,6 +144,40 @@ fn the_table() {
     check(Phase::Blocked, cancel(false), Ok("canceled"));
     check(Phase::Blocked, Event::DeadlinePassed, Ok("dead"));
     check(Phase::Dead, Event::Requeue { blocked: true }, Ok("blocked"));
+    for phase in [Phase::Assigned, Phase::Running] {
+        check(phase, ask("L1", false), Ok("input-required"));
+        check(phase, ask("L1", true), Ok("auth-required"));
+        check(phase, ask("L0", true), Err(30409));
+        check(phase, answer(None, "a"), Err(30416));
+    }
+    check(Phase::Cancelling, ask("L1", false), Ok("canceled"));
+    for phase in [Phase::Queued, Phase::Completed, Phase::Dead, Phase::Scheduled] {
+        check(phase, ask("L1", false), Err(30409));
+        check(phase, answer(None, "a"), Err(30416));
+    }
+    check(Phase::InputRequired, ask("L1", false), Ok("="));
+    check(Phase::InputRequired, ask("L1", true), Err(30400));
+    for phase in [Phase::InputRequired, Phase::AuthRequired] {
+        check(phase, answer(None, "a"), Ok("queued"));
+        check(phase, answer(Some(1), "a"), Ok("queued"));
+        check(phase, answer(Some(2), "a"), Err(30416));
+        check(phase, ask("L2", false), Err(30409));
+        // The agent may find out by itself.
+        check(phase, complete("L1", "d"), Ok("completed"));
+        check(phase, complete("L0", "d"), Err(30409));
+        check(phase, fail("L1", true), Ok("backing-off"));
+        check(phase, decline(true), Ok("queued"));
+        check(phase, cancel(false), Ok("canceled"));
+        check(phase, Event::DeadlinePassed, Ok("dead"));
+        check(phase, Event::Requeue { blocked: false }, Err(30400));
+        let nak = Event::Nak { lease: "L1".into(), error: "x".into(), retry: false, delay: None };
+        for event in [nak, Event::LeaseExpired, Event::AgentLost, Event::TimedOut, Event::Delivered, Event::Due] {
+            check(phase, event, Ok("="));
+        }
+    }
+    let nak = Event::Nak { lease: "L1".into(), error: "x".into(), retry: true, delay: None };
+    check(Phase::Running, nak.clone(), Ok("backing-off"));
+    check(Phase::Queued, nak, Err(30409));
     let purge = || Event::Purge { reason: "why".into() };
     for phase in [Phase::Queued, Phase::Scheduled, Phase::Blocked, Phase::BackingOff] {
         check(phase, purge(), Ok("canceled"));
@@ -171,6 +234,63 @@ fn a_pull_task_counts_the_attempts_that_are_known_to_have_begun() {
     assert_eq!((dead.attempt, dead.fault.as_ref().unwrap().attempt), (3, 3));
     let run = step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap();
     assert_eq!((run.attempt, run.attempts_before), (0, 0));
+}
+
+#[test]
+fn a_question_costs_no_attempt_and_its_answer_comes_first() {
+    let mut task = record(Phase::Queued);
+    task.queued = NOW - Duration::from_secs(9);
+    let assign = |lease: &str| Event::Assign { agent: "ann".into(), lease: lease.into() };
+    let running = step(&task, &assign("L1")).unwrap().unwrap();
+    let parked = step(&running, &ask("L1", false)).unwrap().unwrap();
+    assert_eq!((parked.attempt, parked.agent.as_str(), parked.lease.as_str()), (1, "ann", "L1"));
+    assert_eq!((parked.assigned, parked.state), (Timestamp::ZERO, State::InputRequired));
+    assert_eq!(parked.questions, [asked(State::InputRequired)]);
+    assert!(parked.resumes().is_none());
+    let queued = step(&parked, &answer(Some(1), "blue")).unwrap().unwrap();
+    assert_eq!((queued.attempt, queued.agent.as_str(), queued.lease.as_str()), (0, "", ""));
+    assert_eq!(queued.resumes().unwrap().answer.as_deref(), Some("blue"));
+    // Who did not hear that it was taken may say it again, but not otherwise.
+    assert_eq!(step(&queued, &answer(Some(1), "blue")), Ok(None));
+    assert_eq!(step(&queued, &answer(None, "blue")), Ok(None));
+    assert_eq!(step(&queued, &answer(None, "red")).unwrap_err().err_code, 30416);
+    let again = step(&queued, &assign("L2")).unwrap().unwrap();
+    assert_eq!((again.attempt, again.deliveries), (1, 2));
+    assert!(again.resumes().is_none() && step(&again, &ask("L1", false)).is_err());
+    assert_eq!(step(&again, &complete("L1", "d")).unwrap_err().err_code, 30409, "the parked lease is over");
+    // An assignment that came to nothing keeps the place, a failure does not.
+    let back = step(&again, &Event::AcceptTimeout).unwrap().unwrap();
+    assert!(back.resumes().is_some() && back.attempt == 0);
+    let failed = Event::Fail { lease: "L2".into(), error: "x".into(), retry: true, delay: Some(Duration::ZERO) };
+    let failed = Record { questions: again.questions.clone(), ..step(&again, &failed).unwrap().unwrap() };
+    assert_eq!((failed.phase, failed.attempt), (Phase::Queued, 1));
+    let second = step(&again, &ask("L2", true)).unwrap().unwrap();
+    assert_eq!(second.questions[1].number, 2);
+    assert_eq!(step(&second, &answer(Some(1), "blue")), Ok(None));
+    assert_eq!(step(&second, &answer(Some(1), "red")).unwrap_err().err_code, 30416);
+    let dead = step(&second, &fail("L2", false)).unwrap().unwrap();
+    assert!(step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap().questions.is_empty());
+}
+
+#[test]
+fn cancels_go_for_descendants_when_they_say_so() {
+    let cancel = |descendants| Event::Cancel { reason: "why".into(), force: false, descendants };
+    let with = |record: &Record, event: &Event| step(record, event).unwrap().map(|next| (next.phase, next.descendants));
+    let running = record(Phase::Running);
+    assert_eq!(with(&running, &cancel(Descendants::Apart)), Some((Phase::Cancelling, Descendants::Apart)));
+    assert_eq!(with(&running, &cancel(Descendants::Due)), Some((Phase::Cancelling, Descendants::Due)));
+    assert_eq!(with(&running, &Event::DescendantsCanceled), None);
+    let canceled = step(&record(Phase::Queued), &cancel(Descendants::Apart)).unwrap().unwrap();
+    assert_eq!(with(&canceled, &cancel(Descendants::Apart)), None);
+    let due = step(&canceled, &cancel(Descendants::Due)).unwrap().unwrap();
+    assert_eq!((due.phase, due.descendants), (Phase::Canceled, Descendants::Due));
+    for again in [Descendants::Apart, Descendants::Due, Descendants::Done] {
+        assert_eq!(with(&due, &cancel(again)), None);
+    }
+    let done = step(&due, &Event::DescendantsCanceled).unwrap().unwrap();
+    assert_eq!((done.phase, done.descendants), (Phase::Canceled, Descendants::Done));
+    assert_eq!(with(&done, &cancel(Descendants::Due)), Some((Phase::Canceled, Descendants::Due)));
+    assert_eq!(with(&done, &Event::Requeue { blocked: false }), Some((Phase::Queued, Descendants::Apart)));
 }
 
 #[test]
@@ -232,6 +352,15 @@ fn any_event() -> impl Strategy<Value = Event> {
             retry,
             delay: now.then_some(Duration::ZERO),
         }),
+        (lease.clone(), any::<bool>()).prop_map(|(lease, auth)| ask(&lease, auth)),
+        (proptest::option::of(1u32..4), 0u32..3).prop_map(|(number, text)| answer(number, &text.to_string())),
+        lease.clone().prop_map(|lease| Event::Nak { lease, error: "x".into(), retry: true, delay: None }),
+        prop_oneof![Just(Descendants::Due), Just(Descendants::Done)].prop_map(|descendants| Event::Cancel {
+            reason: "why".into(),
+            force: false,
+            descendants
+        }),
+        Just(Event::DescendantsCanceled),
         (lease, any::<bool>()).prop_map(|(lease, others)| Event::Decline { lease, others }),
         Just(Event::LeaseExpired),
         Just(Event::AgentLost),
@@ -261,7 +390,7 @@ proptest! {
             }
             let outcome = task.handle(&event, &mut Context { now: NOW, pauses: &pauses, random: &mut random });
             if let Event::Complete { lease, .. } | Event::Fail { lease, .. } | Event::Decline { lease, .. } = &event {
-                let current = task.phase.is_leased() && task.lease == *lease;
+                let current = (task.phase.is_leased() || task.phase.is_parked()) && task.lease == *lease;
                 let repeated = matches!(&task.completion, Some(done) if done.lease == *lease);
                 prop_assert!(outcome.is_err() || current || repeated, "a stale lease was accepted");
             }
@@ -274,8 +403,15 @@ proptest! {
             }
             prop_assert_eq!(next.state, next.phase.state());
             prop_assert!(next.attempt <= next.max_attempts, "attempts are bounded");
-            prop_assert_eq!(next.phase.is_leased(), !next.lease.is_empty(), "exactly leased phases have a lease");
-            prop_assert!(task.phase != Phase::Completed, "a completed task never changes");
+            let has_lease = next.phase.is_leased() || next.phase.is_parked();
+            prop_assert_eq!(has_lease, !next.lease.is_empty(), "exactly leased and parked phases have a lease");
+            let family = matches!(event, Event::DescendantsCanceled);
+            prop_assert!(task.phase != Phase::Completed || family, "a completed task never changes");
+            let open = next.questions.last().is_some_and(|question| question.answer.is_none());
+            prop_assert!(!next.phase.is_parked() || open, "a parked task has an open question");
+            if matches!(event, Event::Ask { .. }) && next.phase.is_parked() {
+                prop_assert_eq!(next.attempt, task.attempt);
+            }
             task = next;
         }
         prop_assert!(completions <= 1);

@@ -11,6 +11,7 @@ mod cron;
 mod dead_letters;
 mod lifecycle;
 mod on_nats_server;
+mod people;
 mod permissions;
 mod presence;
 mod restarts;

@@ -255,6 +255,7 @@ impl Desk {
         {
             agent.card.status = Status::Draining;
             agent.dirty = true;
+            self.ready.look_at_asker(index, &self.roster);
             self.tell_agent(id, "drain", "");
             self.announce_agent(id, "draining");
         }
@@ -300,6 +301,7 @@ impl Desk {
             agent.dirty = true;
             let id = agent.card.id.clone();
             self.schedule = true;
+            self.ready.look_at_asker(index, &self.roster);
             self.announce_agent(&id, "online");
         }
     }
@@ -314,6 +316,8 @@ impl Desk {
         let id = agent.card.id.clone();
         tracing::info!(agent = id, reason, "agent lost");
         self.lose_tasks(index);
+        self.ready.look_at_asker(index, &self.roster);
+        self.schedule = true;
         self.announce_agent(&id, "offline");
     }
 

@@ -13,6 +13,7 @@ impl Desk {
     /// Puts a queued task in line for an agent.
     pub(super) fn line_up(&mut self, index: u32) {
         let Some(task) = self.tasks.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        task.asker_until = Timestamp::ZERO;
         let record = &task.record;
         if record.phase != Phase::Queued || record.mode != Mode::Inbox {
             return;
@@ -20,9 +21,24 @@ impl Desk {
         if let Some(spot) = task.spot.take() {
             self.ready.remove(&spot);
         }
-        let lane = (record.priority, record.key.as_str());
-        let spot = self.ready.push(&class_of(record), &self.roster, lane, record.waiting_since(), index);
+        let mut class = class_of(record);
+        let mut lane = (record.priority, record.key.as_str());
+        let mut since = record.waiting_since();
+        let mut asker_until = Timestamp::ZERO;
+        if let Some(question) = record.resumes() {
+            // Before all that waits, and for a while only to the agent that asked.
+            (lane.0, since) = (0, Timestamp::ZERO);
+            let lease = self.queues.get(&record.queue).map_or(&self.default_queue, |queue| &queue.config).lease();
+            asker_until = question.answered + lease;
+            if asker_until > self.now {
+                class.asker.clone_from(&question.agent);
+            }
+        }
+        let spot = self.ready.push(&class, &self.roster, lane, since, index);
         task.spot = Some(spot);
+        if !class.asker.is_empty() {
+            task.asker_until = asker_until;
+        }
         self.schedule = true;
     }
 

@@ -15,6 +15,7 @@ mod letters;
 mod probes;
 mod purge;
 mod queries;
+mod questions;
 mod queues;
 mod requests;
 mod restore;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub payload_bytes_max: usize,
     /// The largest task body and result.
     pub body_bytes_max: usize,
+    /// All questions and answers of a task together, as a delivery has them.
+    pub questions_bytes_max: usize,
     /// Whether connection events are fed in.
     pub presence: bool,
     /// Filters of the subjects that results may be sent to. A task's submitter need not have the right to publish there:
@@ -94,7 +97,8 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(30),
             call_timeout: Duration::from_secs(5),
             payload_bytes_max: 64 << 20,
-            body_bytes_max: (1 << 20) - 8192,
+            body_bytes_max: (1 << 20) - (48 << 10),
+            questions_bytes_max: 32 << 10,
             presence: false,
             result_subjects: ["results.>", "_INBOX.>"].map(str::to_owned).to_vec(),
             server_id: String::new(),
@@ -148,6 +152,8 @@ enum Busy {
 struct Waiter {
     reply: Bytes,
     until: Timestamp,
+    /// It waits for the end, whatever is asked.
+    past_questions: bool,
 }
 
 #[derive(Debug)]
@@ -167,6 +173,8 @@ struct Task {
     seen: bool,
     lease_until: Timestamp,
     cancel_until: Timestamp,
+    /// Until then it waits for the agent that asked alone, when queued.
+    asker_until: Timestamp,
     /// Its place in line, when queued.
     spot: Option<Spot>,
     /// The earliest timer set for it.
@@ -365,6 +373,7 @@ impl Desk {
             seen: false,
             lease_until: Timestamp::ZERO,
             cancel_until: Timestamp::ZERO,
+            asker_until: Timestamp::ZERO,
             spot: None,
             timer: Timestamp::ZERO,
             payload: None,
@@ -454,6 +463,7 @@ impl Task {
                 }
             }
             Phase::Cancelling => note(self.cancel_until),
+            Phase::Queued => note(self.asker_until),
             _ => {}
         }
         if record.phase.is_final() && !record.result_due {

@@ -7,6 +7,7 @@ use super::calls::{Answer, Call};
 use super::requests::error_headers;
 use super::{Desk, Task, Waiter};
 use crate::client::Incoming;
+use crate::coordinator::question::Question;
 use crate::coordinator::record::{Phase, Record, State};
 use crate::coordinator::{errors, names};
 use crate::types::{ApiError, Headers, Timestamp};
@@ -28,8 +29,10 @@ struct Filter {
 
 impl Task {
     /// The record without its lease: that is its agent's, and who has it may speak for the agent.
-    fn shown(&self) -> Value {
-        let record = Record { lease: String::new(), ..self.view().into_owned() };
+    pub(super) fn shown(&self) -> Value {
+        let mut record = Record { lease: String::new(), ..self.view().into_owned() };
+        record.completion.iter_mut().for_each(|done| done.lease.clear());
+        record.questions = record.questions.iter().map(Question::shown).collect();
         let mut shown = serde_json::to_value(record).expect("a record is plain data");
         shown["revision"] = self.revision.into();
         shown
@@ -91,10 +94,17 @@ impl Desk {
             None => AWAIT_DEFAULT_S,
         };
         let until = self.now + std::time::Duration::from_secs_f64(wait.min(AWAIT_MAX_S));
+        let past_questions = match message.headers().get_str("Task-Await") {
+            None | Some("question") => false,
+            Some("end") => true,
+            Some(_) => return Err(errors::bad_request("Task-Await is question or end")),
+        };
         if self.task(index).is_some_and(|task| task.record.phase.is_final() && task.revision > 0) {
             self.answer_finished(index, message.reply_bytes());
+        } else if !past_questions && self.task(index).is_some_and(|task| task.record.phase.is_parked()) {
+            self.answer_question(index, message.reply_bytes());
         } else if let Some(task) = self.task_mut(index) {
-            task.waiters.push(Waiter { reply: message.reply_bytes(), until });
+            task.waiters.push(Waiter { reply: message.reply_bytes(), until, past_questions });
             self.arm(index);
         }
         Ok(())

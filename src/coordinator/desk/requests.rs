@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::questions::{answer_event, ask_event};
 use super::{Desk, Input, Output};
 use crate::client::Incoming;
+use crate::coordinator::record::Descendants;
 use crate::coordinator::task::Event;
 use crate::coordinator::{errors, names, record};
 use crate::types::header::HeaderBuilder;
@@ -19,6 +21,8 @@ pub const VERBS: &[(&str, &str)] = &[
     ("COMPLETE", "COMPLETE.*.*"),
     ("FAIL", "FAIL.*.*"),
     ("DECLINE", "DECLINE.*.*"),
+    ("INPUT", "INPUT.*.*"),
+    ("ANSWER", "ANSWER.*"),
     ("CANCEL", "CANCEL.*"),
     ("REQUEUE", "REQUEUE.*"),
     ("AGENT-REGISTER", "AGENT.REGISTER.*"),
@@ -97,6 +101,14 @@ impl Desk {
             "DECLINE" => {
                 let (id, lease) = (token(), token().to_owned());
                 self.step_request(id, Event::Decline { lease, others: true }, &message)
+            }
+            "INPUT" => {
+                let (id, lease) = (token(), token().to_owned());
+                ask_event(lease, &message).and_then(|event| self.step_request(id, event, &message))
+            }
+            "ANSWER" => {
+                let id = token();
+                answer_event(&message).and_then(|event| self.step_request(id, event, &message))
             }
             "CANCEL" => {
                 let id = token();
@@ -245,12 +257,14 @@ fn cancel_event(body: &[u8]) -> Result<Event, ApiError> {
     struct Body {
         reason: String,
         force: bool,
+        children: bool,
     }
     let body = match body.trim_ascii() {
         [] => Body::default(),
         text => serde_json::from_slice(text).map_err(errors::bad_request)?,
     };
-    Ok(Event::Cancel { reason: clip(&body.reason), force: body.force })
+    let descendants = if body.children { Descendants::Due } else { Descendants::Apart };
+    Ok(Event::Cancel { reason: clip(&body.reason), force: body.force, descendants })
 }
 
 /// Errors and reasons are kept in records, so they are bounded.

@@ -30,6 +30,14 @@ struct TaskEvent<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    /// An open question and its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
+    /// The number of the question whose answer brought the task here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<u32>,
 }
 
 impl Desk {
@@ -101,10 +109,13 @@ impl Desk {
                     }
                     self.tell_agent(&record.agent, "cancel", &record.id);
                 }
-                Phase::Canceled if was_leased && was != Some(Phase::Cancelling) => {
+                Phase::Canceled
+                    if (was_leased && was != Some(Phase::Cancelling)) || was.is_some_and(Phase::is_parked) =>
+                {
                     let agent = before.map(|before| before.agent.clone()).unwrap_or_default();
                     self.tell_agent(&agent, "cancel", &record.id);
                 }
+                phase if phase.is_parked() => self.tell_waiters_of_question(index),
                 _ => {}
             }
             if record.phase.is_final() {
@@ -245,6 +256,7 @@ impl Desk {
     /// Tells whoever listens where the task is now.
     fn announce(&mut self, index: u32, record: &Record) {
         let revision = self.task(index).map_or(0, |task| task.revision);
+        let open = record.questions.last().filter(|_| record.phase.is_parked());
         let event = TaskEvent {
             kind: "io.natterjack.task.event.v1.task",
             id: &record.id,
@@ -258,6 +270,9 @@ impl Desk {
             agent: &record.agent,
             reason: &record.reason,
             error: record.fault.as_ref().filter(|_| record.phase != Phase::Completed).map(|fault| fault.error.as_str()),
+            question: open.map(|open| open.question.as_str()),
+            number: open.map(|open| open.number),
+            answered: record.resumes().map(|question| question.number),
         };
         let body = Bytes::from(serde_json::to_vec(&event).expect("an event is plain data"));
         if record.phase == Phase::Dead {
@@ -315,6 +330,10 @@ impl Desk {
                 Phase::Scheduled | Phase::BackingOff if due(record.wake) => Some(Event::Due),
                 Phase::Assigned | Phase::Running if timed_out => Some(Event::TimedOut),
                 Phase::Assigned | Phase::Running if due(task.lease_until) => Some(Event::LeaseExpired),
+                Phase::Queued if due(task.asker_until) => {
+                    self.line_up(index);
+                    None
+                }
                 Phase::Cancelling if due(task.cancel_until) => Some(Event::CancelOver),
                 _ => None,
             };

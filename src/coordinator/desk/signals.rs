@@ -102,10 +102,10 @@ impl Desk {
         }
         let event = match (mode, signal) {
             (Mode::Inbox, Signal::Term { reason, .. }) => {
-                Event::Fail { lease, error: terminated(reason), retry: false, delay: None }
+                Event::Nak { lease, error: terminated(reason), retry: false, delay: None }
             }
             (Mode::Inbox, Signal::Nak { delay, .. }) => {
-                Event::Fail { lease, error: "not acknowledged (nak)".to_owned(), retry: true, delay }
+                Event::Nak { lease, error: "not acknowledged (nak)".to_owned(), retry: true, delay }
             }
             (Mode::Inbox, Signal::Ack { .. } | Signal::Progress { .. } | Signal::DeliveriesUsed { .. }) => return,
             (Mode::Pull, Signal::Term { reason, delivery }) => {

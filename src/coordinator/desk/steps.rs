@@ -11,7 +11,7 @@ use crate::coordinator::backoff::Backoff;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::task::{Context, Event};
-use crate::coordinator::{errors, names};
+use crate::coordinator::{errors, names, question};
 use crate::types::ApiError;
 
 /// How long a step of the coordinator's own waits after a refused commit.
@@ -64,6 +64,9 @@ impl Desk {
         }
         if outcome.is_ok() {
             outcome = record.handle(&input.event, &mut Context { now, pauses: &pauses, random: &mut self.random });
+        }
+        if matches!(input.event, Event::Ask { .. } | Event::Answer { .. }) {
+            outcome = outcome.and_then(|next| self.fits(next));
         }
         match outcome {
             Err(error) => {
@@ -173,6 +176,8 @@ impl Desk {
     /// Sends the batch that makes `next` the task's record.
     pub(super) fn commit(&mut self, index: u32, next: Record, input: Option<Input>, submitted: bool) {
         let Some(task) = self.task_mut(index) else { return };
+        let mut next = next;
+        next.change = task.record.change + 1;
         let from = input.as_ref().and_then(|input| input.from.as_ref());
         let before = (!submitted).then_some(&task.record);
         let record = serde_json::to_vec(&next).expect("a record is plain data");
@@ -414,7 +419,7 @@ fn delivery_lines(record: &Record, user: &str) -> String {
     let mut lines = format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
          Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
-         Task-Progress: $TASK.P.{id}\r\n"
+         Task-Progress: $TASK.P.{id}\r\nTask-Input: $TASK.API.INPUT.{id}.{lease}\r\n"
     );
     if record.mode == Mode::Inbox {
         lines.push_str(&format!("Task-Decline: $TASK.API.DECLINE.{id}.{lease}\r\n"));
@@ -424,6 +429,10 @@ fn delivery_lines(record: &Record, user: &str) -> String {
     }
     if !record.parent.is_empty() {
         lines.push_str(&format!("Task-Parent: {}\r\n", record.parent));
+    }
+    if record.questions.iter().any(|question| question.answer.is_some()) {
+        let answered = record.questions.iter().filter(|question| question.answer.is_some());
+        lines.push_str(&format!("Task-Answers: {}\r\n", question::told(answered)));
     }
     lines.push_str(user);
     lines

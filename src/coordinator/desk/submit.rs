@@ -161,6 +161,7 @@ pub(super) fn class_of(record: &Record) -> ClassKey {
         excluded: record.excluded.clone(),
         sticky: record.sticky.clone(),
         hard: record.hard,
+        asker: String::new(),
     }
 }
 

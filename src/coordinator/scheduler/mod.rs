@@ -22,7 +22,7 @@ use homes::Homes;
 use lane::{Lane, Rank};
 use shelf::Shelf;
 
-use super::agent::{Agent, Roster};
+use super::agent::{Agent, Roster, Status};
 use super::labels::Requirement;
 use crate::types::Timestamp;
 
@@ -37,6 +37,8 @@ pub struct ClassKey {
     pub sticky: String,
     /// The token's home has to serve it, as long as that is registered and matches.
     pub hard: bool,
+    /// The agent that asked and has its answer now; empty is none. It has to serve it, as long as it is online.
+    pub asker: String,
 }
 
 impl ClassKey {
@@ -129,6 +131,8 @@ pub struct Ready {
     /// Queues in whose lines somebody waits who is not parked.
     stocked: BTreeSet<u32>,
     homes: Homes,
+    /// Classes with an asker.
+    askers: usize,
     last_ticket: u64,
     /// The queues that this pass may still serve, none with a better offer than stands here.
     candidates: BinaryHeap<Reverse<Offer>>,
@@ -150,7 +154,9 @@ impl Ready {
     fn recast(&mut self, index: u32, agent: u32, roster: &Roster) {
         let Some(class) = self.classes[index as usize].as_mut() else { return };
         let known = roster.get(agent);
+        let is_asker = || known.is_some_and(|known| known.card.id == class.key.asker);
         let is_home = class.home == Some(agent)
+            || is_asker()
             || (!class.key.sticky.is_empty()
                 && self
                     .homes
@@ -167,19 +173,37 @@ impl Ready {
     fn cast(&mut self, index: u32, roster: &Roster) {
         let class = self.classes[index as usize].as_mut().expect("only classes that are there are cast");
         let key = &class.key;
+        let matching = |index: &u32| roster.get(*index).is_some_and(|agent| key.matches(agent));
+        let online = |index: &u32| roster.get(*index).is_some_and(|agent| agent.card.status == Status::Online);
         class.home = self.homes.agent(&key.sticky).and_then(|id| roster.find(id));
-        let home = class.home.filter(|home| roster.get(*home).is_some_and(|agent| key.matches(agent)));
-        class.pinned = key.hard && home.is_some();
+        let pin = match class.home.filter(matching).filter(|_| key.hard) {
+            None => roster.find(&key.asker).filter(matching).filter(online),
+            home => home,
+        };
+        class.home = pin.or(class.home);
+        class.pinned = pin.is_some();
         class.agents.clear();
-        match home {
-            Some(home) if key.hard => class.agents.insert(home),
-            _ => {
+        match pin {
+            Some(pin) => class.agents.insert(pin),
+            None => {
                 roster.iter().filter(|(_, agent)| key.matches(agent)).for_each(|(agent, _)| class.agents.insert(agent))
             }
         }
         if let Some(rank) = class.shelved {
             let queue = class.queue as usize;
             self.queues[queue].shelf.refresh(rank, agents_of(&self.classes));
+        }
+    }
+
+    /// An agent is online now, or is not any more: tasks whose question it asked wait for it, or for others.
+    pub fn look_at_asker(&mut self, agent: u32, roster: &Roster) {
+        let Some(id) = roster.get(agent).map(|agent| agent.card.id.as_str()).filter(|_| self.askers > 0) else {
+            return;
+        };
+        for index in 0..self.classes.len() as u32 {
+            if self.classes[index as usize].as_ref().is_some_and(|class| class.key.asker == id) {
+                self.cast(index, roster);
+            }
         }
     }
 
@@ -232,6 +256,7 @@ impl Ready {
             }
         };
         self.idle.push_back(index);
+        self.askers += usize::from(!key.asker.is_empty());
         self.by_key.insert(key.clone(), index);
         if !key.sticky.is_empty() {
             self.by_token.entry_ref(key.sticky.as_str()).or_default().push(index);
@@ -249,6 +274,7 @@ impl Ready {
             return;
         }
         let key = &class.key;
+        self.askers -= usize::from(!key.asker.is_empty());
         self.by_key.remove(key);
         if let Some(classes) = self.by_token.get_mut(&key.sticky) {
             classes.retain(|other| *other != index);
