@@ -1,7 +1,7 @@
 //! Streams whose subjects change: on the way in, and on the way out again.
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{self, Republish, SubjectTransform};
+use async_nats::jetstream::stream::{self, Republish, StorageType, SubjectTransform};
 use futures_util::StreamExt;
 
 use crate::support::{Bench, soon};
@@ -100,6 +100,27 @@ async fn stored_messages_are_published_again_with_where_they_are() {
     let message = soon(again.next()).await.unwrap();
     assert!(message.payload.is_empty());
     assert_eq!(message.headers.unwrap().get("Nats-Msg-Size").unwrap().as_str(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_again_into_a_stream_is_there_when_the_publisher_hears_of_its_own() {
+    let bench = Bench::start().await;
+    for (storage, name) in [(StorageType::File, "F"), (StorageType::Memory, "M")] {
+        let to = format!("{name}.out.>");
+        let republish = Some(Republish { source: format!("{name}.in.>"), destination: to.clone(), headers_only: false });
+        let subjects = vec![format!("{name}.in.>")];
+        let of = stream::Config { name: name.into(), subjects, storage, republish, ..Default::default() };
+        bench.stream(of).await;
+        let into = format!("{name}_OUT");
+        bench.stream(stream::Config { name: into.clone(), subjects: vec![to], ..Default::default() }).await;
+        for n in 0..200 {
+            assert!(publish_with(&bench, &format!("{name}.in.{n}"), &[]).await.is_ok());
+            let get = serde_json::json!({ "last_by_subj": format!("{name}.out.{n}") }).to_string();
+            let found = bench.client.request(format!("$JS.API.STREAM.MSG.GET.{into}"), get.into());
+            let answer: serde_json::Value = serde_json::from_slice(&soon(found).await.unwrap().payload).unwrap();
+            assert_eq!(answer["message"]["seq"], n + 1, "{answer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

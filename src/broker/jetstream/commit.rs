@@ -44,7 +44,7 @@ pub(super) enum Answer {
 /// Something to do once all that was submitted before it is durable.
 pub(super) enum Release {
     /// Answer a publish that changed nothing itself.
-    PubAck(Waiter),
+    PubAcks(Vec<Waiter>),
     /// Answer an API request.
     Respond { request: Inbound, headers: Vec<u8>, body: Vec<u8>, failed: bool },
     /// Answer an API request with a stored message.

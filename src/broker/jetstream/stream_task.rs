@@ -182,7 +182,8 @@ impl StreamTask {
         self.submit(now);
         self.courier.flush();
         self.update_gauges();
-        busy || self.consumers.has_ready()
+        // An answer that had waited for a commit may have come after what this turn sent off.
+        busy || self.consumers.has_ready() || self.turn.is_urgent()
     }
 
     fn handle(&mut self, command: Command, now: Timestamp) {
@@ -299,15 +300,20 @@ impl StreamTask {
                 let unwanted =
                     self.consumers.is_empty() && republished.is_empty() && !reads_itself(self.contents.stream.config());
                 let puts = if unwanted { Vec::new() } else { std::mem::take(&mut turn.changes.puts) };
+                let (mut waiters, mut releases) = (turn.waiters, turn.releases);
+                if !republished.is_empty() {
+                    // What is published again comes before the PubAck.
+                    releases.insert(0, Release::PubAcks(std::mem::take(&mut waiters)));
+                }
                 self.outstanding.push_back(Outstanding {
                     ticket,
                     last_seq: self.contents.stream.index().last_seq(),
                     puts,
                     republished,
-                    releases: turn.releases,
+                    releases,
                     weight: turn.weight,
                 });
-                let (shared, incarnation, waiters) = (self.shared.clone(), self.incarnation, turn.waiters);
+                let (shared, incarnation) = (self.shared.clone(), self.incarnation);
                 store.submit(batch, move |result| {
                     // First the task: what a publisher asks for after its PubAck must find its message.
                     let committed = Command::Committed { incarnation, ticket, result: result.clone() };
@@ -342,9 +348,9 @@ impl StreamTask {
                         let _ = slot.consumer.changes();
                     }
                 }
+                self.republish(&turn.changes.puts, &turn.changes.republished);
                 self.shared.acknowledge(&turn.waiters, &Ok(()));
                 self.shared.inbox.release(turn.weight);
-                self.republish(&turn.changes.puts, &turn.changes.republished);
                 self.make_visible(self.contents.stream.index().last_seq(), turn.changes.puts, now);
                 self.release(turn.releases, Ok(()), now);
             }
@@ -377,7 +383,7 @@ impl StreamTask {
 
     /// Lets answers without rows of their own wait for the last batch under way, or sends them.
     fn attach(&mut self, turn: Turn, now: Timestamp) {
-        let releases = turn.waiters.into_iter().map(Release::PubAck).chain(turn.releases);
+        let releases = std::iter::once(Release::PubAcks(turn.waiters)).chain(turn.releases);
         match self.outstanding.back_mut() {
             Some(last) => {
                 last.releases.extend(releases);
@@ -422,7 +428,8 @@ impl StreamTask {
         self.release(turn.releases, Err(commit::api_error(error)), Timestamp::now());
     }
 
-    /// Publishes stored messages again, now that they are durable.
+    /// Publishes stored messages again, now that they are durable and before anybody hears so: who asks another stream for
+    /// them after a PubAck finds them there.
     fn republish(&mut self, puts: &[StoredMessage], republished: &[Republished]) {
         if republished.is_empty() {
             return;
@@ -436,6 +443,7 @@ impl StreamTask {
             let payload = if headers_only { &[] } else { stored.message.payload() };
             self.courier.publish(&again.to, b"", &headers, payload);
         }
+        self.courier.flush();
     }
 
     fn make_visible(&mut self, last_seq: u64, puts: Vec<StoredMessage>, _now: Timestamp) {
@@ -463,9 +471,9 @@ impl StreamTask {
     pub(super) fn release(&mut self, releases: Vec<Release>, result: Result<(), ApiError>, now: Timestamp) {
         for release in releases {
             match release {
-                Release::PubAck(waiter) => {
+                Release::PubAcks(waiters) => {
                     let result = if result.is_ok() { Ok(()) } else { Err(CommitError::Stale) };
-                    self.shared.acknowledge(&[waiter], &result);
+                    self.shared.acknowledge(&waiters, &result);
                 }
                 Release::Respond { request, headers, body, failed } => match &result {
                     Ok(()) => self.context.respond_with(&mut self.courier, &request, &headers, &body, failed),
