@@ -1,10 +1,11 @@
 //! What runs in the load processes: one load each, told by its argument. A load connects, prints `ready`, waits for `go`
 //! on its standard input, works, and prints one JSON line with what it measured.
 
+use crate::crew;
 use crate::wire::{Wire, push_decimal};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// 128 B, as every figure says.
 pub const PAYLOAD_BYTES: usize = 128;
@@ -27,10 +28,14 @@ pub enum Load {
     Spread { address: String, subject: String, keys: u64, shuffled: bool, count: u64, window: u64 },
     /// Pulls and acks from a durable consumer until it is killed.
     Pull { address: String, stream: String, consumer: String, batch: u64 },
+    /// As `Pull` on `workers` connections, until `count` messages have come.
+    Workers { address: String, stream: String, consumer: String, batch: u64, workers: usize, count: u64 },
+    /// Publishes `count` messages that say when they were sent, so many a second, and waits for no answer.
+    Paced { address: String, subject: String, count: u64, per_second: f64 },
     /// Submits `count` tasks to the coordinator with at most `window` unanswered.
     Submit { address: String, count: u64, window: u64 },
-    /// Registers with the coordinator as an agent, pulls and completes until it is killed.
-    Agent { address: String, name: String, slots: u64 },
+    /// Registers so many agents with the coordinator, pulls and completes until `count` tasks are completed.
+    Agents { address: String, agents: usize, slots: u64, count: u64 },
     /// Opens `count` connections and keeps them, idle, until its input ends.
     Idle { address: String, count: u64 },
 }
@@ -64,7 +69,11 @@ pub fn run(load: &Load) -> io::Result<()> {
             let name = |_, out: &mut Vec<u8>| out.extend_from_slice(b"$TASK.API.SUBMIT");
             persist(address, name, b"\"phase\"", *count, *window)
         }
-        Load::Agent { address, name, slots } => agent(address, name, *slots),
+        Load::Agents { address, agents, slots, count } => crew::agents(address, *agents, *slots, *count),
+        Load::Workers { address, stream, consumer, batch, workers, count } => {
+            crew::workers(address, stream, consumer, *batch, *workers, *count)
+        }
+        Load::Paced { address, subject, count, per_second } => paced(address, subject, *count, *per_second),
         Load::Pull { address, stream, consumer, batch } => pull(address, stream, consumer, *batch),
         Load::Idle { address, count } => idle(address, *count),
     }?;
@@ -72,7 +81,7 @@ pub fn run(load: &Load) -> io::Result<()> {
     Ok(())
 }
 
-fn ready_then_go() -> io::Result<u64> {
+pub fn ready_then_go() -> io::Result<u64> {
     println!("ready");
     io::stdout().flush()?;
     io::stdin().lock().read_line(&mut String::new())?;
@@ -285,49 +294,23 @@ fn pull(address: &str, stream: &str, consumer: &str, batch: u64) -> io::Result<M
     }
 }
 
-fn agent(address: &str, name: &str, slots: u64) -> io::Result<Measured> {
-    const COMPLETE: &[u8] = b"\r\nTask-Complete:";
-    let mut wire = Wire::connect(address, name)?;
-    let card = serde_json::json!({ "labels": [], "slots": slots });
-    let post = wire.api(&format!("$TASK.API.AGENT.REGISTER.{name}"), &card)?;
-    let text = |field: &str| post[field].as_str().unwrap_or_default().to_owned();
-    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", text("stream"), text("consumer"));
-    let inbox = format!("_INBOX.agent.{name}");
-    let answers = format!("_INBOX.answers.{name}");
-    wire.subscribe(&inbox, 1);
-    wire.subscribe(&answers, 2);
+fn paced(address: &str, subject: &str, count: u64, per_second: f64) -> io::Result<Measured> {
+    let mut wire = Wire::connect(address, "paced publisher")?;
     wire.round_trip()?;
-    ready_then_go()?;
-    let ask = format!("{{\"batch\":{slots},\"expires\":5000000000}}");
-    let result = [b'x'; PAYLOAD_BYTES];
-    let mut outstanding = 0;
-    let mut completes: Vec<Vec<u8>> = Vec::new();
-    loop {
-        if outstanding == 0 {
-            wire.publish(next.as_bytes(), inbox.as_bytes(), ask.as_bytes());
-            outstanding = slots;
+    let start_ns = ready_then_go()?;
+    let begun = Instant::now();
+    let mut sent = 0;
+    while sent < count {
+        let due = ((begun.elapsed().as_secs_f64() * per_second) as u64 + 1).min(count);
+        for _ in sent..due {
+            wire.publish(subject.as_bytes(), b"", &crew::stamp());
         }
+        sent = sent.max(due);
         wire.flush()?;
-        wire.fill()?;
-        while let Some(message) = wire.next_buffered()? {
-            if message.subject == answers.as_bytes() {
-                if memchr::memmem::find(message.payload, b"\"error\"").is_some() {
-                    return Err(io::Error::other(String::from_utf8_lossy(message.payload).into_owned()));
-                }
-            } else if message.is_status() {
-                outstanding = 0;
-            } else {
-                outstanding = outstanding.saturating_sub(1);
-                let at = memchr::memmem::find(message.headers, COMPLETE).ok_or_else(|| io::Error::other("no task"))?;
-                let rest = &message.headers[at + COMPLETE.len()..];
-                let end = memchr::memchr(b'\r', rest).unwrap_or(rest.len());
-                completes.push(rest[..end].trim_ascii().to_vec());
-            }
-        }
-        for complete in completes.drain(..) {
-            wire.publish(&complete, answers.as_bytes(), &result);
-        }
+        std::thread::sleep(Duration::from_micros(200));
     }
+    wire.round_trip()?;
+    Ok(Measured { start_ns, end_ns: now_ns(), ..Measured::default() })
 }
 
 fn idle(address: &str, count: u64) -> io::Result<Measured> {
@@ -339,7 +322,7 @@ fn idle(address: &str, count: u64) -> io::Result<Measured> {
     Ok(Measured::default())
 }
 
-fn with_percentiles(start_ns: u64, mut nanos: Vec<u64>) -> Measured {
+pub fn with_percentiles(start_ns: u64, mut nanos: Vec<u64>) -> Measured {
     nanos.sort_unstable();
     let at = |hundredth: usize| nanos.get((nanos.len() * hundredth / 100).min(nanos.len().saturating_sub(1))).copied();
     let (p50_ns, p99_ns) = (at(50).unwrap_or(0), at(99).unwrap_or(0));

@@ -13,6 +13,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "measuring is what clocks are for")]
 
+mod crew;
 mod load;
 mod process;
 mod report;
@@ -20,6 +21,7 @@ mod rows;
 mod scale;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod tasks;
 mod wire;
 
 use clap::{Parser, ValueEnum};

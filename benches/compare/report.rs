@@ -110,6 +110,10 @@ fn bars(row: &Row, number: usize, line: &Line, figures: &Figures) -> String {
                 let own = median(figures.values(row.key, number, Side::Ours));
                 (format!("<= {}", figure(line.unit, bar)), own.map(|own| own <= bar))
             }
+            Bar::OwnAtLeast(bar) => {
+                let own = median(figures.values(row.key, number, Side::Ours));
+                (format!(">= {}", figure(line.unit, bar)), own.map(|own| own >= bar))
+            }
         };
         match met {
             Some(true) => format!("{text}: met"),

@@ -3,14 +3,15 @@
 use crate::load::{Load, now_ns};
 use crate::process::Process;
 use crate::support::server::{Program, Server, free_port};
+use crate::tasks;
 use crate::wire::Wire;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const STREAM: &str = "BENCH";
-const CONSUMER: &str = "worker";
-const SUBJECT: &str = "bench.work";
-const WINDOW: u64 = 1000;
+pub const STREAM: &str = "BENCH";
+pub const CONSUMER: &str = "worker";
+pub const SUBJECT: &str = "bench.work";
+pub const WINDOW: u64 = 1000;
 const IDLE_CONNECTIONS: u64 = 10_000;
 /// No row takes longer than this unless something hangs.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
@@ -48,6 +49,7 @@ pub enum Bar {
     AtMostAlways(f64),
     /// Of our own figure, whatever theirs is.
     OwnAtMost(f64),
+    OwnAtLeast(f64),
 }
 
 /// What one measurement gave.
@@ -94,7 +96,7 @@ impl Scale {
     }
 
     /// As `count`, ten times fewer for a server that syncs after every message.
-    fn durable_count(&self, program: &Program, full: u64) -> u64 {
+    pub fn durable_count(&self, program: &Program, full: u64) -> u64 {
         self.count(if program.is_sync_always() { full / 10 } else { full })
     }
 }
@@ -175,11 +177,25 @@ pub const ROWS: &[Row] = &[
         measure: |program, scale| work_queue(program, scale.count(150_000), 4),
     },
     Row {
-        key: "tasks",
-        lines: &[Line { name: "tasks through the coordinator, 4 agents", unit: Unit::PerSecond, bars: &[] }],
-        also_always: false,
-        only_ours: true,
-        measure: |program, scale| tasks(program, scale.count(20_000), 4),
+        key: "tasks1",
+        lines: &tasks::lines!("1 agent"),
+        also_always: true,
+        only_ours: false,
+        measure: |program, scale| tasks::tasks(program, scale, 1),
+    },
+    Row {
+        key: "tasks8",
+        lines: &tasks::lines!("8 agents"),
+        also_always: true,
+        only_ours: false,
+        measure: |program, scale| tasks::tasks(program, scale, 8),
+    },
+    Row {
+        key: "tasks64",
+        lines: &tasks::lines!("64 agents"),
+        also_always: true,
+        only_ours: false,
+        measure: |program, scale| tasks::tasks(program, scale, 64),
     },
     Row {
         key: "rss",
@@ -324,27 +340,6 @@ fn work_queue(program: &Program, count: u64, workers: usize) -> Result<Outcome, 
     Ok(meter.stop(&server, &loads, count, vec![rate]))
 }
 
-/// Submitted, assigned, pulled, completed and recorded: each step of each task is durable before the next.
-fn tasks(program: &Program, count: u64, agents: usize) -> Result<Outcome, String> {
-    let server = Server::start(program.clone())?;
-    let mut control = Control::connect(&server)?;
-    let load = |number| Load::Agent { address: server.address(), name: format!("agent-{number}"), slots: 250 };
-    let mut agents: Vec<Process> = (0..agents).map(load).map(Process::start).collect::<Result<_, _>>()?;
-    let mut submitter = Process::start(Load::Submit { address: server.address(), count, window: WINDOW })?;
-    let meter = Meter::start(&server);
-    agents.iter_mut().try_for_each(Process::go)?;
-    submitter.go()?;
-    let start_ns = submitter.finish()?.start_ns;
-    control.wait(|control| Ok(control.task_call("QUEUE.INFO.default", &Value::Null)?["open"] == 0))?;
-    let rate = per_second(count, start_ns, now_ns());
-    let completed = control.task_call("LIST", &json!({ "state": "completed", "limit": 1 }))?;
-    if completed["total"] != count {
-        return Err(format!("{count} tasks submitted, {} completed", completed["total"]));
-    }
-    let loads: Vec<&Process> = agents.iter().chain([&submitter]).collect();
-    Ok(meter.stop(&server, &loads, count, vec![rate]))
-}
-
 fn idle_memory(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     let server = Server::start(program.clone())?;
     let mut control = Control::connect(&server)?;
@@ -391,7 +386,7 @@ fn start_up(program: &Program, _scale: &Scale) -> Result<Outcome, String> {
     Ok(millis[millis.len() / 2].into())
 }
 
-fn start_persist(server: &Server, count: u64) -> Result<Process, String> {
+pub fn start_persist(server: &Server, count: u64) -> Result<Process, String> {
     Process::start(Load::Persist { address: server.address(), subject: SUBJECT.into(), count, window: WINDOW })
 }
 
@@ -401,7 +396,7 @@ fn start_workers(server: &Server, workers: usize) -> Result<Vec<Process>, String
     (0..workers).map(load).map(Process::start).collect()
 }
 
-fn per_second(count: u64, start_ns: u64, end_ns: u64) -> f64 {
+pub fn per_second(count: u64, start_ns: u64, end_ns: u64) -> f64 {
     count as f64 * 1e9 / end_ns.saturating_sub(start_ns).max(1) as f64
 }
 
@@ -420,11 +415,11 @@ impl Control {
         self.wire.api(&format!("$JS.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
     }
 
-    fn task_call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
+    pub fn task_call(&mut self, verb: &str, body: &Value) -> Result<Value, String> {
         self.wire.api(&format!("$TASK.API.{verb}"), body).map_err(|e| format!("{verb}: {e}"))
     }
 
-    fn create_stream(&mut self, retention: &str) -> Result<(), String> {
+    pub fn create_stream(&mut self, retention: &str) -> Result<(), String> {
         let config = json!({
             "name": STREAM, "subjects": [SUBJECT], "retention": retention, "storage": "file", "num_replicas": 1,
             "max_msgs": -1, "max_bytes": -1, "max_age": 0, "discard": "old",
@@ -432,7 +427,7 @@ impl Control {
         self.call(&format!("STREAM.CREATE.{STREAM}"), &config).map(drop)
     }
 
-    fn create_consumer(&mut self) -> Result<(), String> {
+    pub fn create_consumer(&mut self) -> Result<(), String> {
         let config = json!({
             "durable_name": CONSUMER, "ack_policy": "explicit", "deliver_policy": "all", "replay_policy": "instant",
             "ack_wait": 30_000_000_000_u64, "max_ack_pending": 10_000,
@@ -441,7 +436,7 @@ impl Control {
         self.call(&format!("CONSUMER.DURABLE.CREATE.{STREAM}.{CONSUMER}"), &body).map(drop)
     }
 
-    fn stream_state(&mut self) -> Result<Value, String> {
+    pub fn stream_state(&mut self) -> Result<Value, String> {
         Ok(self.call(&format!("STREAM.INFO.{STREAM}"), &Value::Null)?["state"].take())
     }
 

@@ -107,7 +107,8 @@ async fn what_is_published_again_into_a_stream_is_there_when_the_publisher_hears
     let bench = Bench::start().await;
     for (storage, name) in [(StorageType::File, "F"), (StorageType::Memory, "M")] {
         let to = format!("{name}.out.>");
-        let republish = Some(Republish { source: format!("{name}.in.>"), destination: to.clone(), headers_only: false });
+        let republish =
+            Some(Republish { source: format!("{name}.in.>"), destination: to.clone(), headers_only: false });
         let subjects = vec![format!("{name}.in.>")];
         let of = stream::Config { name: name.into(), subjects, storage, republish, ..Default::default() };
         bench.stream(of).await;
