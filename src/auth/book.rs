@@ -107,6 +107,8 @@ pub struct AccountSpec {
 pub struct CoordinatorSpec {
     /// Filters of the subjects that results may be sent to; `None`: as the server's settings say.
     pub result_subjects: Option<Vec<String>>,
+    /// The same for offers and statuses of councils.
+    pub council_subjects: Option<Vec<String>>,
 }
 
 /// What of an account's messages is traced without their asking for it by name.

@@ -4,6 +4,8 @@
 //! such a request only what is its own: an answer goes where it may itself listen or publish, a result where it may publish
 //! or to an inbox of its. nats-server has no such rule; there the coordinator's `result_subjects` hold alone.
 
+use std::borrow::Cow;
+
 use super::permit::Permit;
 use crate::types::Headers;
 
@@ -11,20 +13,57 @@ const TASKS: &[u8] = b"$TASK.API.";
 /// Of SUBMIT, and of CRON.PUT for the tasks that it will submit.
 const RESULT_TO: &str = "Task-Result-To";
 const INBOXES: &[u8] = b"_INBOX.";
+const FORM: &[u8] = b"$TASK.API.COUNCIL.FORM.";
 
 /// The subject that a request names and its asker must not have published on; `None` when all is well.
 #[inline]
-pub fn oversteps<'a>(permit: &Permit, subject: &[u8], reply: &'a [u8], headers: &'a [u8]) -> Option<&'a [u8]> {
+pub fn oversteps<'a>(
+    permit: &Permit,
+    subject: &'a [u8],
+    reply: &'a [u8],
+    headers: &'a [u8],
+    payload: &'a [u8],
+) -> Option<Cow<'a, [u8]>> {
     if !subject.starts_with(TASKS) {
         return None;
     }
     let own = |named: &[u8]| permit.may_publish(named) || permit.may_subscribe(named, None);
     if !reply.is_empty() && !own(reply) {
-        return Some(reply);
+        return Some(reply.into());
+    }
+    if subject.starts_with(FORM) {
+        return Council::read(payload).map_or(Some(subject.into()), |council| council.oversteps(permit));
     }
     let to = Headers::new(headers).get(RESULT_TO)?;
     let fine = permit.may_publish(to) || to.starts_with(INBOXES) && permit.may_subscribe(to, None);
-    (!fine).then_some(to)
+    (!fine).then_some(to.into())
+}
+
+/// Where COUNCIL.FORM has offers and statuses published.
+#[derive(serde::Deserialize)]
+struct Council<'a> {
+    #[serde(borrow, default)]
+    offer_to: Cow<'a, str>,
+    #[serde(borrow, default)]
+    status_to: Cow<'a, str>,
+}
+
+impl<'a> Council<'a> {
+    /// `None` for what the coordinator might read in another way: no object, a field twice.
+    fn read(body: &'a [u8]) -> Option<Council<'a>> {
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
+        serde_json::from_slice(body).ok()
+    }
+
+    fn oversteps(self, permit: &Permit) -> Option<Cow<'a, [u8]>> {
+        let other = |to: &Cow<'_, str>| !to.is_empty() && !permit.may_publish(to.as_bytes());
+        [self.offer_to, self.status_to].into_iter().find(other).map(|to| match to {
+            Cow::Borrowed(to) => Cow::Borrowed(to.as_bytes()),
+            Cow::Owned(to) => Cow::Owned(to.into_bytes()),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -49,8 +88,8 @@ mod tests {
                 "" => String::new(),
                 to => format!("NATS/1.0\r\nA: b\r\nTask-Result-To: {to}\r\n\r\n"),
             };
-            let found = oversteps(&permit, subject.as_bytes(), reply.as_bytes(), headers.as_bytes());
-            assert_eq!(found, expected.map(str::as_bytes), "{subject} {reply} {to}");
+            let found = oversteps(&permit, subject.as_bytes(), reply.as_bytes(), headers.as_bytes(), b"");
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{subject} {reply} {to}");
         };
         let submit = "$TASK.API.SUBMIT";
         check(submit, "_INBOX.me.1", "", None);
@@ -65,5 +104,18 @@ mod tests {
         check("$TASK.API.AWAIT.x", "alarms.fire", "", None);
         check("other", "results.yours", "results.yours", None);
         check("$TASK.API.CRON.PUT.x", "", "results.yours", Some("results.yours"));
+
+        let form = "$TASK.API.COUNCIL.FORM.c";
+        let check = |body: &str, expected: Option<&str>| {
+            let found = oversteps(&permit, form.as_bytes(), b"", b"", body.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{body}");
+        };
+        check(r#"{"roles":{"a":1},"offer_to":"results.mine.o","status_to":"results.mine.s"}"#, None);
+        check(r#"{"offer_to":"results.yours"}"#, Some("results.yours"));
+        check(r#"{"offer_to":"results.mine.o","status_to":"alarms.fire"}"#, Some("alarms.fire"));
+        check(r#"{"offer\u005fto":"results.\u0079ours"}"#, Some("results.yours"));
+        check(r#"{"offer_to":"results.mine.o","offer_to":"results.yours"}"#, Some(form));
+        check(r#"["results.mine.o"]"#, Some(form));
+        check("nonsense", Some(form));
     }
 }

@@ -266,11 +266,11 @@ impl Link {
         let receivers = match &mapped {
             Mapped::Nowhere => 0,
             Mapped::Same => {
-                self.check_named(subject, reply, headers)?;
+                self.check_named(subject, reply, headers, payload)?;
                 self.courier.publish(subject, reply, headers, payload)
             }
             Mapped::To(to) => {
-                self.check_named(to, reply, headers)?;
+                self.check_named(to, reply, headers, payload)?;
                 self.courier.publish(to, reply, headers, payload)
             }
         };
@@ -282,9 +282,9 @@ impl Link {
 
     /// Refuses a request that would have others publish where the client may not.
     #[inline]
-    fn check_named(&self, subject: &[u8], reply: &[u8], headers: &[u8]) -> Result<(), ProtocolError> {
-        let named = self.session.permit().and_then(|permit| oversteps(permit, subject, reply, headers));
-        named.map_or(Ok(()), |named| Err(ProtocolError::PublishDenied(named.into())))
+    fn check_named(&self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
+        let named = self.session.permit().and_then(|permit| oversteps(permit, subject, reply, headers, payload));
+        named.map_or(Ok(()), |named| Err(ProtocolError::PublishDenied((&*named).into())))
     }
 
     /// Publishes a message and tells its way.
@@ -312,7 +312,7 @@ impl Link {
             }
             Mapped::Nowhere => b"",
         };
-        self.check_named(to, reply, headers)?;
+        self.check_named(to, reply, headers, payload)?;
         let parcel = Parcel { to, shown_subject: to, stored_subject: b"", reply, headers, payload };
         let delivered = if to.is_empty() { Delivered::default() } else { self.courier.send_traced(parcel, &trace) };
         // The API is the system account's, to nats-server's eyes.

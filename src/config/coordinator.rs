@@ -10,12 +10,15 @@ pub struct CoordinatorOptions {
     pub in_accounts: bool,
     /// `result_subjects`: filters of the subjects that results may be sent to, where an account says nothing else.
     pub result_subjects: Vec<String>,
+    /// `council_subjects`: the same for the offers and statuses of councils.
+    pub council_subjects: Vec<String>,
 }
 
 impl Default for CoordinatorOptions {
     fn default() -> CoordinatorOptions {
         let result_subjects = ["results.>", "_INBOX.>"].map(str::to_owned).to_vec();
-        CoordinatorOptions { in_accounts: true, result_subjects }
+        let council_subjects = ["councils.>", "*.councils.>"].map(str::to_owned).to_vec();
+        CoordinatorOptions { in_accounts: true, result_subjects, council_subjects }
     }
 }
 
@@ -24,6 +27,7 @@ impl Default for CoordinatorOptions {
 pub struct TaskAccount {
     pub name: String,
     pub result_subjects: Vec<String>,
+    pub council_subjects: Vec<String>,
 }
 
 impl Config {
@@ -33,24 +37,26 @@ impl Config {
             return Vec::new();
         }
         let default = book.accounts().iter().find(|spec| spec.name == DEFAULT_ACCOUNT);
-        let own = |spec: &crate::auth::AccountSpec| {
-            spec.coordinator.as_ref().and_then(|coordinator| coordinator.result_subjects.clone())
-        };
-        let served = |name: &str, own: Option<Vec<String>>| TaskAccount {
-            name: name.to_owned(),
-            result_subjects: own.unwrap_or_else(|| self.coordinator_options.result_subjects.clone()),
+        let options = &self.coordinator_options;
+        let served = |name: &str, spec: Option<&crate::auth::AccountSpec>| {
+            let own = spec.and_then(|spec| spec.coordinator.clone()).unwrap_or_default();
+            TaskAccount {
+                name: name.to_owned(),
+                result_subjects: own.result_subjects.unwrap_or_else(|| options.result_subjects.clone()),
+                council_subjects: own.council_subjects.unwrap_or_else(|| options.council_subjects.clone()),
+            }
         };
         let mut accounts = Vec::new();
         if self.coordinator
             || self.coordinator_options.in_accounts && default.is_some_and(|spec| spec.coordinator.is_some())
         {
-            accounts.push(served(DEFAULT_ACCOUNT, default.and_then(own)));
+            accounts.push(served(DEFAULT_ACCOUNT, default));
         }
         let others = book.accounts().iter().filter(|spec| spec.name != DEFAULT_ACCOUNT);
         let asking = others.filter(|spec| self.coordinator_options.in_accounts && spec.coordinator.is_some());
         // An account's token may ask in vain; the config file may not, see `check_coordinators`.
         let able = asking.filter(|spec| spec.jetstream.is_some() && spec.name != book.system_account());
-        accounts.extend(able.map(|spec| served(&spec.name, own(spec))));
+        accounts.extend(able.map(|spec| served(&spec.name, Some(spec))));
         accounts
     }
 

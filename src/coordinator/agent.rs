@@ -25,6 +25,9 @@ pub struct Card {
     pub id: String,
     pub status: Status,
     pub labels: Labels,
+    /// The seats it has as a member of councils, `<council>.<role>.<n>`; tasks find it by them as by labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seats: Vec<String>,
     pub slots: u32,
     /// The queues it serves; `*` is all.
     pub queues: Vec<String>,
@@ -44,7 +47,10 @@ pub struct Card {
     pub registered: Timestamp,
     pub last_seen: Timestamp,
     pub in_flight: u32,
+    /// Of its whole life, whatever the instance.
     pub completed: u64,
+    /// The same, under the name that other registries give it.
+    pub tasks_completed: u64,
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
 }

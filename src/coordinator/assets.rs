@@ -31,6 +31,47 @@ pub async fn exist(client: &Client) -> Result<bool, JetStreamError> {
     Ok(true)
 }
 
+/// Whether councils have been formed here.
+///
+/// # Errors
+/// When JetStream does not answer.
+pub async fn have_councils(client: &Client) -> Result<bool, JetStreamError> {
+    let api = format!("STREAM.INFO.{}", names::COUNCILS_STREAM);
+    match client.api::<serde_json::Value>(&api, &serde_json::Value::Null).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is(&ApiError::STREAM_NOT_FOUND) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the bucket of councils. Seats may be claimed with a time to live, and whose time is over leaves a marker.
+///
+/// # Errors
+/// The API error.
+pub async fn create_councils(client: &Client) -> Result<(), JetStreamError> {
+    let config = json!({
+        "name": names::COUNCILS_STREAM, "subjects": [format!("{}>", names::COUNCILS_PREFIX)], "retention": "limits",
+        "storage": "file", "discard": "new", "max_msgs_per_subject": 1, "num_replicas": 1, "allow_rollup_hdrs": true,
+        "allow_direct": true, "deny_delete": true, "allow_atomic": true, "allow_msg_ttl": true,
+        "subject_delete_marker_ttl": 3_600_000_000_000_u64,
+    });
+    match client.create_stream(&config).await {
+        Err(error) if !error.is(&ApiError::STREAM_NAME_EXIST) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Reads councils and who sits in them into `desk`.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_councils(client: &Client, desk: &mut Desk) -> Result<(), JetStreamError> {
+    for filter in ["$KV.TASK_COUNCILS.*", "$KV.TASK_COUNCILS.*.*.*"] {
+        read(client, names::COUNCILS_STREAM, &[filter], false, |row| desk.restore_councils(row)).await?;
+    }
+    Ok(())
+}
+
 /// Makes what is missing.
 ///
 /// # Errors

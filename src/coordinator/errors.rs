@@ -29,6 +29,8 @@ pub const DEPENDENCY: ApiError = entry(424, 30424, "dependency: {reason}");
 /// What AWAIT answers when an agent has asked.
 pub const QUESTION: ApiError = entry(428, 30428, "the task waits for an answer: {state}");
 pub const QUEUE_FULL: ApiError = entry(429, 30429, "queue is full");
+pub const COUNCIL_NOT_FOUND: ApiError = entry(404, 30440, "council not found");
+pub const SAME_COUNCIL_OTHER_TERMS: ApiError = entry(409, 30441, "a council of this name is there with another body");
 /// The state could not be stored; nothing changed, or what changed is found by asking again.
 pub const UNAVAILABLE: ApiError = entry(503, 30503, "cannot store: {reason}");
 /// What AWAIT answers for a task that ended without a result.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     values: BTreeMap<String, Vec<String>>,
+    /// The council and role of each seat the agent has: not its own to say, and not part of what is written.
+    seats: Vec<(String, String)>,
 }
 
 impl Labels {
@@ -23,6 +25,11 @@ impl Labels {
 
     fn get(&self, name: &str) -> Option<&[String]> {
         self.values.get(name).map(Vec::as_slice)
+    }
+
+    /// Has it meet `council` and `role` by these seats, and by no others.
+    pub fn sit(&mut self, seats: Vec<(String, String)>) {
+        self.seats = seats;
     }
 }
 
@@ -126,13 +133,17 @@ impl Requirement {
         Ok(Requirement { tests })
     }
 
+    /// Council and role are those of one seat: who is a developer here and a manager there is no manager here.
     pub fn is_met_by(&self, labels: &Labels) -> bool {
-        self.tests.iter().all(|(name, test)| met(test, labels.get(name)))
+        let met_with = |seat| self.tests.iter().all(|(name, test)| met_in(test, name, labels, seat));
+        if labels.seats.is_empty() { met_with(None) } else { labels.seats.iter().map(Some).any(met_with) }
     }
 
     /// How many of the terms `labels` meet, for ranking.
     pub fn score(&self, labels: &Labels) -> usize {
-        self.tests.iter().filter(|(name, test)| met(test, labels.get(name))).count()
+        let score_with = |seat| self.tests.iter().filter(|(name, test)| met_in(test, name, labels, seat)).count();
+        let best = labels.seats.iter().map(|seat| score_with(Some(seat))).max();
+        best.unwrap_or_else(|| score_with(None))
     }
 }
 
@@ -141,6 +152,21 @@ fn number(text: &str, term: &str) -> Result<String, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(text.to_owned()),
         _ => Err(format!("`{term}` compares with something that is not a number")),
+    }
+}
+
+/// Whether a term is met by the labels and, if there is one, a seat.
+fn met_in(test: &Test, name: &str, labels: &Labels, seat: Option<&(String, String)>) -> bool {
+    let of_seat = seat.and_then(|(council, role)| match name {
+        "council" => Some(council),
+        "role" => Some(role),
+        _ => None,
+    });
+    let values = labels.get(name);
+    match (test, of_seat) {
+        (Test::NotEqual(unwanted), Some(value)) => value != unwanted && met(test, values),
+        (_, Some(value)) => met(test, Some(std::slice::from_ref(value))) || met(test, values),
+        (_, None) => met(test, values),
     }
 }
 
@@ -194,6 +220,26 @@ mod tests {
             let outcome = Requirement::parse(bad);
             assert!(outcome.is_err() || bad == "x===", "{bad}");
         }
+    }
+
+    #[test]
+    fn a_seat_is_council_and_role_together() {
+        let mut labels: Labels = serde_json::from_str(r#"{"lang":"go","role":"ops"}"#).unwrap();
+        labels.sit(vec![("c1".into(), "tpm".into()), ("c2".into(), "developer".into())]);
+        let check = |text: &str, expected: bool| {
+            assert_eq!(Requirement::parse(text).unwrap().is_met_by(&labels), expected, "{text}");
+        };
+        check("council=c1,role=tpm", true);
+        check("council=c2,role=developer,lang=go", true);
+        check("council=c1,role=developer", false);
+        check("council=c3", false);
+        check("council", true);
+        check("role=ops", true);
+        check("role=developer", true);
+        check("council=c1,role!=tpm", false);
+        check("lang=go,council!=c1", true);
+        assert_eq!(Requirement::parse("council=c1,role=tpm,lang=c").unwrap().score(&labels), 2);
+        assert_eq!(serde_json::to_string(&labels).unwrap(), r#"{"lang":"go","role":"ops"}"#);
     }
 
     #[test]

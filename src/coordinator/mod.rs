@@ -4,6 +4,7 @@
 pub mod agent;
 mod assets;
 pub mod backoff;
+mod council;
 mod cron;
 mod desk;
 pub mod errors;

@@ -7,6 +7,9 @@ pub const BUCKET: &str = "TASK";
 pub const STREAM: &str = "KV_TASK";
 pub const AGENTS_BUCKET: &str = "TASK_AGENTS";
 pub const AGENTS_STREAM: &str = "KV_TASK_AGENTS";
+pub const COUNCILS_BUCKET: &str = "TASK_COUNCILS";
+pub const COUNCILS_STREAM: &str = "KV_TASK_COUNCILS";
+pub const COUNCILS_PREFIX: &str = "$KV.TASK_COUNCILS.";
 pub const PROGRESS_STREAM: &str = "TASK_PROGRESS";
 pub const DEFAULT_QUEUE: &str = "default";
 
@@ -85,6 +88,12 @@ fn lines_without(headers: Headers<'_>, prefixes: &[&str]) -> String {
         }
     }
     lines
+}
+
+/// Whether a stored message of a bucket says that its key is gone: by somebody's hand, or because its time was over.
+pub fn is_marker(block: &[u8]) -> bool {
+    let headers = Headers::new(block);
+    headers.get("KV-Operation").is_some() || headers.get("Nats-Marker-Reason").is_some()
 }
 
 /// A whole block from header lines; empty when there are none.

@@ -21,6 +21,9 @@ const INBOX_MESSAGES: usize = 65_536;
 const MESSAGES_AT_ONCE: usize = 512;
 /// How long to wait before the state is read again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Where the watch over the bucket of councils delivers, below our inbox. Subscribed to by its full name: nats-server does
+/// not take a wildcard for interest in a consumer's deliveries.
+const WATCH: &str = "watch.councils";
 /// How often what is counted is told.
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
 
@@ -134,6 +137,8 @@ struct Runner {
     receiver: mpsc::Receiver<Incoming>,
     subscriptions: Vec<u64>,
     assets: bool,
+    /// The bucket of councils is there.
+    councils: bool,
 }
 
 impl Runner {
@@ -155,6 +160,7 @@ impl Runner {
             receiver,
             subscriptions: Vec::new(),
             assets: false,
+            councils: false,
         }
     }
 
@@ -237,6 +243,7 @@ impl Runner {
         self.batch_prefix = unique[..12].to_owned();
         let mut settings = self.settings.clone();
         settings.server_id.clone_from(&self.client.info().server_id);
+        settings.watch_subject = format!("{}{WATCH}", self.inbox);
         let max_payload = self.client.info().max_payload;
         if max_payload > 0 {
             // Room for the headers that go along with a body, the answers to an agent's questions among them.
@@ -252,7 +259,12 @@ impl Runner {
         if self.assets {
             assets::load(&self.client, &mut desk).await.map_err(StartError::Load)?;
         }
+        self.councils = self.assets && assets::have_councils(&self.client).await.map_err(StartError::Load)?;
+        if self.councils {
+            assets::load_councils(&self.client, &mut desk).await.map_err(StartError::Load)?;
+        }
         self.subscribe(&format!("{}*", self.inbox), None)?;
+        self.subscribe(&format!("{}{WATCH}", self.inbox), None)?;
         for subject in [
             format!("$JS.ACK.{}.>", names::STREAM),
             format!("$JS.ACK.*.*.{}.>", names::STREAM),
@@ -268,6 +280,9 @@ impl Runner {
         self.subscribe(&format!("{}>", names::API), Some(QUEUE_GROUP))?;
         self.client.flush().await?;
         desk.restored(Timestamp::now());
+        if self.councils {
+            desk.watch_councils(Timestamp::now());
+        }
         Ok(desk)
     }
 
@@ -324,7 +339,11 @@ impl Runner {
         if let Some(call) = subject.strip_prefix(&self.inbox) {
             if let Ok(call) = call.parse() {
                 desk.answer(call, Answer::Message(message), now);
+            } else if call == WATCH {
+                desk.watch_heartbeat(&message, now);
             }
+        } else if subject.starts_with(names::COUNCILS_PREFIX) {
+            desk.council_row(&message, now);
         } else if let Some(tail) = subject.strip_prefix(names::API) {
             let tail = tail.to_owned();
             if !self.assets && needs_assets(&tail) {
@@ -333,6 +352,14 @@ impl Runner {
                     return desk.refuse_unstored(&message, &error.to_string());
                 }
                 self.assets = true;
+            }
+            if !self.councils && tail.starts_with("COUNCIL.FORM.") {
+                if let Err(error) = assets::create_councils(&self.client).await {
+                    tracing::warn!(%error, "the bucket of councils cannot be made");
+                    return desk.refuse_unstored(&message, &error.to_string());
+                }
+                self.councils = true;
+                desk.watch_councils(now);
             }
             let begun = Timestamp::now();
             desk.request(message, now);

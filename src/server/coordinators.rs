@@ -245,7 +245,8 @@ impl Life {
     }
 
     async fn serve(&self, client: &Client) -> Option<String> {
-        let settings = Settings { result_subjects: self.terms.result_subjects.clone(), ..Settings::default() };
+        let TaskAccount { result_subjects, council_subjects, .. } = self.terms.clone();
+        let settings = Settings { result_subjects, council_subjects, ..Settings::default() };
         let presence = Some(self.presence.listen(&self.account.name));
         let options = coordinator::Options { settings, presence, figures: self.figures.clone() };
         let starting = Coordinator::start(client.clone(), options);

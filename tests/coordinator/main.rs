@@ -7,6 +7,7 @@
 mod accounts;
 mod agent;
 mod client;
+mod councils;
 mod cron;
 mod dead_letters;
 mod lifecycle;

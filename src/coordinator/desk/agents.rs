@@ -42,6 +42,11 @@ pub(super) enum InfoPurpose {
     Rival(Box<Registration>),
 }
 
+/// Cards in one page of a list.
+const LIST_MAX: usize = 10_000;
+/// Bytes of what an agent says of itself beyond what the coordinator acts on.
+const MORE_BYTES_MAX: usize = 16 << 10;
+
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Request {
@@ -51,6 +56,8 @@ struct Request {
     resume: String,
     client_id: u64,
     client_name: Option<String>,
+    /// What it completed before it was registered here.
+    tasks_completed: Option<u64>,
     #[serde(flatten)]
     more: serde_json::Map<String, Value>,
 }
@@ -78,6 +85,7 @@ impl Desk {
             "listens",
             "id",
             "status",
+            "seats",
             "instance",
             "registered",
             "last_seen",
@@ -87,6 +95,12 @@ impl Desk {
         ] {
             request.more.remove(own);
         }
+        let said = serde_json::to_vec(&request.more).map_or(0, |said| said.len());
+        let labels = serde_json::to_vec(&request.labels).map_or(0, |labels| labels.len());
+        if said + labels > MORE_BYTES_MAX {
+            let reason = format!("what the agent says of itself is above {MORE_BYTES_MAX} bytes");
+            return Err(errors::TOO_LARGE.with(reason));
+        }
         let client_name = request.client_name.unwrap_or_else(|| id.to_owned());
         let (link, client_id) = self.link_of(request.client_id, &client_name);
         let known = self.roster.find(id).and_then(|index| self.roster.get(index).map(|agent| (index, agent)));
@@ -95,10 +109,12 @@ impl Desk {
             Some((_, agent)) if resumed => agent.card.instance.clone(),
             _ => self.random.token(12),
         };
+        let completed = known.map_or(request.tasks_completed.unwrap_or(0), |(_, agent)| agent.card.completed);
         let card = Card {
             id: id.to_owned(),
             status: Status::Online,
             labels: request.labels,
+            seats: Vec::new(),
             slots,
             queues,
             instance,
@@ -109,7 +125,8 @@ impl Desk {
             registered: self.now,
             last_seen: self.now,
             in_flight: 0,
-            completed: known.map_or(0, |(_, agent)| agent.card.completed),
+            completed,
+            tasks_completed: completed,
             more: request.more,
         };
         let resume = if resumed { request.resume } else { self.random.token(22) };
@@ -198,6 +215,7 @@ impl Desk {
             }
         }
         self.schedule = true;
+        self.reseat(&id);
         self.announce_agent(&id, if resumed { "resumed" } else { "registered" });
         let fields = serde_json::json!({
             "agent": id,
@@ -236,13 +254,43 @@ impl Desk {
         Ok(())
     }
 
+    /// In the order of their ids, with how many there are of each status.
     pub(super) fn agent_list(&mut self, message: &Incoming) -> Result<(), ApiError> {
-        let mut shown: Vec<Value> = self.roster.iter().map(|(_, agent)| self.show_agent(agent)).collect();
-        shown.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
-        let online = self.roster.iter().filter(|(_, agent)| agent.card.status == Status::Online).count();
-        let available = self.roster.iter().filter(|(_, agent)| agent.free_slots() > 0).count();
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Filter {
+            status: Option<Status>,
+            limit: Option<usize>,
+            /// The id after which the page begins.
+            after: String,
+        }
+        let filter: Filter = match message.payload().trim_ascii() {
+            [] => Filter::default(),
+            text => serde_json::from_slice(text).map_err(errors::bad_request)?,
+        };
+        let agents = || self.roster.iter().map(|(_, agent)| agent);
+        let count = |status| agents().filter(|agent| agent.card.status == status).count();
+        let counts = [Status::Online, Status::Draining, Status::Offline].map(count);
+        let available = agents().filter(|agent| agent.free_slots() > 0).count();
+        let mut wanted: Vec<&Agent> =
+            agents().filter(|agent| filter.status.is_none_or(|status| status == agent.card.status)).collect();
+        wanted.sort_by(|a, b| a.card.id.cmp(&b.card.id));
+        let start = wanted.partition_point(|agent| agent.card.id <= filter.after);
+        let limit = filter.limit.unwrap_or(LIST_MAX).min(LIST_MAX);
+        // Cards can be long: a page ends before the answer is too long.
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for agent in wanted[start..].iter().take(limit) {
+            let shown = self.show_agent(agent);
+            bytes += shown.to_string().len() + 1;
+            if bytes > self.settings.body_bytes_max - 1024 && !page.is_empty() {
+                break;
+            }
+            page.push(shown);
+        }
+        let left = wanted.len() - start - page.len();
         let fields = serde_json::json!({
-            "agents": shown, "total": shown.len(), "online": online, "available": available,
+            "agents": page, "left": left, "total": counts.iter().sum::<usize>(), "available": available,
+            "online": counts[0], "draining": counts[1], "offline": counts[2],
         });
         self.respond(message, fields);
         Ok(())
@@ -268,6 +316,7 @@ impl Desk {
         let index = self.find_agent(id)?;
         self.lose_tasks(index);
         self.flush_spent(index);
+        self.vacate(id);
         self.roster.remove(index);
         let api = format!("CONSUMER.DELETE.{}.{}", names::STREAM, names::agent_consumer(id));
         self.call_api(Call::Unimportant, &api, &Value::Null);
@@ -318,6 +367,7 @@ impl Desk {
         self.lose_tasks(index);
         self.ready.look_at_asker(index, &self.roster);
         self.schedule = true;
+        self.vacate(&id);
         self.announce_agent(&id, "offline");
     }
 

@@ -74,6 +74,24 @@ pub(super) enum Call {
         name: String,
         times: Times,
     },
+    /// A change of a council.
+    Council {
+        name: String,
+        serial: u64,
+    },
+    /// The council after a change of unknown fate.
+    CouncilReload {
+        name: String,
+        serial: u64,
+    },
+    /// A key of the councils' bucket is deleted.
+    CouncilKey {
+        key: String,
+        revision: u64,
+    },
+    CouncilWatch {
+        consumer: String,
+    },
     /// Does anybody listen to an agent's own subject?
     Probe {
         agent: u32,
@@ -183,6 +201,10 @@ impl Desk {
             Call::QueueInfo { queue } => self.queue_info_answered(&queue, answer),
             Call::Cron { name, cron, request } => self.cron_answered(name, cron.map(|cron| *cron), request, answer),
             Call::CronTimes { name, times } => self.cron_times_answered(name, times, &answer),
+            Call::Council { name, serial } => self.council_answered(&name, serial, answer),
+            Call::CouncilReload { name, serial } => self.council_reloaded(&name, serial, answer),
+            Call::CouncilKey { key, revision } => self.removal_answered(&key, revision, &answer),
+            Call::CouncilWatch { consumer } => self.watch_answered(&consumer, &answer),
             Call::Probe { agent, instance } => self.probe_answered(agent, &instance, &answer),
             Call::ProbeRival(registration) => self.rival_probed(*registration, &answer),
             Call::ProbesOver { probes } => self.probes_over(probes, &answer),

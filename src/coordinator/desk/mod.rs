@@ -10,6 +10,7 @@ mod assign;
 mod blocked;
 mod calls;
 mod connections;
+mod councils;
 mod crons;
 mod letters;
 mod probes;
@@ -19,11 +20,13 @@ mod questions;
 mod queues;
 mod requests;
 mod restore;
+mod seats;
 mod settle;
 mod signals;
 mod steps;
 mod submit;
 mod sweep;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -36,6 +39,7 @@ use blocked::Held;
 pub use calls::Answer;
 use calls::Outstanding;
 pub use connections::ConnectionEvent;
+use councils::Councils;
 use crons::Firing;
 use purge::Purge;
 use queues::Queue;
@@ -82,8 +86,12 @@ pub struct Settings {
     /// Filters of the subjects that results may be sent to. A task's submitter need not have the right to publish there:
     /// the coordinator publishes with its own.
     pub result_subjects: Vec<String>,
+    /// The same for councils: where offers and statuses may be sent to.
+    pub council_subjects: Vec<String>,
     /// The server, as INFO names it: client ids are its own.
     pub server_id: String,
+    /// Where the watch over the councils' bucket delivers.
+    pub watch_subject: String,
 }
 
 impl Default for Settings {
@@ -101,7 +109,9 @@ impl Default for Settings {
             questions_bytes_max: 32 << 10,
             presence: false,
             result_subjects: ["results.>", "_INBOX.>"].map(str::to_owned).to_vec(),
+            council_subjects: ["councils.>", "*.councils.>"].map(str::to_owned).to_vec(),
             server_id: String::new(),
+            watch_subject: String::new(),
         }
     }
 }
@@ -213,6 +223,7 @@ pub struct Desk {
     cron_due: BTreeSet<(Timestamp, String)>,
     /// Requests that wait for a batch of their cron; there is a line for each that has one.
     cron_lines: HashMap<String, VecDeque<Incoming>>,
+    councils: Councils,
     timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
     calls: HashMap<u64, Outstanding>,
     next_call: u64,
@@ -262,6 +273,7 @@ impl Desk {
             crons: BTreeMap::new(),
             cron_due: BTreeSet::new(),
             cron_lines: HashMap::new(),
+            councils: Councils::default(),
             timers: BinaryHeap::new(),
             calls: HashMap::new(),
             next_call: 1,
@@ -310,7 +322,10 @@ impl Desk {
     pub fn next_deadline(&self) -> Timestamp {
         let sweep = if self.has_to_sweep() { self.next_sweep } else { self.now + IDLE_PAUSE };
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [timer, self.next_token, self.next_cron()].into_iter().flatten().fold(sweep, Timestamp::min)
+        [timer, self.next_token, self.next_cron(), self.councils.next_due()]
+            .into_iter()
+            .flatten()
+            .fold(sweep, Timestamp::min)
     }
 
     /// Whether there is anything to look after now and then.
@@ -318,6 +333,7 @@ impl Desk {
         let is_pulled = |queue: &Queue| queue.config.mode == Mode::Pull && queue.open > 0;
         !self.calls.is_empty()
             || !self.early.is_empty()
+            || !self.councils.removals.is_empty()
             || self.roster.iter().next().is_some()
             || self.queues.values().any(is_pulled)
     }
@@ -337,6 +353,7 @@ impl Desk {
             self.sweep();
         }
         self.fire_crons();
+        self.tick_councils();
         self.go_on_purging();
         if self.next_token.is_some_and(|at| at <= now) {
             self.schedule = true;

@@ -46,6 +46,10 @@ pub const VERBS: &[(&str, &str)] = &[
     ("DLQ-REQUEUE-QUEUE", "DLQ.REQUEUE.*"),
     ("DLQ-PURGE", "DLQ.PURGE.*.*"),
     ("DLQ-PURGE-QUEUE", "DLQ.PURGE.*"),
+    ("COUNCIL-FORM", "COUNCIL.FORM.*"),
+    ("COUNCIL-INFO", "COUNCIL.INFO.*"),
+    ("COUNCIL-LIST", "COUNCIL.LIST"),
+    ("COUNCIL-DISSOLVE", "COUNCIL.DISSOLVE.*"),
 ];
 
 /// What `$SRV.STATS` tells of an endpoint.
@@ -63,7 +67,7 @@ fn verb_index(tail: &str) -> Option<usize> {
 
 /// Whether a request is one of those before which the buckets must exist.
 pub fn needs_assets(tail: &str) -> bool {
-    let prefixes = ["AGENT.REGISTER.", "QUEUE.PUT.", "CRON.PUT."];
+    let prefixes = ["AGENT.REGISTER.", "QUEUE.PUT.", "CRON.PUT.", "COUNCIL.FORM."];
     tail == "SUBMIT" || prefixes.iter().any(|prefix| tail.starts_with(prefix))
 }
 
@@ -121,6 +125,12 @@ impl Desk {
                 "LIST" => self.agent_list(&message),
                 "DRAIN" => self.agent_drain(token(), &message),
                 _ => self.agent_remove(token(), &message),
+            },
+            "COUNCIL" => match token() {
+                "FORM" => self.council_form(token(), &message),
+                "INFO" => self.council_info(token(), &message),
+                "LIST" => self.council_list(&message),
+                _ => self.council_dissolve(token(), &message),
             },
             "CRON" => match token() {
                 "PUT" => self.cron_put(token(), &message),
@@ -227,7 +237,7 @@ fn kind_of(message: &Incoming) -> String {
     let tail = message.subject_str().strip_prefix(names::API).unwrap_or_default();
     let mut tokens = tail.split('.');
     let mut verb = tokens.next().unwrap_or_default().to_ascii_lowercase();
-    if matches!(verb.as_str(), "agent" | "queue" | "cron" | "dlq") {
+    if matches!(verb.as_str(), "agent" | "queue" | "cron" | "dlq" | "council") {
         verb = format!("{verb}_{}", tokens.next().unwrap_or_default().to_ascii_lowercase());
     }
     format!("io.natterjack.task.api.v1.{verb}_response")

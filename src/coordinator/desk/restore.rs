@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Desk;
 use super::agents::InfoPurpose;
 use crate::coordinator::agent::{Agent, Card, Link, Status};
+use crate::coordinator::names;
 use crate::coordinator::queue::{Mode, QueueConfig};
 use crate::coordinator::record::{Phase, Record};
 use crate::types::{Headers, Timestamp};
@@ -23,7 +24,7 @@ impl Desk {
     /// Takes a state, queue or agent; rows that cannot be read are reported and left alone.
     pub fn restore(&mut self, row: Row<'_>) {
         self.seen_seq = self.seen_seq.max(row.seq);
-        if Headers::new(row.headers).get("KV-Operation").is_some() {
+        if names::is_marker(row.headers) {
             return;
         }
         let unreadable = |error: serde_json::Error| tracing::warn!(subject = row.subject, %error, "unreadable row");
@@ -31,7 +32,10 @@ impl Desk {
             match serde_json::from_slice::<Card>(row.payload) {
                 Ok(card) if card.id == key && self.roster.find(key).is_none() => {
                     let resume = Headers::new(row.headers).get_str("Task-Resume").unwrap_or_default().to_owned();
-                    let agent = Agent { card: Card { in_flight: 0, ..card }, resume, ..Agent::default() };
+                    // Where it sits is for the councils to say.
+                    let dirty = !card.seats.is_empty();
+                    let card = Card { in_flight: 0, seats: Vec::new(), tasks_completed: card.completed, ..card };
+                    let agent = Agent { card, resume, dirty, ..Agent::default() };
                     self.roster.insert(agent);
                 }
                 Ok(_) => {}
@@ -52,6 +56,22 @@ impl Desk {
                 Ok(_) => {}
                 Err(error) => unreadable(error),
             }
+        }
+    }
+
+    /// Takes a row of the councils' bucket: first all councils, then the seats.
+    pub fn restore_councils(&mut self, row: Row<'_>) {
+        let Some(key) = row.subject.strip_prefix(names::COUNCILS_PREFIX) else { return };
+        if key.contains('.') {
+            if !names::is_marker(row.headers) {
+                self.restore_seat(key, row.seq, row.payload);
+            }
+            return;
+        }
+        // The watch begins after the councils; seats may be told twice.
+        self.councils.watch.seq = self.councils.watch.seq.max(row.seq);
+        if !names::is_marker(row.headers) {
+            self.restore_council(key, row.seq, row.payload);
         }
     }
 
@@ -112,6 +132,7 @@ impl Desk {
                 }
             }
         }
+        self.councils_restored();
         for index in 0..self.tasks.len() as u32 {
             self.remember(index);
             self.take_up(index);

@@ -166,6 +166,7 @@ impl Desk {
             && let Some(agent) = self.roster.get_mut(holder)
         {
             agent.card.completed += 1;
+            agent.card.tasks_completed = agent.card.completed;
             agent.dirty = true;
         }
         let waiters = self.task_mut(index).map(|task| std::mem::take(&mut task.waiters)).unwrap_or_default();

@@ -19,6 +19,7 @@ impl Desk {
             self.look_after(index);
         }
         self.look_after_pull_queues();
+        self.retry_removals();
         // What was refused for want of something may be possible now.
         self.schedule = true;
     }
