@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::connection::{ConnectFlags, Connection};
 use super::failure::{EXIT_CODES, Failure};
+use super::output::{self, Listed, Watch, list, number, show, text};
 use super::table::{self, Table};
-use super::task::{say, show, text};
 use crate::types::Timestamp;
 
-/// See the agents that are registered.
+/// See the agents that are registered; send them home.
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct AgentCommand {
     #[command(flatten)]
     connect: ConnectFlags,
@@ -23,18 +23,42 @@ pub struct AgentCommand {
 enum Action {
     /// List agents with their labels and load.
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Show one agent and the tasks it has.
+    Info { agent: String },
+    /// Give an agent nothing new; it ends what it has.
+    Drain { agent: String },
+    /// Forget an agent; what it has goes to others.
+    Rm { agent: String },
 }
 
 impl AgentCommand {
     /// # Errors
     /// What to tell the caller.
     pub async fn run(self) -> Result<(), Failure> {
+        let json = self.connect.json;
         let connection = Connection::open(&self.connect).await?;
         match self.action {
-            Action::Ls => {
-                let found = connection.call("AGENT.LIST", b"", b"").await?;
-                show(&found, self.connect.json, print_agents);
+            Action::Ls { watch } => {
+                let listed = Listed { field: "agents", id: "id", restless: &["last_seen"] };
+                watch.show(json, &listed, async || connection.call("AGENT.LIST", b"", b"").await, render_list).await?;
+            }
+            Action::Info { agent } => {
+                show(&connection.call(&format!("AGENT.INFO.{agent}"), b"", b"").await?, json, output::record);
+            }
+            Action::Drain { agent } => {
+                let answer = connection.call(&format!("AGENT.DRAIN.{agent}"), b"", b"").await?;
+                show(&answer, json, |answer| {
+                    let has = answer["in_flight"].as_u64().unwrap_or(0);
+                    format!("Agent {agent} is {} and has {has} tasks left.", text(answer, "status"))
+                });
+            }
+            Action::Rm { agent } => {
+                let answer = connection.call(&format!("AGENT.REMOVE.{agent}"), b"", b"").await?;
+                show(&answer, json, |_| format!("Agent {agent} is forgotten; what it had goes to others."));
             }
         }
         connection.close().await;
@@ -42,14 +66,15 @@ impl AgentCommand {
     }
 }
 
-fn print_agents(found: &Value) {
-    let agents = found["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn render_list(found: &Value) -> String {
+    let agents = list(found, "agents");
     if agents.is_empty() {
-        say("No agents. An agent registers with a request to $TASK.API.AGENT.REGISTER (see protocol.md).");
-        return;
+        return "No agents. An agent registers with a request to $TASK.API.AGENT.REGISTER; examples/ has one in your \
+                language."
+            .to_owned();
     }
     let now = Timestamp::now();
-    let mut table = Table::new(&["AGENT", "STATE", "LOAD", "DONE", "SEEN", "LABELS"]);
+    let mut table = Table::new(&["AGENT", "STATE", "LOAD", "DONE", "SEEN", "QUEUES", "LABELS"]);
     for agent in agents {
         let seen = Timestamp::parse_rfc3339(text(agent, "last_seen"));
         let load = format!("{}/{}", agent["in_flight"].as_u64().unwrap_or(0), agent["slots"].as_u64().unwrap_or(1));
@@ -57,12 +82,13 @@ fn print_agents(found: &Value) {
             text(agent, "id").to_owned(),
             text(agent, "status").to_owned(),
             load,
-            agent["completed"].as_u64().unwrap_or(0).to_string(),
+            number(agent, "completed"),
             seen.map(|seen| format!("{} ago", table::age(seen, now))).unwrap_or_default(),
+            list(agent, "queues").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
             labels(&agent["labels"]),
         ]);
     }
-    say(table.to_string().trim_end());
+    table.fitted()
 }
 
 /// `lang=rust,go gpu mem=32`, from an object or a list.

@@ -6,8 +6,10 @@ use clap::Args;
 use serde_json::Value;
 
 use super::failure::{Failure, NOT_FOUND, REFUSED, TIMED_OUT, UNREACHABLE};
+use super::output::Progress;
 use crate::client::{Client, ClientError, ConnectOptions, Incoming, ServerUrl};
 use crate::types::ApiError;
+use crate::types::header::HeaderBuilder;
 
 /// Flags of every command that talks to a server.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +32,8 @@ pub struct ConnectFlags {
 
 /// How long the server may take for an ordinary answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// For what is answered only when all of many tasks are stored.
+const LONG_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// A connection that knows how to say what went wrong with it.
 pub struct Connection {
@@ -58,8 +62,11 @@ impl Connection {
     /// # Errors
     /// The API's error in words, or no answer.
     pub async fn call(&self, endpoint: &str, headers: &[u8], body: &[u8]) -> Result<Value, Failure> {
-        let answer = self.ask(endpoint, headers, body, ANSWER_DEADLINE).await?;
-        if let Some(error) = api_error(&answer) {
+        self.read(&self.ask(endpoint, headers, body, ANSWER_DEADLINE).await?)
+    }
+
+    fn read(&self, answer: &Incoming) -> Result<Value, Failure> {
+        if let Some(error) = api_error(answer) {
             return Err(refused(&error));
         }
         serde_json::from_slice(answer.payload())
@@ -86,8 +93,69 @@ impl Connection {
         })
     }
 
+    /// [`Connection::ask`] with nothing to say and the usual patience.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn ask_usual(&self, endpoint: &str) -> Result<Incoming, Failure> {
+        self.ask(endpoint, b"", b"", ANSWER_DEADLINE).await
+    }
+
+    /// [`Connection::call`] of something that may take very long.
+    ///
+    /// # Errors
+    /// The API's error in words, or no answer.
+    pub async fn call_long(&self, endpoint: &str, body: &[u8]) -> Result<Value, Failure> {
+        self.read(&self.ask(endpoint, b"", body, LONG_DEADLINE).await?)
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What to tell of an error on this connection.
+    pub fn failure(&self, error: &ClientError) -> Failure {
+        Failure::client(&self.server, error)
+    }
+
     pub async fn close(self) {
         self.client.close().await;
+    }
+}
+
+/// Headers as they travel; nothing when there are none.
+pub fn header_block(headers: &[(String, String)]) -> Vec<u8> {
+    if headers.is_empty() {
+        return Vec::new();
+    }
+    headers.iter().fold(HeaderBuilder::new(), |block, (name, value)| block.add(name, value)).build()
+}
+
+/// Waits for `call` and draws meanwhile how many of `total` are `what`, by asking now and then how many are left.
+///
+/// # Errors
+/// What the call failed with.
+pub async fn with_progress(
+    what: &'static str,
+    total: u64,
+    mut left: impl AsyncFnMut() -> Result<u64, Failure>,
+    call: impl Future<Output = Result<Value, Failure>>,
+) -> Result<Value, Failure> {
+    let mut progress = Progress::new(what, total);
+    let mut call = std::pin::pin!(call);
+    loop {
+        let look = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            left().await
+        };
+        tokio::select! {
+            answer = &mut call => {
+                progress.end();
+                return answer;
+            }
+            // Who cannot be asked now may be asked later.
+            Ok(left) = look => progress.draw(total.saturating_sub(left)),
+        }
     }
 }
 
@@ -108,7 +176,12 @@ pub fn refused(error: &ApiError) -> Failure {
     let (code, hint) = match error.err_code {
         30404 => (NOT_FOUND, "\n`natterjack task ls` shows the tasks there are."),
         30405 => (NOT_FOUND, "\n`natterjack agent ls` shows the agents there are."),
-        30406 => (NOT_FOUND, ""),
+        30406 => (NOT_FOUND, "\n`natterjack queue ls` shows the queues there are."),
+        30407 => (NOT_FOUND, "\n`natterjack cron ls` shows the crons there are."),
+        30415 => (NOT_FOUND, "\n`natterjack dlq ls` shows the dead letters there are."),
+        30416 => (REFUSED, "\n`natterjack task get` shows its questions."),
+        30423 => (REFUSED, "\n`natterjack queue resume` lets it go on."),
+        30424 => (REFUSED, "\nSubmit those first, or leave them out of --after."),
         30408 => (TIMED_OUT, "\nIt goes on; await it again, or see what it does with `natterjack task get`."),
         30410 => (REFUSED, "\n`natterjack task get` shows how it ended; failed and canceled ones can be requeued."),
         30411 => (REFUSED, "\nChoose another --id, or leave it out for a fresh one."),

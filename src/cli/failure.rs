@@ -11,7 +11,7 @@ pub struct Failure {
 
 /// The task failed, or the coordinator refused.
 pub const REFUSED: u8 = 1;
-/// No such task or agent. (2 is clap's, for bad usage.)
+/// No such task, agent, queue, cron or dead letter. (2 is clap's, for bad usage.)
 pub const NOT_FOUND: u8 = 3;
 /// Not finished within the time given.
 pub const TIMED_OUT: u8 = 4;
@@ -20,7 +20,7 @@ pub const UNREACHABLE: u8 = 5;
 
 /// For `--help`.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task or agent, 4 not finished in time,
+Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task, agent or queue, 4 not finished in time,
 5 no server or no coordinator there.";
 
 impl Failure {

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::agent::AgentCommand;
+use super::completions::CompletionsCommand;
+use super::cron::CronCommand;
 use super::demo::DemoCommand;
+use super::dlq::DlqCommand;
+use super::queue::QueueCommand;
 use super::task::TaskCommand;
 use crate::config::{Config, Listen, Log, LogFormat, LogLevel, file};
 
@@ -37,7 +41,8 @@ Examples:
   natterjack demo                            see three agents work through a few hundred tasks
   natterjack -p 5222 -m -1 -sd ./data        another port, any monitoring port, another folder
   natterjack task submit --queue build 'cargo test'
-  natterjack task ls
+  natterjack task ls --watch
+  natterjack queue pause build
 
 Flags are nats-server's where it has them, with one dash or two.";
 
@@ -48,10 +53,14 @@ pub enum Command {
     Demo(DemoCommand),
     Task(Box<TaskCommand>),
     Agent(AgentCommand),
+    Queue(QueueCommand),
+    Cron(CronCommand),
+    Dlq(DlqCommand),
+    Completions(CompletionsCommand),
 }
 
 /// The names after which an argument list is not the serving form.
-pub const SUBCOMMANDS: &[&str] = &["serve", "demo", "task", "agent", "help"];
+pub const SUBCOMMANDS: &[&str] = &["serve", "demo", "task", "agent", "queue", "cron", "dlq", "completions", "help"];
 
 #[derive(Clone, Debug, Default, Args)]
 #[command(args_override_self = true)]

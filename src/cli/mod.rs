@@ -3,18 +3,27 @@
 
 mod agent;
 mod argv;
+mod completions;
+mod confirm;
 mod connection;
+mod cron;
 mod demo;
+mod dlq;
 mod failure;
 mod flags;
 mod log;
 mod log_file;
+mod output;
+mod queue;
 #[cfg(unix)]
 mod send_signal;
 mod serve;
 mod signals;
 mod table;
 mod task;
+mod task_follow;
+mod task_options;
+mod task_story;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -41,7 +50,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         } else {
             format!("natterjack {}", env!("CARGO_PKG_VERSION"))
         };
-        task::say(&version);
+        output::say(&version);
         return ExitCode::SUCCESS;
     }
     let base = if like_nats_server { Config::nats_server() } else { Config::default() };
@@ -51,6 +60,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Demo(demo)) => outcome(demo.run()),
         Some(Command::Task(task)) => outcome(task.run()),
         Some(Command::Agent(agent)) => outcome(agent.run()),
+        Some(Command::Queue(queue)) => outcome(queue.run()),
+        Some(Command::Cron(cron)) => outcome(cron.run()),
+        Some(Command::Dlq(dlq)) => outcome(dlq.run()),
+        Some(Command::Completions(completions)) => {
+            completions.print();
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -24,6 +24,66 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The table's text, no wider than the terminal it goes to.
+    pub fn fitted(&self) -> String {
+        match terminal_columns() {
+            Some(columns) => self.within(columns),
+            None => self.to_string(),
+        }
+    }
+
+    /// The widest columns but the first, whose cells people copy, are cut until all fit into `columns`, as far as it goes.
+    fn within(&self, columns: usize) -> String {
+        let mut widths = self.widths();
+        let total = |widths: &[usize]| widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+        while total(&widths) > columns {
+            let Some(widest) = (1..widths.len()).max_by_key(|column| widths[*column]) else { break };
+            if widths[widest] <= NARROWEST {
+                break;
+            }
+            widths[widest] -= 1;
+        }
+        self.lines(&widths)
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        (0..self.rows[0].len()).map(width).collect()
+    }
+
+    fn lines(&self, widths: &[usize]) -> String {
+        let mut lines = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                if cell.chars().count() > *width {
+                    line.extend(cell.chars().take(width - 1).chain("\u{2026}  ".chars()));
+                } else {
+                    line.push_str(&format!("{cell:<width$}  "));
+                }
+            }
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
+/// A column is never cut below this.
+const NARROWEST: usize = 8;
+
+/// The width of standard output, when that is a terminal.
+fn terminal_columns() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// The text with control characters replaced.
 pub fn printable(text: &str) -> String {
     text.chars().map(|shown| if shown.is_control() { '\u{fffd}' } else { shown }).collect()
@@ -31,16 +91,7 @@ pub fn printable(text: &str) -> String {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:<width$}  "));
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
+        f.write_str(&self.lines(&self.widths()))
     }
 }
 
@@ -84,6 +135,15 @@ mod tests {
         table.row(vec!["a-long-id".into(), "working".into()]);
         table.row(vec!["ü".into(), "a\x1b[31mb".into()]);
         assert_eq!(table.to_string(), "ID         STATE\na-long-id  working\nü          a\u{fffd}[31mb\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal_cuts_the_widest_columns() {
+        let mut table = Table::new(&["ID", "STATE", "WHY"]);
+        table.row(vec!["a-very-long-id-to-copy".into(), "working".into(), "because of this and that".into()]);
+        assert_eq!(table.within(43).lines().last(), Some("a-very-long-id-to-copy  working  because o\u{2026}"));
+        assert_eq!(table.within(200), table.to_string());
+        assert!(table.within(1).contains("a-very-long-id-to-copy  working  because\u{2026}"));
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! The operator's commands, as the real program, against a real broker in this process.
+
+#![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
+
+mod support;
+mod tasks;

@@ -1,0 +1,221 @@
+//! `natterjack task|agent|queue|cron|dlq`.
+
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+use natterjack::client::Client;
+use serde_json::{Value, json};
+
+use super::support::World;
+
+/// Registers an agent that says two words of progress and completes each task with its body reversed; a body of `fail` fails.
+async fn work(client: Client, id: &str, request: Value) -> tokio::task::JoinHandle<()> {
+    let subject = format!("$TASK.API.AGENT.REGISTER.{id}");
+    let answer = client.request(&subject, request.to_string().as_bytes(), Duration::from_secs(10)).await.unwrap();
+    let card: Value = serde_json::from_slice(answer.payload()).unwrap();
+    tokio::spawn(async move {
+        let mut puller = client.puller("KV_TASK", card["consumer"].as_str().unwrap(), 4).unwrap();
+        while let Ok(task) = puller.next().await {
+            let header = |name: &str| task.headers().get_str(name).unwrap().to_owned();
+            client.publish(&header("Task-Progress"), b"one").unwrap();
+            client.publish(&header("Task-Progress"), b"two").unwrap();
+            if task.payload() == b"fail" {
+                client.publish(&header("Task-Fail"), br#"{"error":"it broke","retry":false}"#).unwrap();
+            } else {
+                let mut result = task.payload().to_vec();
+                result.reverse();
+                client.publish(&header("Task-Complete"), &result).unwrap();
+            }
+            client.publish_message(task.reply(), b"", b"", b"+ACK").unwrap();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_from_its_submission_to_its_end() {
+    let world = World::start().await;
+    let options =
+        ["--requires", "lang=rust", "--priority", "2", "--key", "k", "--sticky", "s", "--sticky-mode", "hard"];
+    let more = ["--backoff", "1s,2s", "--timeout", "1m", "--max-attempts", "3", "--parent", "p", "-H", "X-Id: 7"];
+    let submit = [&["task", "submit", "--id", "first", "--json"][..], &options, &more].concat();
+    let answer = world.run_with(&submit, b"from a pipe").await.json();
+    assert_eq!((&answer["id"], &answer["phase"]), (&json!("first"), &json!("queued")));
+    let record = world.run(&["task", "get", "first", "--json"]).await.json();
+    for (field, value) in [
+        ("requires", json!("lang=rust")),
+        ("priority", json!(2)),
+        ("key", json!("k")),
+        ("sticky", json!("s")),
+        ("hard", json!(true)),
+        ("backoff", json!([1.0, 2.0])),
+        ("timeout_s", json!(60.0)),
+        ("max_attempts", json!(3)),
+        ("parent", json!("p")),
+        ("bytes", json!(11)),
+    ] {
+        assert_eq!(record[field], value, "{field}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt");
+    std::fs::write(&file, "from a file").unwrap();
+    let after = ["task", "submit", "--id", "second", "--after", "first", "--file", file.to_str().unwrap()];
+    assert_eq!(world.run(&after).await.fine(), "Task second submitted: submitted (blocked).\n");
+    let none = world.run(&["task", "submit", "--must-match", "--requires", "lang=go", "x"]).await;
+    assert_eq!(none.code, Some(1));
+    assert!(none.stderr.contains("`natterjack agent ls` shows the labels there are"), "{none:?}");
+
+    // Somebody follows before there is an agent.
+    let follower = world.command(&["task", "follow", "second"]).spawn().unwrap();
+    let table = world.run(&["task", "ls"]).await.fine();
+    assert!(table.starts_with("ID      STATE                QUEUE    ATTEMPT  AGENT  AGE\n"), "{table}");
+    assert!(table.contains("\nfirst   submitted (queued)   default  0"), "{table}");
+    work(world.client("ada").await, "ada", json!({"labels": ["lang=rust"], "slots": 2})).await;
+    assert_eq!(world.run(&["task", "await", "first"]).await.fine(), "epip a morf");
+    let followed = tokio::task::spawn_blocking(|| follower.wait_with_output().unwrap()).await.unwrap();
+    assert!(followed.status.success());
+    assert_eq!(String::from_utf8_lossy(&followed.stdout), "one\ntwo\nelif a morf");
+    let changes = String::from_utf8_lossy(&followed.stderr).into_owned();
+    assert!(changes.starts_with("- submitted (blocked)\n") && changes.ends_with("- completed by ada\n"), "{changes}");
+    // Whoever follows later sees the same.
+    assert_eq!(world.run(&["task", "follow", "second"]).await.fine(), "one\ntwo\nelif a morf");
+    let lines = world.run(&["task", "follow", "second", "--json"]).await.fine();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[1..3], [json!({"progress": "one"}), json!({"progress": "two"})]);
+    assert_eq!(lines[3]["result"], "elif a morf");
+
+    let failed = world.run(&["task", "submit", "--wait", "fail"]).await;
+    assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""));
+    assert!(failed.stderr.contains("natterjack task requeue"), "{failed:?}");
+    let missing = world.run(&["task", "follow", "nobody"]).await;
+    assert_eq!(missing.code, Some(3), "{missing:?}");
+    let queued = world.run(&["task", "submit", "--id", "third", "--requires", "gpu", "x"]).await;
+    queued.fine();
+    let late = world.run(&["task", "follow", "third", "--wait", "100ms"]).await;
+    assert_eq!(late.code, Some(4), "{late:?}");
+    assert_eq!(world.run(&["task", "cancel", "third", "--reason", "enough"]).await.fine(), "Task third is canceled.\n");
+    assert!(world.run(&["task", "requeue", "third"]).await.fine().contains("submitted (queued) again"));
+    let open = world.run(&["task", "ls", "--state", "submitted", "--json"]).await.json();
+    assert_eq!(open["tasks"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_are_shown_drained_and_forgotten() {
+    let world = World::start().await;
+    assert!(world.run(&["agent", "ls"]).await.fine().starts_with("No agents."));
+    let request = json!({"labels": {"lang": ["rust", "go"], "gpu": true}, "queues": ["build"], "slots": 3});
+    work(world.client("ada").await, "ada", request).await;
+    let table = world.run(&["agent", "ls"]).await.fine();
+    assert!(table.contains("ada    online  0/3   0"), "{table}");
+    assert!(table.contains("build   gpu lang=rust,go"), "{table}");
+    assert!(world.run(&["agent", "info", "ada"]).await.fine().contains("status  online"));
+    let drained = world.run(&["agent", "drain", "ada"]).await.fine();
+    assert_eq!(drained, "Agent ada is draining and has 0 tasks left.\n");
+    world.run(&["agent", "rm", "ada"]).await.fine();
+    let gone = world.run(&["agent", "info", "ada"]).await;
+    assert_eq!(gone.code, Some(3));
+    assert!(gone.stderr.contains("`natterjack agent ls` shows"), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues_are_set_up_paused_and_emptied() {
+    let world = World::start().await;
+    let limits = ["--max-running", "3", "--rate", "2.5", "--lease", "1m", "--backoff", "1s,500ms"];
+    let put = [&["queue", "put", "build", "--json"][..], &limits].concat();
+    let queue = world.run(&put).await.json();
+    assert_eq!((&queue["lease_s"], &queue["backoff"]), (&json!(60.0), &json!([1.0, 0.5])));
+    let queue = world.run(&["queue", "put", "build", "--keep", "--set", "max_queued=5", "--json"]).await.json();
+    assert_eq!((&queue["lease_s"], &queue["max_queued"]), (&json!(60.0), &json!(5)));
+    let wrong = world.run(&["queue", "put", "build", "--set", "colour=red"]).await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stderr.contains("colour"), "{wrong:?}");
+
+    assert!(world.run(&["queue", "pause", "build", "--refuse"]).await.fine().contains("new tasks are refused"));
+    let refused = world.run(&["task", "submit", "--queue", "build", "x"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("natterjack queue resume"), "{refused:?}");
+    let table = world.run(&["queue", "ls"]).await.fine();
+    assert!(
+        table.contains("build  inbox  0     0        refusing  4         60s    running 3, rate 2.5, open 5"),
+        "{table}"
+    );
+    world.run(&["queue", "resume", "build"]).await.fine();
+    for body in ["x", "y"] {
+        world.run(&["task", "submit", "--queue", "build", body]).await.fine();
+    }
+    let unasked = world.run(&["queue", "purge", "build"]).await;
+    assert_eq!(unasked.code, Some(2));
+    assert!(unasked.stderr.contains("Cancel the 2 tasks that wait in queue build?"), "{unasked:?}");
+    assert!(unasked.stderr.contains("--yes"), "{unasked:?}");
+    let purged = world.run(&["queue", "purge", "build", "--yes"]).await.fine();
+    assert_eq!(purged, "2 tasks of queue build are canceled.\n");
+    assert_eq!(world.run(&["queue", "info", "nowhere"]).await.code, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crons_come_and_go() {
+    let world = World::start().await;
+    let put =
+        ["cron", "put", "nightly", "0 0 3 * * *", "--time-zone", "Europe/Berlin", "--queue", "build", "cargo test"];
+    assert!(world.run(&put).await.fine().starts_with("Cron nightly submits next at 20"));
+    let table = world.run(&["cron", "ls"]).await.fine();
+    assert!(table.contains("nightly  0 0 3 * * *") && table.contains("build"), "{table}");
+    let wrong = world.run(&["cron", "put", "x", "now and then", "body"]).await;
+    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    world.run(&["cron", "rm", "nightly"]).await.fine();
+    assert_eq!(world.run(&["cron", "rm", "nightly"]).await.code, Some(3));
+    assert!(world.run(&["cron", "ls"]).await.fine().starts_with("No crons."));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_read_requeued_and_forgotten() {
+    let world = World::start().await;
+    work(world.client("ada").await, "ada", json!({"slots": 4})).await;
+    for id in ["a", "b", "c"] {
+        let dead = world.run(&["task", "submit", "--id", id, "--wait", "-H", "X-Id: 7", "fail"]).await;
+        assert_eq!(dead.code, Some(1), "{dead:?}");
+    }
+    let table = world.run(&["dlq", "ls"]).await.fine();
+    assert!(table.contains("it broke"), "{table}");
+    let letter = world.run(&["dlq", "get", "default", "b"]).await;
+    assert_eq!(letter.stdout, "fail");
+    assert!(letter.stderr.contains("X-Id: 7") && letter.stderr.contains("it broke"), "{letter:?}");
+    world.run(&["agent", "drain", "ada"]).await.fine();
+    world.run(&["dlq", "requeue", "default", "b"]).await.fine();
+    assert_eq!(world.run(&["dlq", "get", "default", "b"]).await.code, Some(3));
+    assert_eq!(world.run(&["dlq", "requeue", "default"]).await.code, Some(2), "nobody can be asked");
+    let all = world.run(&["dlq", "requeue", "default", "--yes"]).await.fine();
+    assert_eq!(all, "2 dead letters of queue default are requeued.\n");
+    assert!(world.run(&["dlq", "ls"]).await.fine().starts_with("No dead letters."));
+    assert_eq!(world.run(&["dlq", "purge", "default", "--yes", "--json"]).await.json()["purged"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watched_list_on_a_pipe_tells_changes() {
+    let world = World::start().await;
+    world.run(&["task", "submit", "--id", "first", "x"]).await.fine();
+    let mut watching = world.command(&["task", "ls", "--watch", "50ms"]).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || lines.map(|line| sender.send(line)).all(|sent| sent.is_ok()));
+    let mut next = async || receiver.recv().await.unwrap();
+    assert!(next().await.starts_with("ID     STATE"));
+    assert!(next().await.starts_with("first  submitted (queued)"));
+    world.run(&["task", "submit", "--id", "second", "x"]).await.fine();
+    assert!(next().await.starts_with("second  submitted (queued)"));
+    world.run(&["task", "cancel", "first"]).await.fine();
+    assert!(next().await.starts_with("first  canceled"));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shells_get_their_completions() {
+    let world = World::start().await;
+    for (shell, expected) in
+        [("bash", "complete -F _natterjack"), ("zsh", "#compdef natterjack"), ("fish", "complete -c natterjack")]
+    {
+        let script = world.run(&["completions", shell]).await.fine();
+        assert!(script.contains(expected) && script.contains("requeue"), "{shell}");
+    }
+    assert_eq!(world.run(&["completions", "tcsh"]).await.code, Some(2));
+}
