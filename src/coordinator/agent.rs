@@ -79,6 +79,8 @@ pub struct Agent {
     /// Shown only to the agent itself: who has it may take the leases over.
     pub resume: String,
     pub link: Link,
+    /// It registered over another connection than it has now, which is known by its name only.
+    pub renewed: bool,
     /// Whether it ever sent a heartbeat; then three missed ones end it.
     pub beats: bool,
     /// It let an assignment lie; nothing new until a sign of life.

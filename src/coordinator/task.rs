@@ -283,6 +283,8 @@ impl Record {
                     next.questions.clear();
                     next.descendants = Descendants::Apart;
                     next.reason.clear();
+                    // Whoever waits for its result waits for this run's.
+                    next.result_due = false;
                     // A deadline that has passed already would kill the new run at once.
                     if next.deadline <= context.now {
                         next.deadline = Timestamp::ZERO;

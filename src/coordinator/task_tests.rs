@@ -381,7 +381,7 @@ proptest! {
     fn laws(events in proptest::collection::vec(any_event(), 1..120)) {
         let mut random = Random::new(3);
         let pauses = Backoff::default();
-        let mut task = record(Phase::Queued);
+        let mut task = Record { result_to: "results.t".into(), ..record(Phase::Queued) };
         let mut leases_given = 0;
         let mut completions = 0;
         for mut event in events {
@@ -412,6 +412,7 @@ proptest! {
             if matches!(event, Event::Ask { .. }) && next.phase.is_parked() {
                 prop_assert_eq!(next.attempt, task.attempt);
             }
+            prop_assert!(!next.result_due || next.phase.is_final(), "there is a result to send before the end");
             task = next;
         }
         prop_assert!(completions <= 1);

@@ -108,6 +108,24 @@ async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
 }
 
 #[tokio::test]
+async fn the_same_submission_twice_at_once_is_one_and_changes_nothing() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let headers = [("Task-Id", "later"), ("Task-Not-Before", "1h")];
+    let twice = || async {
+        let answer = call(&user, "SUBMIT", &headers, b"body").await.unwrap();
+        let answer: Value = serde_json::from_slice(answer.payload()).unwrap();
+        (answer["phase"].clone(), answer["duplicate"].clone())
+    };
+    // The buckets are made with this one.
+    call(&user, "SUBMIT", &[], b"").await.unwrap();
+    let (first, second) = tokio::join!(twice(), twice());
+    assert_eq!(first, (json!("scheduled"), json!(false)));
+    assert_eq!(second, (json!("scheduled"), json!(true)), "it came while the first was on its way to the disk");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn failures_retry_and_end_as_a_dead_letter_that_can_be_requeued() {
     let world = World::start().await;
     let user = world.client("user").await;

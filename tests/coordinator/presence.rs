@@ -45,6 +45,34 @@ async fn a_lost_connection_frees_the_tasks_after_its_grace_and_a_return_keeps_th
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_new_process_takes_its_predecessors_place_though_its_connection_has_the_same_name() {
+    let (world, connections) = World::start_with_presence().await;
+    let user = world.client("user").await;
+    let connected = |client_id| ConnectionEvent::Connected { client_id, name: "eve".to_owned() };
+    let disconnected = |client_id| ConnectionEvent::Disconnected { client_id };
+    let register = async |client_id: u64| {
+        let request = json!({ "client_id": client_id }).to_string();
+        call(&user, "AGENT.REGISTER.eve", &[], request.as_bytes()).await.map(drop).map_err(|(code, _)| code)
+    };
+    connections.send(connected(1)).await.unwrap();
+    assert_eq!(register(1).await, Ok(()));
+    assert_eq!(register(0).await, Err(30414), "somebody else");
+    connections.send(connected(2)).await.unwrap();
+    assert_eq!(register(2).await, Err(30414), "somebody else with the same name");
+    connections.send(disconnected(2)).await.unwrap();
+    // It ends, and others of its name come: each counts as the agent come back until it asks to be a new one.
+    connections.send(disconnected(1)).await.unwrap();
+    connections.send(connected(3)).await.unwrap();
+    assert_eq!(register(7).await, Err(30414), "not the connection that counts as its own");
+    assert_eq!(register(3).await, Ok(()), "it says who it is");
+    connections.send(disconnected(3)).await.unwrap();
+    connections.send(connected(4)).await.unwrap();
+    assert_eq!(register(0).await, Ok(()), "it does not say");
+    assert_eq!(register(0).await, Err(30414), "there is one again");
+    world.end().await;
+}
+
 /// An agent that subscribes to its own subject, known to do so.
 async fn listening(world: &World, id: &str, request: Value) -> (Agent, Subscription) {
     let agent = Agent::register(world.client("any name").await, id, request).await;

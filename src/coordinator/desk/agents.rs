@@ -134,7 +134,17 @@ impl Desk {
         let rival = known.filter(|(_, agent)| !resumed && agent.card.status != Status::Offline);
         match rival.map(|(index, agent)| (index, agent.link)) {
             None | Some((_, Link::Gone(_))) => self.create_agent_consumer(registration),
-            Some((_, Link::Connected)) => return Err(errors::AGENT_IN_USE),
+            Some((index, Link::Connected)) => {
+                // What counts as its connection may be the asker's: that of a process that took its predecessor's place.
+                let its = |agent: &Agent| match request.client_id {
+                    0 => agent.renewed,
+                    id => agent.card.client_id == id,
+                };
+                if !self.roster.get(index).is_some_and(its) {
+                    return Err(errors::AGENT_IN_USE);
+                }
+                self.create_agent_consumer(registration);
+            }
             Some((index, Link::Listening)) => {
                 let card = self.roster.get(index).map(|agent| agent.card.clone()).unwrap_or_default();
                 self.probe_rival(&card, registration);
@@ -203,6 +213,7 @@ impl Desk {
                     agent.card = card;
                     agent.resume = resume.clone();
                     agent.link = link;
+                    agent.renewed = false;
                     agent.beats = false;
                     agent.stalled = false;
                     agent.dirty = true;

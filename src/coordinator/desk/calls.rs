@@ -37,11 +37,13 @@ pub(super) enum Call {
     ResultToSend {
         task: u32,
         serial: u64,
+        run: u32,
     },
     /// The result was sent there.
     ResultSent {
         task: u32,
         serial: u64,
+        run: u32,
     },
     AgentInfo {
         agent: u32,
@@ -189,8 +191,8 @@ impl Desk {
             Call::Payload { task, serial } => self.payload_answered(task, serial, answer),
             Call::Reload { task, serial } => self.reload_answered(task, serial, answer),
             Call::Result { task, serial, reply } => self.result_answered(task, serial, reply, answer),
-            Call::ResultToSend { task, serial } => self.result_to_send_answered(task, serial, answer),
-            Call::ResultSent { task, serial } => self.result_sent(task, serial, answer),
+            Call::ResultToSend { task, serial, run } => self.result_to_send_answered(task, serial, run, answer),
+            Call::ResultSent { task, serial, run } => self.result_sent(task, serial, run, answer),
             Call::AgentInfo { agent, instance, purpose } => self.agent_info_answered(agent, instance, purpose, answer),
             Call::AgentConsumer(registration) => self.agent_consumer_answered(*registration, answer),
             Call::AgentCard(registration) => self.agent_card_answered(*registration, answer),

@@ -25,6 +25,7 @@ impl Desk {
                     let Some(agent) = self.roster.get_mut(index) else { continue };
                     if agent.link != Link::Connected {
                         agent.link = Link::Connected;
+                        agent.renewed |= agent.card.client_id != client_id;
                         agent.card.client_id = client_id;
                         agent.card.server_id.clone_from(&self.settings.server_id);
                         self.alive(index, true);

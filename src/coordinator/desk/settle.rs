@@ -184,6 +184,7 @@ impl Desk {
     pub(super) fn send_result(&mut self, index: u32) {
         let Some(task) = self.task(index) else { return };
         let (serial, record) = (task.serial, &task.record);
+        let run = record.run;
         // Also for a record that somebody else wrote, or that is from a time with other settings.
         if !self.may_send_to(&record.result_to) {
             tracing::warn!(task = record.id, to = record.result_to, "a result may not be sent there, and is not");
@@ -193,7 +194,7 @@ impl Desk {
             (Phase::Completed, Some(result)) => (result.lines.clone(), result.body.clone()),
             (Phase::Completed, None) => {
                 let key = names::result_key(&record.id);
-                return self.call_direct_get(Call::ResultToSend { task: index, serial }, &key);
+                return self.call_direct_get(Call::ResultToSend { task: index, serial, run }, &key);
             }
             _ => {
                 let lines = format!("Task-Id: {}\r\nTask-State: {}\r\n", record.id, record.state.as_str());
@@ -203,13 +204,13 @@ impl Desk {
         // A stream behind the subject stores it once, however often it is sent.
         let lines = format!("Nats-Msg-Id: task.{}.{}\r\n{lines}", record.id, record.run);
         let subject = Bytes::from(record.result_to.clone());
-        let call = self.open_call(Call::ResultSent { task: index, serial });
+        let call = self.open_call(Call::ResultSent { task: index, serial, run });
         self.outputs.push(Output::Publish { subject, call: Some(call), headers: names::block(&lines), payload: body });
     }
 
-    pub(super) fn result_to_send_answered(&mut self, index: u32, serial: u64, answer: Answer) {
+    pub(super) fn result_to_send_answered(&mut self, index: u32, serial: u64, run: u32, answer: Answer) {
         let retry_at = self.now + self.settings.call_timeout;
-        let Some(task) = self.same_task(index, serial) else { return };
+        let Some(task) = self.same_run(index, serial, run) else { return };
         match super::answers::stored(&answer) {
             Ok(entry) => {
                 let entry = entry.unwrap_or_default();
@@ -226,10 +227,10 @@ impl Desk {
 
     /// The result is out, or has to be sent again: a stream refused it or the connection broke. A plain subscriber does not
     /// answer, so silence on a live connection is as good as an answer.
-    pub(super) fn result_sent(&mut self, index: u32, serial: u64, answer: Answer) {
+    pub(super) fn result_sent(&mut self, index: u32, serial: u64, run: u32, answer: Answer) {
         let pause = self.settings.call_timeout;
         let retry_at = self.now + pause;
-        let Some(task) = self.same_task(index, serial) else { return };
+        let Some(task) = self.same_run(index, serial, run) else { return };
         let out = match &answer {
             Answer::Message(message) if message.is_no_responders() => true,
             Answer::Message(message) => !matches!(decode_ack(message), Err(crate::client::JetStreamError::Api(_))),
@@ -241,6 +242,11 @@ impl Desk {
             return self.arm(index);
         }
         self.result_done(index);
+    }
+
+    /// The task, if it has not been requeued since: what is known of an earlier run's result says nothing of this one's.
+    fn same_run(&mut self, index: u32, serial: u64, run: u32) -> Option<&mut super::Task> {
+        self.same_task(index, serial).filter(|task| task.record.run == run)
     }
 
     /// Nothing is to be sent any more.

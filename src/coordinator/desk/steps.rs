@@ -42,6 +42,10 @@ impl Desk {
 
     fn process(&mut self, index: u32, mut input: Input) {
         let Some(task) = self.task(index) else { return };
+        // The first one has been stored meanwhile, and this one changes nothing.
+        if let Some(again) = input.from.as_ref().filter(|message| is_submit(message)) {
+            return self.respond_state(index, again, Some(true));
+        }
         let queue = task.record.queue.clone();
         let pauses = match task.record.backoff.as_slice() {
             [] => self.queue_config(&queue).pauses(),
@@ -80,8 +84,7 @@ impl Desk {
                 self.abandon(index, &input.event);
                 self.concluded(input.purge, false);
                 if let Some(message) = &input.from {
-                    let duplicate = is_submit(message).then_some(true);
-                    self.respond_state(index, message, duplicate);
+                    self.respond_state(index, message, None);
                 }
             }
             Ok(Some(next)) => {

@@ -1,0 +1,392 @@
+//! The verdict: what the store holds and what clients were told, held against the state machine. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::history::{Record, Revision};
+use super::ledger::{Books, Verb};
+use super::table;
+
+/// A dead letter as it is stored.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetter {
+    pub body: Bytes,
+    pub error: String,
+}
+
+/// A result as it arrived where `Task-Result-To` wanted it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub subject: String,
+    /// `Nats-Msg-Id`, which names the task and its run.
+    pub id: String,
+    pub body: Bytes,
+}
+
+/// All there is to know of a world that has come to rest.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    pub books: Books,
+    pub history: BTreeMap<String, Vec<Revision>>,
+    /// What AWAIT answers now, for the tasks that are completed.
+    pub results: BTreeMap<String, Bytes>,
+    /// How many results were ever stored, by task.
+    pub results_stored: BTreeMap<String, u64>,
+    pub dead_letters: BTreeMap<String, DeadLetter>,
+    pub sent: Vec<Sent>,
+    /// Subjects of assignments and pull items that are still stored.
+    pub leftovers: Vec<String>,
+    /// Slots that are taken, by agent.
+    pub taken: Vec<(String, u64)>,
+    /// Tasks that count as open and as running, by queue.
+    pub open: Vec<(String, u64, u64)>,
+}
+
+/// One sentence for everything that must not be.
+pub fn violations(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = evidence.books.wrong.clone();
+    for (task, history) in &evidence.history {
+        wrong.extend(walk(task, history));
+    }
+    wrong.extend(answers(evidence));
+    wrong.extend(completions(evidence));
+    wrong.extend(submissions(evidence));
+    wrong.extend(endings(evidence));
+    wrong.extend(rest(evidence));
+    wrong
+}
+
+/// Each revision follows from the one before.
+fn walk(task: &str, history: &[Revision]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut leases = BTreeSet::new();
+    let nothing = Record { phase: "-".to_owned(), run: 1, ..Record::default() };
+    let mut before = &nothing;
+    for Revision { seq, record } in history {
+        let (from, to) = (before.phase.as_str(), record.phase.as_str());
+        let mut say = |what: String| wrong.push(format!("{task}@{seq} ({from} -> {to}): {what}"));
+        if !table::may_follow(from, to) {
+            say("no such edge".to_owned());
+        }
+        if table::state_of(to) != Some(&record.state) {
+            say(format!("its state is {}", record.state));
+        }
+        if record.attempt > record.max_attempts {
+            say(format!("attempt {} of {}", record.attempt, record.max_attempts));
+        }
+        let again = table::is_final(from) && !table::is_final(to);
+        if record.run != before.run + u64::from(again) {
+            say(format!("run {} after {}", record.run, before.run));
+        }
+        let returned = table::is_leased(from) && matches!(to, "queued" | "rejected");
+        let attempts = match to {
+            "assigned" => vec![before.attempt + 1],
+            _ if again => vec![0],
+            // An agent's loss counts once it had the task; DECLINE and an accept timeout do not.
+            _ if returned => vec![before.attempt, before.attempt.saturating_sub(1)],
+            _ => vec![before.attempt],
+        };
+        if !attempts.contains(&record.attempt) {
+            say(format!("attempt {} after {}", record.attempt, before.attempt));
+        }
+        if table::is_leased(to) == record.lease.is_empty() {
+            say(format!("its lease is {:?}", record.lease));
+        }
+        if to == "assigned" && !leases.insert(record.lease.clone()) {
+            say("a lease is given twice".to_owned());
+        }
+        if matches!(to, "running" | "cancelling") && record.lease != before.lease {
+            say("the lease changes in an attempt".to_owned());
+        }
+        if from != "completed" && to == "completed" {
+            let lease = record.completion.as_ref().map_or("", |completion| &completion.lease);
+            if lease.is_empty() || lease != before.lease {
+                say(format!("completed by lease {lease:?} while {:?} holds", before.lease));
+            }
+        }
+        before = record;
+    }
+    wrong
+}
+
+/// What was acknowledged is in the history, at the revision that the answer named, by the lease that held then.
+fn answers(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut created = BTreeSet::new();
+    for answer in &evidence.books.answers {
+        let mut say = |what: &str| wrong.push(format!("{}: {what}: {answer:?}", answer.task));
+        let history = evidence.history.get(&answer.task).map(Vec::as_slice).unwrap_or_default();
+        let Some(at) = history.iter().position(|revision| revision.seq == answer.revision) else {
+            say("an acknowledged step is not in the history");
+            continue;
+        };
+        let record = &history[at].record;
+        let seen_running = answer.phase == "running" && record.phase == "assigned";
+        if answer.phase != record.phase && !seen_running {
+            say("the history has another phase there");
+        }
+        let before = at.checked_sub(1).map(|at| &history[at].record);
+        let holds = before.is_some_and(|before| before.lease == answer.lease && table::is_leased(&before.phase));
+        match answer.verb {
+            Verb::Complete => {
+                let by = record.completion.as_ref().map(|completion| completion.lease.as_str());
+                if record.phase != "completed" || by != Some(&answer.lease) {
+                    say("a completion was accepted that the history does not have");
+                }
+            }
+            Verb::Fail | Verb::Decline if !holds => say("accepted with a lease that did not hold"),
+            Verb::Fail | Verb::Decline if record.phase == "completed" => say("it is completed by that"),
+            Verb::Submit if !answer.duplicate && !created.insert(&answer.task) => say("it was submitted anew twice"),
+            Verb::Cancel if !matches!(record.phase.as_str(), "canceled" | "cancelling") => say("not canceled by that"),
+            Verb::Requeue if table::is_final(&record.phase) => say("not requeued by that"),
+            _ => {}
+        }
+    }
+    wrong
+}
+
+/// One completion and one result for a task, the same for whoever asks; the same again is fine.
+fn completions(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let books = &evidence.books;
+    let mut accepted: BTreeMap<&str, BTreeSet<(&str, &Bytes)>> = BTreeMap::new();
+    for answer in books.answers.iter().filter(|answer| answer.verb == Verb::Complete) {
+        accepted.entry(&answer.task).or_default().insert((&answer.lease, &answer.body));
+    }
+    for (task, by) in accepted.iter().filter(|(_, by)| by.len() > 1) {
+        wrong.push(format!("{task}: {} completions were accepted: {by:?}", by.len()));
+    }
+    for (task, history) in &evidence.history {
+        let Some(completion) = history.last().and_then(|last| last.record.completion.as_ref()) else { continue };
+        let stored = evidence.results_stored.get(task).copied().unwrap_or_default();
+        if stored != 1 {
+            wrong.push(format!("{task}: {stored} results are stored"));
+        }
+        let Some(result) = evidence.results.get(task) else {
+            wrong.push(format!("{task}: it is completed and AWAIT has no result"));
+            continue;
+        };
+        let sent = books.sent.get(&(task.clone(), completion.lease.clone()));
+        if !sent.is_some_and(|sent| sent.contains(result)) {
+            wrong.push(format!("{task}: its result {result:?} was never sent with lease {}", completion.lease));
+        }
+        let accepted = accepted.get(task.as_str()).into_iter().flatten();
+        for (lease, body) in accepted.filter(|(lease, body)| *lease != completion.lease || *body != result) {
+            wrong.push(format!("{task}: {body:?} of lease {lease} was accepted, and its result is {result:?}"));
+        }
+        for refusal in books.refusals.iter().filter(|refusal| refusal.verb == Verb::Complete && refusal.task == *task) {
+            if refusal.lease == completion.lease && refusal.body == *result {
+                wrong.push(format!("{task}: its own completion was refused ({})", refusal.code));
+            }
+        }
+    }
+    for (task, result) in &books.awaited {
+        if evidence.results.get(task) != Some(result) {
+            wrong.push(format!("{task}: AWAIT once told {result:?}, now {:?}", evidence.results.get(task)));
+        }
+    }
+    wrong
+}
+
+/// What was acknowledged is there and has come to its end; what is there was submitted.
+fn submissions(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (task, submission) in evidence.books.submissions.iter().filter(|(_, submission)| submission.acknowledged) {
+        if !evidence.history.contains_key(task) {
+            wrong.push(format!("{task} is lost: {submission:?}"));
+        }
+    }
+    for (task, history) in &evidence.history {
+        let Some(last) = history.last() else { continue };
+        if !table::is_final(&last.record.phase) {
+            let phases: Vec<_> = history.iter().map(|revision| revision.record.phase.as_str()).collect();
+            wrong.push(format!("{task} is stuck: {phases:?}, {:?}", last.record));
+        }
+    }
+    wrong
+}
+
+/// Dead letters and results that are sent on belong to how the tasks ended.
+fn endings(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for task in evidence.dead_letters.keys().filter(|task| !evidence.history.contains_key(*task)) {
+        wrong.push(format!("{task}: a dead letter without a task"));
+    }
+    for (task, history) in &evidence.history {
+        let Some(record) = history.last().map(|last| &last.record) else { continue };
+        let submission = evidence.books.submissions.get(task);
+        match (evidence.dead_letters.get(task), record.phase == "dead") {
+            (None, true) => wrong.push(format!("{task}: it is dead and there is no letter")),
+            (Some(_), false) => wrong.push(format!("{task}: it is {} and there is a dead letter", record.phase)),
+            (Some(letter), true) => {
+                let whole = submission.is_none_or(|submission| submission.body == letter.body);
+                if !whole || letter.error.is_empty() {
+                    wrong.push(format!("{task}: its dead letter is {letter:?}"));
+                }
+            }
+            (None, false) => {}
+        }
+        let Some(to) = submission.and_then(|submission| submission.header("Task-Result-To")) else { continue };
+        if !matches!(record.phase.as_str(), "completed" | "dead") {
+            continue;
+        }
+        let id = format!("task.{task}.{}", record.run);
+        let arrived: Vec<&Sent> = evidence.sent.iter().filter(|sent| sent.id == id && sent.subject == to).collect();
+        if arrived.is_empty() {
+            wrong.push(format!("{task}: its result never came to {to}"));
+        }
+        if record.phase == "completed" && arrived.iter().any(|sent| Some(&sent.body) != evidence.results.get(task)) {
+            wrong.push(format!("{task}: another result came to {to}"));
+        }
+    }
+    wrong
+}
+
+/// Nothing is held for tasks that are over.
+fn rest(evidence: &Evidence) -> Vec<String> {
+    let left = evidence.leftovers.iter().map(|subject| format!("{subject} is still stored"));
+    let taken = evidence.taken.iter().filter(|(_, taken)| *taken > 0);
+    let taken = taken.map(|(agent, taken)| format!("{taken} slots of {agent} are taken"));
+    let open = evidence.open.iter().filter(|(_, open, running)| open + running > 0);
+    let open =
+        open.map(|(queue, open, running)| format!("{open} tasks of {queue} count as open, {running} as running"));
+    left.chain(taken).chain(open).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::Completion;
+    use super::super::ledger::{Answer, Refusal, Submission};
+    use super::*;
+
+    /// A task's history from `phase[:lease[:attempt]]`, at sequences 10, 20, ...
+    fn history(task: &str, steps: &[(&str, &str, u64)]) -> Vec<Revision> {
+        let mut completion = None;
+        let mut before = "";
+        let record = |(at, (phase, lease, attempt)): (usize, &(&str, &'static str, u64))| {
+            if *phase == "completed" {
+                completion = Some(Completion { lease: before.to_owned() });
+            }
+            before = lease;
+            let record = Record {
+                id: task.to_owned(),
+                queue: "q".to_owned(),
+                state: table::state_of(phase).unwrap_or_default().to_owned(),
+                phase: (*phase).to_owned(),
+                run: 1,
+                attempt: *attempt,
+                max_attempts: 2,
+                lease: (*lease).to_owned(),
+                completion: completion.clone(),
+                ..Record::default()
+            };
+            Revision { seq: (at as u64 + 1) * 10, record }
+        };
+        let steps: Vec<(&str, &'static str, u64)> =
+            steps.iter().map(|(phase, lease, attempt)| (*phase, &*lease.to_string().leak(), *attempt)).collect();
+        steps.iter().enumerate().map(record).collect()
+    }
+
+    fn answer(verb: Verb, task: &str, lease: &str, body: &'static str, revision: u64, phase: &str) -> Answer {
+        let (task, lease, phase) = (task.to_owned(), lease.to_owned(), phase.to_owned());
+        Answer { verb, task, lease, body: Bytes::from_static(body.as_bytes()), revision, phase, duplicate: false }
+    }
+
+    /// One task that failed once and is completed, one that is dead.
+    fn good() -> Evidence {
+        let mut evidence = Evidence::default();
+        let done = [("queued", "", 0), ("assigned", "A", 1), ("backing-off", "", 1), ("queued", "", 1)];
+        let done = [&done[..], &[("assigned", "B", 2), ("running", "B", 2), ("completed", "", 2)]].concat();
+        evidence.history.insert("t".to_owned(), history("t", &done));
+        let dead = [("assigned", "C", 1), ("dead", "", 1)];
+        evidence.history.insert("d".to_owned(), history("d", &dead));
+        let result = Bytes::from_static(b"result");
+        evidence.results.insert("t".to_owned(), result.clone());
+        evidence.results_stored.insert("t".to_owned(), 1);
+        let letter = DeadLetter { body: Bytes::from_static(b"body"), error: "boom".to_owned() };
+        evidence.dead_letters.insert("d".to_owned(), letter);
+        evidence.sent.push(Sent { subject: "results.t".into(), id: "task.t.1".into(), body: result.clone() });
+        evidence.taken.push(("ann".into(), 0));
+        evidence.open.push(("q".into(), 0, 0));
+        let books = &mut evidence.books;
+        for task in ["t", "d"] {
+            let headers = if task == "t" { vec![("Task-Result-To", "results.t".to_owned())] } else { Vec::new() };
+            let body = Bytes::from_static(b"body");
+            let submission = Submission { headers, body, acknowledged: true, refused: false };
+            books.submissions.insert(task.to_owned(), submission);
+        }
+        books.sent.insert(("t".into(), "B".into()), vec![result.clone()]);
+        books.awaited.push(("t".into(), result.clone()));
+        books.answers = vec![
+            answer(Verb::Submit, "t", "", "", 10, "queued"),
+            answer(Verb::Fail, "t", "A", "", 30, "backing-off"),
+            answer(Verb::Get, "t", "", "", 50, "running"),
+            answer(Verb::Complete, "t", "B", "result", 70, "completed"),
+            answer(Verb::Complete, "t", "B", "result", 70, "completed"),
+        ];
+        let (task, lease) = ("t".to_owned(), "A".to_owned());
+        books.refusals.push(Refusal { verb: Verb::Complete, task, lease, body: result, code: 30409 });
+        evidence
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_passes() {
+        assert_eq!(violations(&good()), [""; 0]);
+    }
+
+    #[test]
+    fn every_planted_violation_is_found() {
+        let check = |expected: &str, plant: &dyn Fn(&mut Evidence)| {
+            let mut evidence = good();
+            plant(&mut evidence);
+            let found = violations(&evidence);
+            assert!(found.iter().any(|found| found.contains(expected)), "{expected:?} is not among {found:#?}");
+        };
+        // The history by itself.
+        check("no such edge", &|e| drop(e.history.get_mut("t").unwrap().remove(4)));
+        check("its state is working", &|e| e.history.get_mut("t").unwrap()[0].record.state = "working".into());
+        check("attempt 3 of 2", &|e| e.history.get_mut("t").unwrap()[6].record.attempt = 3);
+        check("attempt 1 after 1", &|e| e.history.get_mut("t").unwrap()[4].record.attempt = 1);
+        check("run 2 after 1", &|e| e.history.get_mut("t").unwrap()[3].record.run = 2);
+        check("its lease is", &|e| e.history.get_mut("t").unwrap()[1].record.lease.clear());
+        check("a lease is given twice", &|e| e.history.get_mut("t").unwrap()[4].record.lease = "A".into());
+        check("the lease changes", &|e| e.history.get_mut("t").unwrap()[5].record.lease = "X".into());
+        let stale = Completion { lease: "A".into() };
+        check("completed by lease \"A\" while \"B\" holds", &|e| {
+            e.history.get_mut("t").unwrap()[6].record.completion = Some(stale.clone());
+        });
+        // What clients were told.
+        check("not in the history", &|e| e.books.answers[0].revision = 11);
+        check("another phase", &|e| e.books.answers[0].phase = "completed".into());
+        check("that the history does not have", &|e| e.books.answers[3].lease = "A".into());
+        check("a lease that did not hold", &|e| e.books.answers[1].lease = "B".into());
+        check("submitted anew twice", &|e| e.books.answers.push(e.books.answers[0].clone()));
+        check("not canceled by that", &|e| e.books.answers[0].verb = Verb::Cancel);
+        check("not requeued by that", &|e| e.books.answers[3].verb = Verb::Requeue);
+        check("2 completions were accepted", &|e| e.books.answers[4].body = Bytes::from_static(b"other"));
+        check("its own completion was refused", &|e| e.books.refusals[0].lease = "B".into());
+        check("AWAIT once told", &|e| e.books.awaited[0].1 = Bytes::from_static(b"other"));
+        check("seen by a client", &|e| e.books.wrong.push("seen by a client".into()));
+        // Results.
+        check("2 results are stored", &|e| {
+            e.results_stored.insert("t".into(), 2);
+        });
+        check("AWAIT has no result", &|e| e.results.clear());
+        check("was never sent", &|e| e.books.sent.clear());
+        check("was accepted, and its result is", &|e| drop(e.results.insert("t".into(), Bytes::from_static(b"other"))));
+        check("never came to results.t", &|e| e.sent.clear());
+        check("another result came", &|e| e.sent[0].body = Bytes::from_static(b"other"));
+        // Tasks.
+        check("t is lost", &|e| drop(e.history.remove("t")));
+        check("t is stuck", &|e| e.history.get_mut("t").unwrap().truncate(5));
+        check("there is no letter", &|e| e.dead_letters.clear());
+        check("there is a dead letter", &|e| drop(e.dead_letters.insert("t".into(), DeadLetter::default())));
+        check("its dead letter is", &|e| e.dead_letters.get_mut("d").unwrap().body = Bytes::new());
+        check("without a task", &|e| drop(e.dead_letters.insert("x".into(), DeadLetter::default())));
+        // What is held.
+        check("is still stored", &|e| e.leftovers.push("$KV.TASK.a.ann.t".into()));
+        check("1 slots of ann", &|e| e.taken[0].1 = 1);
+        check("count as open", &|e| e.open[0].1 = 1);
+    }
+}

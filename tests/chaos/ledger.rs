@@ -1,0 +1,117 @@
+//! What the clients of a world asked for and what they were told: one half of the evidence.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What was asked of the API about one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Submit,
+    Get,
+    Complete,
+    Fail,
+    Decline,
+    Cancel,
+    Requeue,
+}
+
+/// An answer without an error.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub verb: Verb,
+    pub task: String,
+    /// The lease that was named; empty when none is.
+    pub lease: String,
+    /// The result that was sent along.
+    pub body: Bytes,
+    pub revision: u64,
+    pub phase: String,
+    pub duplicate: bool,
+}
+
+/// An answer with an error.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub verb: Verb,
+    pub task: String,
+    pub lease: String,
+    pub body: Bytes,
+    pub code: u64,
+}
+
+/// A task as it was submitted.
+#[derive(Clone, Debug, Default)]
+pub struct Submission {
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+    pub acknowledged: bool,
+    pub refused: bool,
+}
+
+impl Submission {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    pub submissions: BTreeMap<String, Submission>,
+    pub answers: Vec<Answer>,
+    pub refusals: Vec<Refusal>,
+    /// The results that were sent under each task's leases, answered or not.
+    pub sent: HashMap<(String, String), Vec<Bytes>>,
+    /// Results that AWAIT told of.
+    pub awaited: Vec<(String, Bytes)>,
+    /// What clients saw that must not be.
+    pub wrong: Vec<String>,
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Shared by everybody in a world.
+#[derive(Default)]
+pub struct Ledger(Mutex<Books>);
+
+impl Ledger {
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn count(&self, what: &'static str) {
+        *self.books().counts.entry(what).or_default() += 1;
+    }
+
+    pub fn wrong(&self, what: String) {
+        self.books().wrong.push(what);
+    }
+
+    /// A result leaves for the coordinator.
+    pub fn sending(&self, task: &str, lease: &str, body: &Bytes) {
+        let mut books = self.books();
+        let sent = books.sent.entry((task.to_owned(), lease.to_owned())).or_default();
+        if !sent.contains(body) {
+            sent.push(body.clone());
+        }
+    }
+
+    pub fn answered(&self, verb: Verb, task: &str, lease: &str, body: &Bytes, answer: &Value) {
+        let answer = Answer {
+            verb,
+            task: task.to_owned(),
+            lease: lease.to_owned(),
+            body: body.clone(),
+            revision: answer["revision"].as_u64().unwrap_or_default(),
+            phase: answer["phase"].as_str().unwrap_or_default().to_owned(),
+            duplicate: answer["duplicate"].as_bool().unwrap_or_default(),
+        };
+        self.books().answers.push(answer);
+    }
+
+    pub fn refused(&self, verb: Verb, task: &str, lease: &str, body: &Bytes, code: u64) {
+        let refusal = Refusal { verb, task: task.to_owned(), lease: lease.to_owned(), body: body.clone(), code };
+        self.books().refusals.push(refusal);
+    }
+}

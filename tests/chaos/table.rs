@@ -1,0 +1,64 @@
+//! The task's state machine as the design states it, written down a second time so that the code is held to it: which
+//! phase may follow which in a task's history, and which state each phase belongs to.
+
+/// (from, to). A submission that an agent can take at once is stored as assigned already; an assignment that was seen to
+/// be delivered counts as running, stored so or not.
+const EDGES: &[(&str, &[&str])] = &[
+    ("-", &["queued", "scheduled", "blocked", "assigned"]),
+    // The timer; dependencies completed; CANCEL; the deadline, or a dependency that failed.
+    ("scheduled", &["queued", "canceled", "dead"]),
+    ("blocked", &["queued", "scheduled", "canceled", "dead"]),
+    ("backing-off", &["queued", "canceled", "dead"]),
+    // The scheduler.
+    ("queued", &["assigned", "canceled", "dead"]),
+    // Delivery; accept timeout, DECLINE or the agent's end; COMPLETE; FAIL, nak, the lease's end; attempts used, TERM,
+    // timeout, deadline; CANCEL; everybody declined.
+    ("assigned", &["running", "queued", "completed", "backing-off", "dead", "cancelling", "canceled", "rejected"]),
+    ("running", &["queued", "completed", "backing-off", "dead", "cancelling", "canceled", "rejected"]),
+    // The agent confirms, completes all the same, or the grace ends.
+    ("cancelling", &["canceled", "completed", "dead"]),
+    // REQUEUE; and again the same when a result was sent on.
+    ("dead", &["queued", "blocked", "dead"]),
+    ("canceled", &["queued", "blocked"]),
+    ("rejected", &["queued", "blocked"]),
+    ("completed", &["completed"]),
+];
+
+/// Whether `to` may follow `from` in a history; `-` is the time before the submission.
+pub fn may_follow(from: &str, to: &str) -> bool {
+    EDGES.iter().any(|(known, next)| *known == from && next.contains(&to))
+}
+
+/// The state a phase belongs to.
+pub fn state_of(phase: &str) -> Option<&'static str> {
+    Some(match phase {
+        "queued" | "scheduled" | "blocked" | "backing-off" | "assigned" => "submitted",
+        "running" | "cancelling" => "working",
+        "completed" => "completed",
+        "dead" => "failed",
+        "canceled" => "canceled",
+        "rejected" => "rejected",
+        _ => return None,
+    })
+}
+
+pub fn is_final(phase: &str) -> bool {
+    matches!(phase, "completed" | "dead" | "canceled" | "rejected")
+}
+
+/// Whether an agent holds the task.
+pub fn is_leased(phase: &str) -> bool {
+    matches!(phase, "assigned" | "running" | "cancelling")
+}
+
+#[test]
+fn the_table_is_closed_and_every_phase_leads_to_an_end() {
+    let known = |phase: &str| EDGES.iter().any(|(from, _)| *from == phase);
+    for (from, next) in EDGES {
+        for to in *next {
+            assert!(known(to) && state_of(to).is_some(), "{from} leads to {to}");
+        }
+        assert!(is_final(from) || *from == "-" || next.iter().any(|to| is_final(to)), "{from} ends nowhere");
+    }
+    assert!(!may_follow("completed", "queued") && !may_follow("-", "completed") && !may_follow("queued", "completed"));
+}

@@ -1,0 +1,368 @@
+//! One world: a broker process, a coordinator, agents, dispatchers, and what befalls them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use natterjack::client::Client;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::agent::{self, Attempt, Fate, Plan, Signs, TICK};
+use super::checker::{DeadLetter, Evidence, Sent};
+use super::coordinator;
+use super::dispatcher;
+use super::history::{History, read};
+use super::ledger::Ledger;
+use super::link::{Link, Reply, call};
+use super::random::Random;
+use super::relay::Relay;
+use super::support::server::{Program, Server};
+use super::table;
+
+/// How long leases last in these worlds.
+pub const LEASE: Duration = Duration::from_millis(400);
+/// How long a world may take to come to rest once nothing is killed any more.
+const REST: Duration = Duration::from_secs(20);
+const DISPATCHERS: usize = 3;
+
+/// What everybody in a world shares.
+pub struct Shared {
+    /// The broker's.
+    pub address: String,
+    pub ledger: Ledger,
+    calm: AtomicBool,
+    ghosts: Mutex<Vec<(Instant, Attempt)>>,
+}
+
+impl Shared {
+    /// Nothing is killed any more, and agents do all they are given.
+    pub fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// Has somebody speak for an attempt later.
+    pub fn haunt(&self, attempt: Attempt, after: Duration) {
+        self.ghosts.lock().unwrap().push((Instant::now() + after, attempt));
+    }
+
+    pub fn next_ghost(&self) -> Option<Attempt> {
+        let mut ghosts = self.ghosts.lock().unwrap();
+        let due = ghosts.iter().position(|(due, _)| *due <= Instant::now())?;
+        Some(ghosts.swap_remove(due).1)
+    }
+}
+
+/// Where the coordinator runs.
+enum Seat {
+    /// In the broker, with the settings it has there.
+    Embedded,
+    /// On its own, over a connection that can be cut.
+    Alone { process: Option<coordinator::Process>, relay: Relay },
+}
+
+pub struct World {
+    shared: Arc<Shared>,
+    broker: Server,
+    seat: Seat,
+    random: Random,
+    fates: Vec<mpsc::Sender<Fate>>,
+    killers: Vec<mpsc::Sender<()>>,
+    lives: JoinSet<()>,
+    history: History,
+}
+
+/// What a world leaves behind.
+pub struct Outcome {
+    pub evidence: Evidence,
+    /// The broker's last words.
+    pub log: String,
+}
+
+/// Lets a world live through `rounds` and come to rest.
+///
+/// # Errors
+/// It does not begin, or its broker does not answer in the end.
+pub async fn run(seed: u64, rounds: usize) -> Result<Outcome, String> {
+    let mut world = World::begin(seed).await?;
+    for _ in 0..rounds {
+        world.round().await?;
+    }
+    world.end().await
+}
+
+impl World {
+    async fn begin(seed: u64) -> Result<World, String> {
+        let mut random = Random::new(seed);
+        let real = std::env::var_os("NATS_SERVER_BIN");
+        let embedded = real.is_none() && random.one_in(3);
+        let program = match real {
+            Some(path) => Program::nats_server(path.into()).sync_always(),
+            None if embedded => Program::natterjack(),
+            None => Program::natterjack().arg("--no-coordinator"),
+        };
+        let broker = tokio::task::block_in_place(|| Server::start(program))?;
+        let address = broker.address();
+        let seat = if embedded {
+            Seat::Embedded
+        } else {
+            let relay = Relay::start(address.clone()).await;
+            let process = Some(coordinator::Process::start(relay.url()));
+            Seat::Alone { process, relay }
+        };
+        let (calm, ghosts) = (AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { address, ledger: Ledger::default(), calm, ghosts });
+        shared.ledger.count(if embedded { "worlds (embedded coordinator)" } else { "worlds (coordinator alone)" });
+        let mut world = World {
+            shared,
+            broker,
+            seat,
+            random,
+            fates: Vec::new(),
+            killers: Vec::new(),
+            lives: JoinSet::new(),
+            history: History::default(),
+        };
+        world.prepare().await?;
+        world.populate();
+        Ok(world)
+    }
+
+    async fn prepare(&mut self) -> Result<(), String> {
+        let link = self.link().await;
+        // Results go to a stream: a plain subscriber would miss those of the time when the broker was down.
+        let results = json!({ "name": "RESULTS", "subjects": ["results.>"], "storage": "file" });
+        link.client.create_stream(&results).await.map_err(|error| error.to_string())?;
+        let queue = json!({ "lease_s": LEASE.as_secs_f64(), "backoff": [0.03], "max_attempts": 20, "ageing_s": 1 });
+        let mut limited = queue.clone();
+        for (name, value) in [("max_running", 4), ("max_per_key", 2), ("rate", 200)] {
+            limited[name] = value.into();
+        }
+        surely(&link.client, "QUEUE.PUT.default", &[], queue.to_string().as_bytes()).await;
+        surely(&link.client, "QUEUE.PUT.limited", &[], limited.to_string().as_bytes()).await;
+        let cron = [("Task-Schedule", "@every 1s".to_owned()), ("Task-Max-Attempts", "50".to_owned())];
+        surely(&link.client, "CRON.PUT.tick", &cron, TICK).await;
+        Ok(())
+    }
+
+    fn populate(&mut self) {
+        let signs = [Signs::Presence, Signs::Presence, Signs::Heartbeats, Signs::None];
+        for (number, labels) in [vec!["gpu"], vec!["fast"], vec!["gpu", "fast"], vec![]].into_iter().enumerate() {
+            let (id, slots) = (format!("a{number}"), 1 + self.random.below(4));
+            let plan = Plan { id, labels, slots, signs: *self.random.pick(&signs) };
+            let (fate, fates) = mpsc::channel(4);
+            self.fates.push(fate);
+            self.lives.spawn(agent::live(self.shared.clone(), plan, self.random.next(), fates));
+        }
+        for number in 0..DISPATCHERS {
+            let (killer, killed) = mpsc::channel(4);
+            self.killers.push(killer);
+            let seed = self.random.next();
+            self.lives.spawn(dispatcher::live(self.shared.clone(), format!("d{number}"), seed, killed));
+        }
+        self.lives.spawn(agent::ghosts(self.shared.clone(), self.random.next()));
+    }
+
+    async fn link(&self) -> Link {
+        Link::surely(&self.shared.address, "world").await
+    }
+
+    /// A while, and then something ends.
+    async fn round(&mut self) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(20 + self.random.below(180))).await;
+        let faults = if self.random.one_in(4) { 2 } else { 1 };
+        for _ in 0..faults {
+            self.fault().await?;
+        }
+        let link = self.link().await;
+        // What is missed now is read the next time.
+        let _ = self.history.read_on(&link.client).await;
+        self.shared.ledger.count("rounds");
+        Ok(())
+    }
+
+    async fn fault(&mut self) -> Result<(), String> {
+        let pause = Duration::from_millis(self.random.below(60));
+        let choice = self.random.below(100);
+        let what = match (choice, &mut self.seat) {
+            (0..22, _) => {
+                tokio::task::block_in_place(|| self.broker.kill());
+                tokio::time::sleep(pause).await;
+                tokio::task::block_in_place(|| self.broker.restart())?;
+                "brokers killed"
+            }
+            (22..27, _) => {
+                self.signal(rustix::process::Signal::STOP);
+                tokio::time::sleep(pause * 12).await;
+                self.signal(rustix::process::Signal::CONT);
+                "brokers stalled"
+            }
+            (27..42, Seat::Alone { process, relay }) => {
+                drop(process.take());
+                tokio::time::sleep(pause).await;
+                *process = Some(coordinator::Process::start(relay.url()));
+                "coordinators killed"
+            }
+            (42..47, Seat::Alone { process, relay }) => {
+                if let Some(process) = process.take() {
+                    process.stop().await;
+                }
+                *process = Some(coordinator::Process::start(relay.url()));
+                "coordinators stopped"
+            }
+            (47..55, Seat::Alone { relay, .. }) => {
+                relay.cut();
+                "coordinators cut"
+            }
+            (..75, _) => {
+                let fate = self.random.pick(&self.fates).clone();
+                let _ = fate.send(Fate::Killed).await;
+                "agents killed"
+            }
+            (75..85, _) => {
+                let fate = self.random.pick(&self.fates).clone();
+                let _ = fate.send(Fate::Cut).await;
+                "agents cut"
+            }
+            _ => {
+                let killer = self.random.pick(&self.killers).clone();
+                let _ = killer.send(()).await;
+                "dispatchers killed"
+            }
+        };
+        self.shared.ledger.count(what);
+        if let Seat::Alone { process: Some(process), .. } = &mut self.seat
+            && let Some(reason) = process.fault()
+        {
+            self.shared.ledger.wrong(format!("the coordinator ended: {reason}"));
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.broker.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Nothing is killed any more: everything comes to rest, and the evidence is taken.
+    async fn end(mut self) -> Result<Outcome, String> {
+        self.shared.calm.store(true, Ordering::Relaxed);
+        let mut link = self.link().await;
+        surely(&link.client, "QUEUE.RESUME.limited", &[], b"").await;
+        surely(&link.client, "CRON.RM.tick", &[], b"").await;
+        // Half of those that nobody knows of are asked about, the others may be there or not.
+        let unknown: Vec<String> = {
+            let books = self.shared.ledger.books();
+            let unknown = books.submissions.iter().filter(|(_, known)| !known.acknowledged && !known.refused);
+            unknown.map(|(task, _)| task.clone()).collect()
+        };
+        for task in unknown.iter().step_by(2) {
+            dispatcher::submit(&self.shared, &link.client, task).await;
+        }
+        let deadline = Instant::now() + REST;
+        while Instant::now() < deadline {
+            if link.client.status() == natterjack::client::Status::Closed {
+                link = self.link().await;
+            }
+            self.history.read_on(&link.client).await?;
+            if self.is_at_rest(&link.client).await? {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let evidence = self.gather(&link.client).await?;
+        // A message a client was about to send would find nobody.
+        self.lives.shutdown().await;
+        Ok(Outcome { evidence, log: self.broker.log_tail() })
+    }
+
+    async fn is_at_rest(&self, client: &Client) -> Result<bool, String> {
+        let mut resting = true;
+        for (task, history) in &self.history.tasks {
+            let Some(record) = history.last().map(|last| &last.record) else { continue };
+            resting &= table::is_final(&record.phase) && !record.result_due;
+            if record.phase == "cancelling" {
+                // Its agent may be gone for longer than anybody wants to wait.
+                call(client, &format!("CANCEL.{task}"), &[], br#"{"force":true}"#).await;
+            }
+        }
+        Ok(resting && leftovers(client).await?.is_empty() && taken(client).await.iter().all(|(_, taken)| *taken == 0))
+    }
+
+    async fn gather(&mut self, client: &Client) -> Result<Evidence, String> {
+        let mut evidence = Evidence { leftovers: leftovers(client).await?, ..Evidence::default() };
+        self.history.read_on(client).await?;
+        evidence.history = std::mem::take(&mut self.history.tasks);
+        let completed: Vec<&String> =
+            evidence.history.iter().filter(|(_, steps)| is_completed(steps)).map(|(task, _)| task).collect();
+        for some in completed.chunks(32) {
+            let asked = some
+                .iter()
+                .map(|task| async move { (task.to_string(), call(client, &format!("AWAIT.{task}"), &[], b"").await) });
+            for (task, reply) in join_all(asked).await {
+                if let Reply::Fine(result) = reply {
+                    evidence.results.insert(task, result);
+                }
+            }
+        }
+        for row in read(client, "KV_TASK", "$KV.TASK.r.>", 1).await? {
+            let task = row.subject.rsplit('.').next().unwrap_or_default().to_owned();
+            *evidence.results_stored.entry(task).or_default() += 1;
+        }
+        let mut letters = BTreeMap::new();
+        for row in read(client, "KV_TASK", "$KV.TASK.d.>", 1).await? {
+            let task = row.subject.rsplit('.').next().unwrap_or_default().to_owned();
+            let error = row.header("Task-Error").unwrap_or_default().to_owned();
+            letters.remove(&task);
+            if row.header("KV-Operation").is_none() {
+                letters.insert(task, DeadLetter { body: row.payload, error });
+            }
+        }
+        evidence.dead_letters = letters;
+        for row in read(client, "RESULTS", "results.>", 1).await? {
+            let id = row.header("Nats-Msg-Id").unwrap_or_default().to_owned();
+            evidence.sent.push(Sent { subject: row.subject, id, body: row.payload });
+        }
+        evidence.taken = taken(client).await;
+        let queues = call(client, "QUEUE.LIST", &[], b"").await.json();
+        for queue in queues["queues"].as_array().into_iter().flatten() {
+            let number = |name: &str| queue[name].as_u64().unwrap_or(u64::MAX);
+            evidence.open.push((queue["queue"].to_string(), number("open"), number("running")));
+        }
+        evidence.books = self.shared.ledger.books().clone();
+        Ok(evidence)
+    }
+}
+
+fn is_completed(history: &[super::history::Revision]) -> bool {
+    history.last().is_some_and(|last| last.record.phase == "completed")
+}
+
+/// Subjects of assignments and pull items that are stored.
+async fn leftovers(client: &Client) -> Result<Vec<String>, String> {
+    let mut left = Vec::new();
+    for filter in ["$KV.TASK.a.>", "$KV.TASK.w.>"] {
+        let filter = json!({ "subjects_filter": filter });
+        let info: Value = client.api("STREAM.INFO.KV_TASK", &filter).await.map_err(|error| error.to_string())?;
+        left.extend(info["state"]["subjects"].as_object().into_iter().flatten().map(|(subject, _)| subject.clone()));
+    }
+    Ok(left)
+}
+
+/// Slots that are taken, by agent.
+async fn taken(client: &Client) -> Vec<(String, u64)> {
+    let agents = call(client, "AGENT.LIST", &[], b"").await.json();
+    let agents = agents["agents"].as_array().cloned().unwrap_or_default();
+    let taken = |agent: &Value| (agent["id"].to_string(), agent["in_flight"].as_u64().unwrap_or(u64::MAX));
+    agents.iter().map(taken).collect()
+}
+
+/// Calls until it is fine.
+async fn surely(client: &Client, name: &str, headers: &[(&str, String)], body: &[u8]) {
+    while !matches!(call(client, name, headers, body).await, Reply::Fine(_)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
