@@ -116,7 +116,7 @@ pub async fn load(client: &Client, desk: &mut Desk) -> Result<(), JetStreamError
     read(client, names::STREAM, &["$KV.TASK.q.>"], false, |row| desk.restore(row)).await?;
     read(client, names::STREAM, &["$KV.TASK.c.>"], false, |row| desk.restore(row)).await?;
     read(client, names::STREAM, &["$KV.TASK.s.>"], false, |row| desk.restore(row)).await?;
-    let items = ["$KV.TASK.a.>", "$KV.TASK.w.>"];
+    let items = ["$KV.TASK.a.>", "$KV.TASK.w.>", "$KV.TASK.d.>"];
     read(client, names::STREAM, &items, true, |row| desk.restore_item(row.subject, row.seq)).await
 }
 

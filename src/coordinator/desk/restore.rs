@@ -75,7 +75,8 @@ impl Desk {
         }
     }
 
-    /// Takes an assignment or pull item, after all states. One that no task stands behind is removed.
+    /// Takes an assignment, pull item or dead letter, after all states. One that no task stands behind is removed: whoever
+    /// was to do that when the task went on has not lived to.
     pub fn restore_item(&mut self, subject: &str, seq: u64) {
         self.seen_seq = self.seen_seq.max(seq);
         let mut tokens = subject.strip_prefix("$KV.TASK.").unwrap_or_default().split('.');
@@ -91,9 +92,16 @@ impl Desk {
                         && record.queue == owner
                         && matches!(record.phase, Phase::Queued | Phase::Running)
                 }
+                "d" => record.phase == Phase::Dead && record.queue == owner,
                 _ => false,
             }
         });
+        if kind == "d" {
+            if !live {
+                self.purge(subject);
+            }
+            return;
+        }
         match index.filter(|_| live) {
             Some(index) => {
                 let older = self.task_mut(index).map_or(0, |task| std::mem::replace(&mut task.item, seq));

@@ -96,7 +96,9 @@ impl Desk {
             if was.is_some_and(Phase::is_final) && !record.phase.is_final() {
                 self.queue_mut(&record.queue).open += 1;
                 if was == Some(Phase::Dead) {
-                    self.purge(&names::dead_letter_key(&record.queue, &record.id));
+                    // Not that of the next death, should it come first.
+                    let revision = self.task(index).map_or(0, |task| task.revision);
+                    self.purge_below(&names::dead_letter_key(&record.queue, &record.id), revision);
                 }
             }
             match record.phase {
@@ -150,6 +152,12 @@ impl Desk {
 
     pub(super) fn purge(&mut self, filter: &str) {
         let body = serde_json::json!({ "filter": filter });
+        self.call_api(Call::Unimportant, &format!("STREAM.PURGE.{}", names::STREAM), &body);
+    }
+
+    /// As [`Desk::purge`], of what is stored below a sequence.
+    fn purge_below(&mut self, filter: &str, seq: u64) {
+        let body = serde_json::json!({ "filter": filter, "seq": seq });
         self.call_api(Call::Unimportant, &format!("STREAM.PURGE.{}", names::STREAM), &body);
     }
 

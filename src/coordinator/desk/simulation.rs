@@ -317,7 +317,8 @@ impl World {
         }
         let mut rows: Vec<(u64, &Stored)> = newest.into_values().collect();
         rows.sort_by_key(|(seq, _)| *seq);
-        let is_item = |stored: &Stored| stored.subject.starts_with("$KV.TASK.a.");
+        let is_item =
+            |stored: &Stored| ["$KV.TASK.a.", "$KV.TASK.d."].iter().any(|prefix| stored.subject.starts_with(prefix));
         for (seq, stored) in rows.iter().filter(|(_, stored)| !is_item(stored)) {
             let row = Row { subject: &stored.subject, seq: *seq, headers: &stored.headers, payload: &stored.payload };
             self.desk.restore(row);
