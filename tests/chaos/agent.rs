@@ -67,17 +67,22 @@ impl Attempt {
         let name = match verb {
             Verb::Complete => "COMPLETE",
             Verb::Fail => "FAIL",
+            Verb::Input => "INPUT",
             _ => "DECLINE",
         };
         let reply = call(client, &format!("{name}.{}.{}", self.task, self.lease), &[], body).await;
         match &reply {
             Reply::Fine(_) => {
                 world.ledger.answered(verb, &self.task, &self.lease, body, &reply.json());
+                if verb == Verb::Input {
+                    world.note_question(&self.task);
+                }
                 Some(true)
             }
             Reply::Refused(code) => {
                 world.ledger.refused(verb, &self.task, &self.lease, body, *code);
-                if *code != 30409 {
+                // Two questions at once are one too many.
+                if *code != 30409 && (verb != Verb::Input || *code != 30400) {
                     world.ledger.wrong(format!("{}: {verb:?} was refused with {code}", self.task));
                 }
                 Some(false)
@@ -267,8 +272,15 @@ impl Worker {
                 world.ledger.count("terms");
                 self.ack(message, "+TERM no use");
             }
-            71..76 => self.insist(Verb::Decline, attempt, &Bytes::new()).await,
-            76..82 => {
+            71..74 => self.insist(Verb::Decline, attempt, &Bytes::new()).await,
+            74..78 => {
+                // It gives its slot back and hears no more of this attempt; some finish it all the same.
+                self.insist(Verb::Input, attempt, &Bytes::from_static(b"which of them?")).await;
+                if self.random.one_in(4) {
+                    world.haunt(attempt.clone(), Duration::from_millis(self.random.below(300)));
+                }
+            }
+            78..82 => {
                 world.ledger.count("silences");
                 world.haunt(attempt.clone(), Duration::from_millis(self.random.below(1500)));
             }
@@ -332,6 +344,7 @@ impl Worker {
                         (Verb::Complete, false) => "completions refused",
                         (Verb::Fail, true) => "failures accepted",
                         (Verb::Decline, true) => "declines accepted",
+                        (Verb::Input, true) => "questions accepted",
                         _ => "failures and declines refused",
                     });
                     return;

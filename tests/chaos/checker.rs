@@ -79,6 +79,7 @@ fn walk(task: &str, history: &[Revision]) -> Vec<String> {
         if record.run != before.run + u64::from(again) {
             say(format!("run {} after {}", record.run, before.run));
         }
+        // Back in line, also after an answer: what comes then is the same attempt again.
         let returned = table::is_leased(from) && matches!(to, "queued" | "rejected");
         let attempts = match to {
             "assigned" => vec![before.attempt + 1],
@@ -96,7 +97,7 @@ fn walk(task: &str, history: &[Revision]) -> Vec<String> {
         if to == "assigned" && !leases.insert(record.lease.clone()) {
             say("a lease is given twice".to_owned());
         }
-        if matches!(to, "running" | "cancelling") && record.lease != before.lease {
+        if (matches!(to, "running" | "cancelling") || table::is_parked(to)) && record.lease != before.lease {
             say("the lease changes in an attempt".to_owned());
         }
         if from != "completed" && to == "completed" {
@@ -135,7 +136,13 @@ fn answers(evidence: &Evidence) -> Vec<String> {
                     say("a completion was accepted that the history does not have");
                 }
             }
-            Verb::Fail | Verb::Decline if !holds => say("accepted with a lease that did not hold"),
+            Verb::Fail | Verb::Decline | Verb::Input if !holds && !table::is_parked(&record.phase) => {
+                say("accepted with a lease that did not hold")
+            }
+            Verb::Input if record.lease != answer.lease && record.phase != "canceled" => {
+                say("asked with another lease")
+            }
+            Verb::Answer if table::is_parked(&record.phase) => say("not answered by that"),
             Verb::Fail | Verb::Decline if record.phase == "completed" => say("it is completed by that"),
             Verb::Submit if !answer.duplicate && !created.insert(&answer.task) => say("it was submitted anew twice"),
             Verb::Cancel if !matches!(record.phase.as_str(), "canceled" | "cancelling") => say("not canceled by that"),

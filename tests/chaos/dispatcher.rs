@@ -34,7 +34,7 @@ async fn connected(world: &Arc<Shared>, name: &str, random: &mut Random, next: &
     let link = Link::surely(&world.address, name).await;
     let mut under_way = JoinSet::new();
     while !world.is_calm() && link.client.status() != natterjack::client::Status::Closed {
-        tokio::time::sleep(Duration::from_millis(random.below(12))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(50))).await;
         while under_way.len() >= AT_ONCE {
             under_way.join_next().await;
         }
@@ -56,6 +56,7 @@ enum Deed {
         force: bool,
     },
     Requeue(String),
+    Answer(String),
     Queue(&'static str),
     Nothing,
 }
@@ -75,6 +76,9 @@ impl Deed {
         let count = books.submissions.len() as u64;
         let at = if random.one_in(3) { random.below(count) } else { count - 1 - random.below(count.min(20)) };
         let chosen = books.submissions.iter().nth(at as usize);
+        if let Some(task) = world.next_question().filter(|_| random.one_in(2)) {
+            return Deed::Answer(task);
+        }
         let (task, known) = chosen.map(|(task, known)| (task.clone(), known.clone())).unwrap_or_default();
         let unknown = books.submissions.iter().find(|(_, known)| !known.acknowledged && !known.refused);
         match choice {
@@ -130,6 +134,7 @@ impl Deed {
                     ledger.count("requeues accepted");
                 }
             }
+            Deed::Answer(task) => answer(world, client, &task).await,
             Deed::Queue(what) => {
                 call(client, &format!("QUEUE.{what}"), &[], b"").await;
             }
@@ -163,6 +168,15 @@ pub async fn submit(world: &Shared, client: &Client, task: &str) {
             books.submissions.entry(task.to_owned()).and_modify(|known| known.refused = true);
         }
         Reply::Unknown => world.ledger.count("answers lost"),
+    }
+}
+
+/// Answers a task's question, if it has one.
+pub async fn answer(world: &Shared, client: &Client, task: &str) {
+    let reply = call(client, &format!("ANSWER.{task}"), &[], b"the second").await;
+    if let Reply::Fine(_) = &reply {
+        world.ledger.answered(Verb::Answer, task, "", &Bytes::new(), &reply.json());
+        world.ledger.count("questions answered");
     }
 }
 

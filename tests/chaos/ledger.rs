@@ -14,6 +14,8 @@ pub enum Verb {
     Complete,
     Fail,
     Decline,
+    Input,
+    Answer,
     Cancel,
     Requeue,
 }

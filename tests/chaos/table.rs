@@ -13,8 +13,38 @@ const EDGES: &[(&str, &[&str])] = &[
     ("queued", &["assigned", "canceled", "dead"]),
     // Delivery; accept timeout, DECLINE or the agent's end; COMPLETE; FAIL, nak, the lease's end; attempts used, TERM,
     // timeout, deadline; CANCEL; everybody declined.
-    ("assigned", &["running", "queued", "completed", "backing-off", "dead", "cancelling", "canceled", "rejected"]),
-    ("running", &["queued", "completed", "backing-off", "dead", "cancelling", "canceled", "rejected"]),
+    (
+        "assigned",
+        &[
+            "running",
+            "queued",
+            "completed",
+            "backing-off",
+            "dead",
+            "cancelling",
+            "canceled",
+            "rejected",
+            "input-required",
+            "auth-required",
+        ],
+    ),
+    (
+        "running",
+        &[
+            "queued",
+            "completed",
+            "backing-off",
+            "dead",
+            "cancelling",
+            "canceled",
+            "rejected",
+            "input-required",
+            "auth-required",
+        ],
+    ),
+    // ANSWER; or the agent goes on without it, gives up or is canceled.
+    ("input-required", &["queued", "completed", "backing-off", "dead", "canceled", "rejected"]),
+    ("auth-required", &["queued", "completed", "backing-off", "dead", "canceled", "rejected"]),
     // The agent confirms, completes all the same, or the grace ends.
     ("cancelling", &["canceled", "completed", "dead"]),
     // REQUEUE; and again the same when a result was sent on.
@@ -34,6 +64,8 @@ pub fn state_of(phase: &str) -> Option<&'static str> {
     Some(match phase {
         "queued" | "scheduled" | "blocked" | "backing-off" | "assigned" => "submitted",
         "running" | "cancelling" => "working",
+        "input-required" => "input-required",
+        "auth-required" => "auth-required",
         "completed" => "completed",
         "dead" => "failed",
         "canceled" => "canceled",
@@ -46,9 +78,14 @@ pub fn is_final(phase: &str) -> bool {
     matches!(phase, "completed" | "dead" | "canceled" | "rejected")
 }
 
-/// Whether an agent holds the task.
+/// Whether an agent holds the task, or holds it again once it is answered.
 pub fn is_leased(phase: &str) -> bool {
-    matches!(phase, "assigned" | "running" | "cancelling")
+    matches!(phase, "assigned" | "running" | "cancelling") || is_parked(phase)
+}
+
+/// Whether an agent waits for an answer.
+pub fn is_parked(phase: &str) -> bool {
+    matches!(phase, "input-required" | "auth-required")
 }
 
 #[test]

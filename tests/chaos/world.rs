@@ -26,7 +26,7 @@ use super::table;
 /// How long leases last in these worlds.
 pub const LEASE: Duration = Duration::from_millis(400);
 /// How long a world may take to come to rest once nothing is killed any more.
-const REST: Duration = Duration::from_secs(20);
+const REST: Duration = Duration::from_secs(60);
 const DISPATCHERS: usize = 3;
 
 /// What everybody in a world shares.
@@ -36,6 +36,8 @@ pub struct Shared {
     pub ledger: Ledger,
     calm: AtomicBool,
     ghosts: Mutex<Vec<(Instant, Attempt)>>,
+    /// Tasks whose agents have asked.
+    questions: Mutex<Vec<String>>,
 }
 
 impl Shared {
@@ -47,6 +49,14 @@ impl Shared {
     /// Has somebody speak for an attempt later.
     pub fn haunt(&self, attempt: Attempt, after: Duration) {
         self.ghosts.lock().unwrap().push((Instant::now() + after, attempt));
+    }
+
+    pub fn note_question(&self, task: &str) {
+        self.questions.lock().unwrap().push(task.to_owned());
+    }
+
+    pub fn next_question(&self) -> Option<String> {
+        self.questions.lock().unwrap().pop()
     }
 
     pub fn next_ghost(&self) -> Option<Attempt> {
@@ -114,7 +124,8 @@ impl World {
             Seat::Alone { process, relay }
         };
         let (calm, ghosts) = (AtomicBool::new(false), Mutex::default());
-        let shared = Arc::new(Shared { address, ledger: Ledger::default(), calm, ghosts });
+        let questions = Mutex::default();
+        let shared = Arc::new(Shared { address, ledger: Ledger::default(), calm, ghosts, questions });
         shared.ledger.count(if embedded { "worlds (embedded coordinator)" } else { "worlds (coordinator alone)" });
         let mut world = World {
             shared,
@@ -151,7 +162,7 @@ impl World {
     fn populate(&mut self) {
         let signs = [Signs::Presence, Signs::Presence, Signs::Heartbeats, Signs::None];
         for (number, labels) in [vec!["gpu"], vec!["fast"], vec!["gpu", "fast"], vec![]].into_iter().enumerate() {
-            let (id, slots) = (format!("a{number}"), 1 + self.random.below(4));
+            let (id, slots) = (format!("a{number}"), 2 + self.random.below(4));
             let plan = Plan { id, labels, slots, signs: *self.random.pick(&signs) };
             let (fate, fates) = mpsc::channel(4);
             self.fates.push(fate);
@@ -172,7 +183,7 @@ impl World {
 
     /// A while, and then something ends.
     async fn round(&mut self) -> Result<(), String> {
-        tokio::time::sleep(Duration::from_millis(20 + self.random.below(180))).await;
+        tokio::time::sleep(Duration::from_millis(20 + self.random.below(300))).await;
         let faults = if self.random.one_in(4) { 2 } else { 1 };
         for _ in 0..faults {
             self.fault().await?;
@@ -284,7 +295,9 @@ impl World {
         for (task, history) in &self.history.tasks {
             let Some(record) = history.last().map(|last| &last.record) else { continue };
             resting &= table::is_final(&record.phase) && !record.result_due;
-            if record.phase == "cancelling" {
+            if table::is_parked(&record.phase) {
+                dispatcher::answer(&self.shared, client, task).await;
+            } else if record.phase == "cancelling" {
                 // Its agent may be gone for longer than anybody wants to wait.
                 call(client, &format!("CANCEL.{task}"), &[], br#"{"force":true}"#).await;
             }
