@@ -84,6 +84,7 @@ async fn a_queue_of_letters_is_paged_requeued_and_purged_through_a_crash() {
         Agent::register(world.client("ann").await, "ann", json!({ "queues": ["q", "kept"], "slots": 1000 })).await;
     dies(&agent, "kept-1", "kept", "boom").await;
     ask(&user, "QUEUE.PUT.q", json!({ "max_attempts": 1 })).await;
+    use futures_util::StreamExt as _;
     let submitting = (0..LETTERS).map(|n| {
         let (user, id) = (user.clone(), format!("t{n}"));
         async move {
@@ -92,7 +93,7 @@ async fn a_queue_of_letters_is_paged_requeued_and_purged_through_a_crash() {
             submit(&user, &lines, b"x").await;
         }
     });
-    futures_util::future::join_all(submitting).await;
+    futures_util::stream::iter(submitting).for_each_concurrent(20, |submitting| submitting).await;
     while ask(&user, "DLQ.LIST.q", Value::Null).await["total"] != LETTERS {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
