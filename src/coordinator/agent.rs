@@ -44,6 +44,9 @@ pub struct Card {
     /// Whether it has been seen to subscribe to its own subject.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub listens: bool,
+    /// What it is when it is no agent that registered, but a micro service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro: Option<Micro>,
     pub registered: Timestamp,
     pub last_seen: Timestamp,
     pub in_flight: u32,
@@ -53,6 +56,15 @@ pub struct Card {
     pub tasks_completed: u64,
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The instances of a micro service behind one subject.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Micro {
+    pub service: String,
+    pub subject: String,
+    pub instances: u32,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -105,6 +117,11 @@ impl Agent {
             return 0;
         }
         self.card.slots.saturating_sub(self.live.len() as u32)
+    }
+
+    /// Where it takes requests, if it is a micro service.
+    pub fn subject(&self) -> Option<&str> {
+        self.card.micro.as_ref().map(|micro| &*micro.subject)
     }
 
     pub fn serves(&self, queue: &str) -> bool {

@@ -7,6 +7,7 @@ pub mod backoff;
 mod council;
 mod cron;
 mod desk;
+mod directory;
 pub mod errors;
 pub mod figures;
 mod health;

@@ -61,6 +61,14 @@ pub fn presence_subject(agent: &str, instance: &str) -> String {
     format!("$TASK.X.{agent}.{instance}")
 }
 
+/// Where services' answers come: the same for every coordinator, so that a restart loses none. Below `_INBOX.`, where
+/// whoever answers requests may publish.
+pub const SERVICE_REPLY: &str = "_INBOX.TASK.";
+
+pub fn service_reply(task: &str, lease: &str) -> String {
+    format!("{SERVICE_REPLY}{task}.{lease}")
+}
+
 pub fn queue_consumer(queue: &str) -> String {
     format!("queue_{queue}")
 }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::errors;
-use super::queue::Mode;
 use super::record::{Phase, Record, State};
 use super::task::Outcome;
 use crate::types::Timestamp;
@@ -63,7 +62,7 @@ impl Record {
     /// The question whose answer put the task in line, where it still waits: it goes first, to the agent that asked.
     pub fn resumes(&self) -> Option<&Question> {
         let last = self.questions.last()?;
-        let waits = self.phase == Phase::Queued && self.mode == Mode::Inbox;
+        let waits = self.phase == Phase::Queued && self.mode.is_assigned();
         (waits && last.answer.is_some() && last.answered == self.queued).then_some(last)
     }
 
@@ -100,7 +99,7 @@ impl Record {
         let is_meant = |question: &&Question| number.is_none_or(|number| number == question.number);
         if self.phase.is_parked() && self.questions.last().is_some_and(|open| is_meant(&open)) {
             // The delivery to come counts the attempt again.
-            let counted = self.mode == Mode::Inbox || self.attempt > self.attempts_before;
+            let counted = self.mode.is_assigned() || self.attempt > self.attempts_before;
             let attempt = self.attempt.saturating_sub(u32::from(counted));
             let mut next = Record { attempt, ..self.clone() }.queued(now);
             let open = next.questions.last_mut().expect("it was just looked at");

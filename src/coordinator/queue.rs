@@ -16,6 +16,20 @@ pub enum Mode {
     Inbox,
     /// All workers pull from one shared consumer, and an ack completes the task.
     Pull,
+    /// As inbox, and micro services (ADR-32) that say so are asked too: the request is the lease, the response completes.
+    Service,
+}
+
+impl Mode {
+    /// Whether the scheduler gives each task to somebody.
+    pub fn is_assigned(self) -> bool {
+        matches!(self, Mode::Inbox | Mode::Service)
+    }
+
+    /// Whether workers help themselves from a consumer.
+    pub fn is_pulled(self) -> bool {
+        !self.is_assigned()
+    }
 }
 
 /// A queue's settings as QUEUE.PUT takes them and `q.<queue>` keeps them. Absent fields have defaults; unknown ones are
@@ -102,9 +116,9 @@ impl QueueConfig {
         if self.rate != 0.0 && !(1e-4..=1e6).contains(&self.rate) {
             return Err("rate is 0 or between 0.0001 and a million tasks a second".to_owned());
         }
-        if self.mode == Mode::Pull && (self.rate > 0.0 || self.max_per_key > 0) {
+        if self.mode.is_pulled() && (self.rate > 0.0 || self.max_per_key > 0) {
             return Err(
-                "rate and max_per_key are for queues of mode inbox; workers of a pull queue help themselves".to_owned()
+                "rate and max_per_key are for queues of mode inbox and service; workers of a pull queue help themselves".to_owned()
             );
         }
         if self.backoff.len() > 32 {

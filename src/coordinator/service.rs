@@ -269,6 +269,7 @@ impl Runner {
             format!("$JS.ACK.{}.>", names::STREAM),
             format!("$JS.ACK.*.*.{}.>", names::STREAM),
             format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*", names::STREAM),
+            format!("{}*.*", names::SERVICE_REPLY),
             "$TASK.P.*".to_owned(),
             "$TASK.HB.*".to_owned(),
         ] {
@@ -364,6 +365,9 @@ impl Runner {
             let begun = Timestamp::now();
             desk.request(message, now);
             desk.note_processing(&tail, Timestamp::now().since(begun).as_nanos() as u64);
+        } else if let Some(tail) = subject.strip_prefix(names::SERVICE_REPLY) {
+            let tail = tail.to_owned();
+            desk.service_answer(&tail, message, now);
         } else if subject.starts_with("$JS.ACK.") {
             desk.ack(&message, now);
         } else if subject.starts_with("$JS.EVENT.") {
@@ -393,6 +397,9 @@ impl Runner {
                     Output::Publish { subject, call, headers, payload } => {
                         let reply = call.map(|call| format!("{}{call}", self.inbox)).unwrap_or_default();
                         (call, self.client.publish_message(&subject, reply.as_bytes(), &headers, &payload))
+                    }
+                    Output::Request { subject, reply, headers, payload } => {
+                        (None, self.client.publish_message(&subject, &reply, &headers, &payload))
                     }
                     Output::Echo { call } => {
                         let subject = format!("{}{call}", self.inbox);

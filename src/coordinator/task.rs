@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::errors;
-use super::queue::Mode;
 use super::random::Random;
 use super::record::{Completion, Descendants, Fault, Had, Phase, Record};
 use crate::types::{ApiError, Timestamp};
@@ -53,6 +52,10 @@ pub enum Event {
     },
     /// The agent did not fetch it in time.
     AcceptTimeout,
+    /// Nobody listened where a service was asked.
+    Unserved {
+        lease: String,
+    },
     Complete {
         lease: String,
         digest: String,
@@ -165,7 +168,7 @@ impl Record {
                 _ => Ok(None),
             },
             Event::Assign { agent, lease } => match self.phase {
-                Phase::Queued if self.mode == Mode::Inbox => {
+                Phase::Queued if self.mode.is_assigned() => {
                     let mut next = self.next(Phase::Assigned, context.now);
                     next.attempt += 1;
                     next.deliveries += 1;
@@ -184,7 +187,7 @@ impl Record {
                 _ => Ok(None),
             },
             Event::PullDelivered { delivery, refused } => match self.phase {
-                Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
+                Phase::Queued | Phase::Running if self.mode.is_pulled() => {
                     let mut next = self.counted(*delivery).next(Phase::Running, context.now);
                     if *refused {
                         let error = "not acknowledged (nak)".to_owned();
@@ -199,15 +202,22 @@ impl Record {
                 Phase::Assigned => Ok(Some(self.returned(context.now))),
                 _ => Ok(None),
             },
+            Event::Unserved { lease } => match self.phase {
+                Phase::Assigned | Phase::Running if self.mode.is_assigned() && self.lease == *lease => {
+                    Ok(Some(self.returned(context.now)))
+                }
+                Phase::Cancelling if self.lease == *lease => Ok(Some(self.canceled(&self.reason, context.now))),
+                _ => Ok(None),
+            },
             Event::Complete { lease, digest } => self.complete(lease, digest, context.now),
             Event::PullAcked { delivery } => match self.mode {
-                Mode::Pull if !self.phase.is_final() && !self.phase.is_parked() => {
+                mode if mode.is_pulled() && !self.phase.is_final() && !self.phase.is_parked() => {
                     self.counted((*delivery).max(1)).complete(&self.lease, "", context.now)
                 }
                 _ => Ok(None),
             },
             Event::PullTerminated { delivery, error } => match self.mode {
-                Mode::Pull if !self.phase.is_final() && !self.phase.is_parked() => {
+                mode if mode.is_pulled() && !self.phase.is_final() && !self.phase.is_parked() => {
                     Ok(Some(self.counted(*delivery).failed(error, false, None, context)))
                 }
                 _ => Ok(None),
@@ -219,7 +229,7 @@ impl Record {
             Event::Answer { number, answer } => self.answer(*number, answer, context.now),
             Event::Decline { lease, others } => self.decline(lease, *others, context.now),
             Event::LeaseExpired => match self.phase {
-                Phase::Assigned | Phase::Running if self.mode == Mode::Inbox => {
+                Phase::Assigned | Phase::Running if self.mode.is_assigned() => {
                     Ok(Some(self.failed("lease expired", true, None, context)))
                 }
                 _ => Ok(None),
@@ -240,7 +250,7 @@ impl Record {
             Event::PayloadLost if self.phase.is_final() => Ok(None),
             Event::PayloadLost => Ok(Some(self.failed("payload lost", false, None, context))),
             Event::DeliveriesUsed { deliveries } => match self.phase {
-                Phase::Queued | Phase::Running if self.mode == Mode::Pull => {
+                Phase::Queued | Phase::Running if self.mode.is_pulled() => {
                     Ok(Some(self.counted(*deliveries).failed("deliveries used", false, None, context)))
                 }
                 _ => Ok(None),
@@ -289,7 +299,7 @@ impl Record {
                     if next.deadline <= context.now {
                         next.deadline = Timestamp::ZERO;
                     }
-                    if self.mode == Mode::Pull {
+                    if self.mode.is_pulled() {
                         next.lease = context.random.token(12);
                     }
                     Ok(Some(next))
@@ -314,7 +324,7 @@ impl Record {
         let mut next = self.unleased(Phase::Queued, now);
         next.wake = Timestamp::ZERO;
         next.queued = now;
-        if self.mode == Mode::Pull {
+        if self.mode.is_pulled() {
             next.attempts_before = next.attempt;
         }
         next
@@ -330,10 +340,8 @@ impl Record {
     /// knowing, and is a new one when the last that is known has ended.
     pub(super) fn speaking(&self) -> u32 {
         let over = self.fault.as_ref().is_some_and(|fault| fault.attempt == self.attempt);
-        match self.mode {
-            Mode::Pull if self.attempt == self.attempts_before || over => self.attempt + 1,
-            _ => self.attempt,
-        }
+        let new = self.mode.is_pulled() && (self.attempt == self.attempts_before || over);
+        self.attempt + u32::from(new)
     }
 
     /// The next record without agent and lease; a pull task keeps its lease, which belongs to the run.
@@ -341,7 +349,7 @@ impl Record {
         let mut next = self.next(phase, now);
         next.agent.clear();
         next.assigned = Timestamp::ZERO;
-        if self.mode == Mode::Inbox {
+        if self.mode.is_assigned() {
             next.lease.clear();
         }
         next
@@ -359,7 +367,7 @@ impl Record {
         let mut next = match self.phase {
             Phase::Canceled => None,
             phase if phase.is_final() => return Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
-            Phase::Running if !force && self.mode == Mode::Inbox => {
+            Phase::Running if !force && self.mode.is_assigned() => {
                 let mut next = self.next(Phase::Cancelling, now);
                 next.reason = reason.to_owned();
                 Some(next)
@@ -388,7 +396,7 @@ impl Record {
     pub(super) fn holds(&self, lease: &str) -> bool {
         !lease.is_empty()
             && self.lease == lease
-            && (self.phase.is_leased() || self.phase.is_parked() || (self.mode == Mode::Pull && !self.phase.is_final()))
+            && (self.phase.is_leased() || self.phase.is_parked() || (self.mode.is_pulled() && !self.phase.is_final()))
     }
 
     fn complete(&self, lease: &str, digest: &str, now: Timestamp) -> Outcome {
@@ -450,7 +458,7 @@ impl Record {
     }
 
     fn decline(&self, lease: &str, others: bool, now: Timestamp) -> Outcome {
-        if !self.holds(lease) || self.mode == Mode::Pull {
+        if !self.holds(lease) || self.mode.is_pulled() {
             return Err(errors::LEASE_LOST);
         }
         if self.phase == Phase::Cancelling {

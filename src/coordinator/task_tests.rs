@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coordinator::question::Question;
+use crate::coordinator::queue::Mode;
 use crate::coordinator::record::State;
 
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
@@ -86,6 +87,12 @@ fn the_table() {
     check(Phase::Running, Event::Delivered, Ok("="));
     check(Phase::Assigned, Event::AcceptTimeout, Ok("queued"));
     check(Phase::Running, Event::AcceptTimeout, Ok("="));
+    let unserved = |lease: &str| Event::Unserved { lease: lease.into() };
+    check(Phase::Assigned, unserved("L1"), Ok("queued"));
+    check(Phase::Running, unserved("L1"), Ok("queued"));
+    check(Phase::Running, unserved("L0"), Ok("="));
+    check(Phase::Cancelling, unserved("L1"), Ok("canceled"));
+    check(Phase::Queued, unserved(""), Ok("="));
     check(Phase::Assigned, decline(true), Ok("queued"));
     check(Phase::Running, decline(true), Ok("queued"));
     check(Phase::Assigned, decline(false), Ok("rejected"));
@@ -373,6 +380,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::DependencyFailed { fate: "gone".into() }),
         Just(Event::Purge { reason: "why".into() }),
         Just(Event::Forget),
+        (0u32..6).prop_map(|n| Event::Unserved { lease: format!("L{n}") }),
     ]
 }
 

@@ -17,6 +17,7 @@ mod permissions;
 mod presence;
 mod restarts;
 mod scheduling;
+mod services;
 mod supervision;
 mod support;
 mod throughput;

@@ -156,6 +156,10 @@ impl World {
         self.broker.client(name).await
     }
 
+    pub fn url(&self) -> String {
+        self.broker.url()
+    }
+
     pub async fn end(mut self) {
         if let Some(coordinator) = self.coordinator.take() {
             coordinator.stop().await;

@@ -83,6 +83,7 @@ impl Desk {
         for own in [
             "server_id",
             "listens",
+            "micro",
             "id",
             "status",
             "seats",
@@ -122,6 +123,7 @@ impl Desk {
             server_id: if client_id > 0 { self.settings.server_id.clone() } else { String::new() },
             client_name,
             listens: false,
+            micro: None,
             registered: self.now,
             last_seen: self.now,
             in_flight: 0,
@@ -131,6 +133,9 @@ impl Desk {
         };
         let resume = if resumed { request.resume } else { self.random.token(22) };
         let registration = Registration { card, resume, link, resumed, request: message.clone() };
+        if known.is_some_and(|(_, agent)| agent.subject().is_some()) {
+            return Err(errors::bad_request("this id is a micro service's"));
+        }
         let rival = known.filter(|(_, agent)| !resumed && agent.card.status != Status::Offline);
         match rival.map(|(index, agent)| (index, agent.link)) {
             None | Some((_, Link::Gone(_))) => self.create_agent_consumer(registration),
@@ -394,6 +399,13 @@ impl Desk {
 
     pub(super) fn ask_agent(&mut self, index: u32, purpose: InfoPurpose) {
         let Some(agent) = self.roster.get_mut(index) else { return };
+        if agent.subject().is_some() {
+            // It has no consumer that could tell.
+            if let InfoPurpose::Lost(held) = purpose {
+                self.service_lost(held);
+            }
+            return;
+        }
         if matches!(purpose, InfoPurpose::LookAfter) {
             if agent.asked {
                 return;

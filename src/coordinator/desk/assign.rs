@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use super::Desk;
 use super::submit::class_of;
-use crate::coordinator::queue::Mode;
 use crate::coordinator::record::Phase;
 use crate::coordinator::task::Event;
 use crate::types::Timestamp;
@@ -15,7 +14,7 @@ impl Desk {
         let Some(task) = self.tasks.get_mut(index as usize).and_then(Option::as_mut) else { return };
         task.asker_until = Timestamp::ZERO;
         let record = &task.record;
-        if record.phase != Phase::Queued || record.mode != Mode::Inbox {
+        if record.phase != Phase::Queued || !record.mode.is_assigned() {
             return;
         }
         if let Some(spot) = task.spot.take() {

@@ -109,6 +109,8 @@ pub(super) enum Call {
     Letter {
         request: Incoming,
     },
+    /// Which services are there; everybody answers.
+    Discovery,
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
 }
@@ -169,6 +171,12 @@ impl Desk {
     /// Takes the answer of a call; answers nobody waits for any more are ignored.
     pub fn answer(&mut self, call: u64, answer: Answer, now: Timestamp) {
         self.now = now;
+        if self.calls.get(&call).is_some_and(|outstanding| matches!(outstanding.call, Call::Discovery)) {
+            self.service_heard(&answer);
+            if matches!(answer, Answer::Message(_)) {
+                return;
+            }
+        }
         if let Some(outstanding) = self.calls.remove(&call) {
             self.dispatch_answer(outstanding.call, answer);
         }
@@ -211,7 +219,7 @@ impl Desk {
             Call::ProbeRival(registration) => self.rival_probed(*registration, &answer),
             Call::ProbesOver { probes } => self.probes_over(probes, &answer),
             Call::Letter { request } => self.letter_answered(&request, answer),
-            Call::Unimportant => {}
+            Call::Discovery | Call::Unimportant => {}
         }
     }
 }

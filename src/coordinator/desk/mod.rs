@@ -21,6 +21,7 @@ mod queues;
 mod requests;
 mod restore;
 mod seats;
+mod services;
 mod settle;
 mod signals;
 mod steps;
@@ -126,6 +127,8 @@ pub enum Output {
     Publish { subject: Bytes, call: Option<u64>, headers: Vec<u8>, payload: Bytes },
     /// An atomic batch, always answered.
     Batch { call: u64, entries: Vec<BatchEntry> },
+    /// A request whose answer comes to a subject of its own, which [`Desk::service_answer`] takes.
+    Request { subject: Bytes, reply: Bytes, headers: Vec<u8>, payload: Bytes },
     /// A message to ourselves: it comes back as the answer, behind the answers to all that was sent before it.
     Echo { call: u64 },
 }
@@ -190,6 +193,8 @@ struct Task {
     /// The earliest timer set for it.
     timer: Timestamp,
     payload: Option<Parcel>,
+    /// The request to a service that its stored lease will allow.
+    request: Option<services::Request>,
     /// The cron's time it was submitted for, until that is stored.
     firing: Option<Firing>,
     /// The accepted result, until its commit is answered and it is sent on.
@@ -243,6 +248,7 @@ pub struct Desk {
     payload_bytes: usize,
     turn: u64,
     figures: Figures,
+    services: services::Services,
     /// Something may have become assignable.
     schedule: bool,
     /// Nobody takes what is stored.
@@ -290,6 +296,7 @@ impl Desk {
             payload_bytes: 0,
             turn: 0,
             figures: Figures::default(),
+            services: services::Services::default(),
             schedule: false,
             store_gone: false,
             next_token: None,
@@ -336,6 +343,7 @@ impl Desk {
             || !self.councils.removals.is_empty()
             || self.roster.iter().next().is_some()
             || self.queues.values().any(is_pulled)
+            || self.has_services()
     }
 
     /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.
@@ -394,6 +402,7 @@ impl Desk {
             spot: None,
             timer: Timestamp::ZERO,
             payload: None,
+            request: None,
             firing: None,
             result: None,
             waiters: Vec::new(),

@@ -196,6 +196,9 @@ impl Desk {
         if coming.as_deref() == Some(&config) {
             *coming = None;
         }
+        if config.mode == Mode::Service {
+            self.discover_soon();
+        }
         self.take_config(&queue, config);
         let shown = self.show_queue(&queue);
         self.publish(format!("$TASK.E.QUEUE.{queue}"), "", bytes::Bytes::from(shown.to_string()));
@@ -225,6 +228,9 @@ impl Desk {
         if queue.config.mode == Mode::Pull {
             shown["stream"] = names::STREAM.into();
             shown["consumer"] = names::queue_consumer(name).into();
+        }
+        if queue.config.mode == Mode::Service {
+            shown["services"] = self.show_services(name);
         }
         shown
     }

@@ -86,7 +86,7 @@ impl Desk {
         let live = index.and_then(|index| self.task(index)).is_some_and(|task| {
             let record = &task.record;
             match kind {
-                "a" => record.mode == Mode::Inbox && record.phase.is_leased() && record.agent == owner,
+                "a" => record.mode.is_assigned() && record.phase.is_leased() && record.agent == owner,
                 "w" => {
                     record.mode == Mode::Pull
                         && record.queue == owner
@@ -130,7 +130,10 @@ impl Desk {
                 agent.card.client_id = 0;
                 agent.card.server_id.clear();
             }
-            if agent.card.status != Status::Offline {
+            if agent.subject().is_some() {
+                // Whether it is there still, it has to say; what it has, it may answer.
+                agent.card.status = Status::Offline;
+            } else if agent.card.status != Status::Offline {
                 agent.card.last_seen = now;
                 if presence && client_id > 0 {
                     agent.link = Link::Gone(now);
@@ -186,7 +189,7 @@ impl Desk {
         }
         let lease = self.queue_config(&record.queue).lease();
         let cancel_grace = self.settings.cancel_grace;
-        if record.phase.is_leased() && record.mode == Mode::Inbox {
+        if record.phase.is_leased() && record.mode.is_assigned() {
             let holder = self.roster.find(&record.agent);
             if let Some(holder) = holder {
                 self.reserve(holder, index);
@@ -196,6 +199,13 @@ impl Desk {
                 task.lease_until = if holder.is_some() { now + lease } else { now };
                 task.cancel_until = now + cancel_grace;
                 task.seen = record.phase == Phase::Running;
+            }
+            let asked =
+                holder.and_then(|holder| self.roster.get(holder)).is_some_and(|agent| agent.subject().is_some());
+            if let Some(task) = self.task_mut(index).filter(|_| asked) {
+                // Its request may have been sent or not: the lease tells.
+                task.seen = true;
+                return self.arm(index);
             }
             if record.phase == Phase::Cancelling {
                 self.tell_agent(&record.agent, "cancel", &record.id);

@@ -78,7 +78,7 @@ impl Desk {
             }
         }
         if record.phase == Phase::Running
-            && record.mode == Mode::Inbox
+            && record.mode.is_assigned()
             && let Some(task) = self.task_mut(index)
         {
             task.seen = true;
@@ -103,6 +103,7 @@ impl Desk {
             }
             match record.phase {
                 Phase::Queued => self.line_up(index),
+                Phase::Assigned => self.send_request(index),
                 Phase::Blocked => self.block(index),
                 Phase::Cancelling => {
                     let grace = self.settings.cancel_grace;

@@ -94,31 +94,27 @@ impl Desk {
         if let Some(holder) = holder {
             self.alive(holder, false);
         }
-        if let Some(task) = self.task_mut(index).filter(|_| mode == Mode::Inbox) {
+        if let Some(task) = self.task_mut(index).filter(|_| mode.is_assigned()) {
             task.seen = true;
             if matches!(signal, Signal::Progress { .. }) {
                 task.lease_until = now + lease_time;
             }
         }
-        let event = match (mode, signal) {
-            (Mode::Inbox, Signal::Term { reason, .. }) => {
+        let event = match (mode.is_pulled(), signal) {
+            (false, Signal::Term { reason, .. }) => {
                 Event::Nak { lease, error: terminated(reason), retry: false, delay: None }
             }
-            (Mode::Inbox, Signal::Nak { delay, .. }) => {
+            (false, Signal::Nak { delay, .. }) => {
                 Event::Nak { lease, error: "not acknowledged (nak)".to_owned(), retry: true, delay }
             }
-            (Mode::Inbox, Signal::Ack { .. } | Signal::Progress { .. } | Signal::DeliveriesUsed { .. }) => return,
-            (Mode::Pull, Signal::Term { reason, delivery }) => {
-                Event::PullTerminated { delivery, error: terminated(reason) }
-            }
-            (Mode::Pull, Signal::Ack { delivery }) => Event::PullAcked { delivery },
-            (Mode::Pull, Signal::DeliveriesUsed { deliveries }) => Event::DeliveriesUsed { deliveries },
-            (Mode::Pull, Signal::Nak { delivery, .. }) if delivery >= left => {
-                Event::DeliveriesUsed { deliveries: delivery }
-            }
+            (false, Signal::Ack { .. } | Signal::Progress { .. } | Signal::DeliveriesUsed { .. }) => return,
+            (true, Signal::Term { reason, delivery }) => Event::PullTerminated { delivery, error: terminated(reason) },
+            (true, Signal::Ack { delivery }) => Event::PullAcked { delivery },
+            (true, Signal::DeliveriesUsed { deliveries }) => Event::DeliveriesUsed { deliveries },
+            (true, Signal::Nak { delivery, .. }) if delivery >= left => Event::DeliveriesUsed { deliveries: delivery },
             // The broker delivers it again by itself.
-            (Mode::Pull, Signal::Nak { delivery, .. }) => Event::PullDelivered { delivery, refused: true },
-            (Mode::Pull, Signal::Progress { delivery }) => Event::PullDelivered { delivery, refused: false },
+            (true, Signal::Nak { delivery, .. }) => Event::PullDelivered { delivery, refused: true },
+            (true, Signal::Progress { delivery }) => Event::PullDelivered { delivery, refused: false },
         };
         self.enqueue_event(index, event);
     }
@@ -128,7 +124,7 @@ impl Desk {
         self.now = now;
         let Some(index) = self.ids.get(id).copied() else { return };
         let Some(task) = self.task(index) else { return };
-        if task.record.mode != Mode::Inbox || !matches!(task.record.phase, Phase::Assigned | Phase::Running) {
+        if task.record.mode.is_pulled() || !matches!(task.record.phase, Phase::Assigned | Phase::Running) {
             return;
         }
         self.apply(index, Signal::Progress { delivery: 1 });
@@ -152,7 +148,7 @@ fn terminated(reason: String) -> String {
 /// Whether a consumer is the one that delivers the task.
 fn is_of(consumer: &str, record: &Record) -> bool {
     match record.mode {
-        Mode::Inbox => consumer.strip_prefix("agent_") == Some(&record.agent),
+        Mode::Inbox | Mode::Service => consumer.strip_prefix("agent_") == Some(&record.agent),
         Mode::Pull => consumer.strip_prefix("queue_") == Some(&record.queue),
     }
 }

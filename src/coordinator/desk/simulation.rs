@@ -51,6 +51,8 @@ struct World {
     /// Answers on their way to the desk.
     incoming: Vec<(u64, Answer)>,
     held: Vec<Held>,
+    /// Requests in the hands of a service: where the answer goes, and what was asked.
+    asked: Vec<(String, Bytes)>,
     /// Leases whose completion was answered without an error, by task.
     accepted: HashMap<String, HashSet<String>>,
     submitted: HashMap<String, Bytes>,
@@ -83,6 +85,7 @@ impl World {
             outgoing: Vec::new(),
             incoming: Vec::new(),
             held: Vec::new(),
+            asked: Vec::new(),
             accepted: HashMap::new(),
             submitted: HashMap::new(),
             acknowledged: HashSet::new(),
@@ -95,6 +98,7 @@ impl World {
         }
         let limits = json!({ "max_running": MAX_RUNNING, "max_per_key": 1, "rate": 20, "ageing_s": 1 });
         world.request("QUEUE.PUT.limited", "reply.put", "", limits.to_string().as_bytes());
+        world.request("QUEUE.PUT.served", "reply.put", "", br#"{"mode":"service","lease_s":5}"#);
         let lines = "Task-Schedule: @every 2s\r\nTask-Max-Attempts: 1000\r\nTask-Backoff: 100ms\r\n";
         world.request("CRON.PUT.tick", "reply.put", lines, TICK);
         world.settle();
@@ -150,6 +154,15 @@ impl World {
                 }
             }
             Output::Echo { call } => self.answer(call, json!({})),
+            Output::Request { subject, reply, payload, .. } => {
+                assert_eq!(subject, "served.run");
+                let reply = String::from_utf8(reply.to_vec()).unwrap();
+                match self.random.draw() % 10 {
+                    0 if self.rough => {}
+                    1 if self.rough => self.respond(&reply, NO_RESPONDERS, b""),
+                    _ => self.asked.push((reply, payload)),
+                }
+            }
             Output::Publish { subject, call, headers, payload } => {
                 let subject = String::from_utf8(subject.to_vec()).unwrap();
                 if let Some(task) = subject.strip_prefix("reply.") {
@@ -166,6 +179,13 @@ impl World {
                 } else if let (Some(call), true) = (call, subject.starts_with("$TASK.X.")) {
                     // Nobody listens.
                     self.incoming.push((call, Answer::Message(Incoming::new(b"i", b"", NO_RESPONDERS, b""))));
+                } else if let (Some(call), "$SRV.INFO") = (call, subject.as_str()) {
+                    let metadata = json!({ "task.queue": "served", "task.slots": "2" });
+                    let endpoint = json!({ "name": "run", "subject": "served.run" });
+                    let info = json!({ "name": "served", "id": "S", "metadata": metadata, "endpoints": [endpoint] });
+                    if !self.rough || self.chance(80) {
+                        self.answer(call, info);
+                    }
                 } else if let Some(call) = call {
                     let entry = BatchEntry::new(subject, payload);
                     let answer = self.store(&[entry]);
@@ -280,7 +300,9 @@ impl World {
         } else if number % 7 == 3 {
             lines.push_str(&format!("Task-Sticky: s{}\r\nTask-Sticky-Mode: hard\r\n", number % 2));
         }
-        if number % 4 == 1 {
+        if number % 6 == 2 {
+            lines.push_str("Task-Queue: served\r\n");
+        } else if number % 4 == 1 {
             let priority = number % 3;
             lines.push_str(&format!("Task-Queue: limited\r\nTask-Key: k{priority}\r\nTask-Priority: {priority}\r\n"));
         }
@@ -296,6 +318,14 @@ impl World {
             lines.push_str(&format!("Task-After: {after}\r\n"));
         }
         self.request("SUBMIT", &format!("reply.submit.{id}"), &lines, &body);
+    }
+
+    /// A service's answer, or nobody's, comes back.
+    fn respond(&mut self, reply: &str, headers: &[u8], body: &[u8]) {
+        let tail = reply.strip_prefix(crate::coordinator::names::SERVICE_REPLY).unwrap().to_owned();
+        let message = Incoming::new(reply.as_bytes(), b"", headers, body);
+        self.desk.service_answer(&tail, message, self.now);
+        self.collect();
     }
 
     fn ack(&mut self, at: usize, word: &str) {
@@ -409,6 +439,20 @@ impl World {
                 self.purged = true;
                 self.request("QUEUE.PURGE.limited", "reply.purge", "", b"");
             }
+            63..68 if !self.asked.is_empty() => {
+                let at = self.pick(self.asked.len());
+                let (reply, body) = self.asked[at].clone();
+                let task = reply.split('.').nth(2).unwrap();
+                assert_eq!(body, self.submitted[task], "the payload travels with the request");
+                match self.random.draw() % 8 {
+                    0 => self.respond(&reply, b"NATS/1.0\r\nNats-Service-Error-Code: 500\r\n\r\n", b""),
+                    _ => self.respond(&reply, b"", reply.as_bytes()),
+                }
+                // Now and then it answers twice, or long after its lease.
+                if self.chance(70) {
+                    self.asked.swap_remove(at);
+                }
+            }
             63..80 => self.carry_out(),
             _ => self.deliver_answer(),
         }
@@ -457,6 +501,7 @@ impl World {
     fn finish(&mut self) {
         self.rough = false;
         self.held.clear();
+        self.asked.clear();
         self.settle();
         self.request("QUEUE.RESUME.limited", "reply.resume", "", b"");
         self.request("CRON.RM.tick", "reply.rm", "", b"");
@@ -466,6 +511,10 @@ impl World {
                 self.desk.heartbeat(&format!("a{agent}"), self.now);
                 self.collect();
                 self.fetch(agent);
+            }
+            while let Some((reply, _)) = self.asked.pop() {
+                self.respond(&reply, b"", b"served");
+                self.settle();
             }
             while !self.held.is_empty() {
                 self.complete(0);

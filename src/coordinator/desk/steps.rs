@@ -178,7 +178,9 @@ impl Desk {
 
     /// Sends the batch that makes `next` the task's record.
     pub(super) fn commit(&mut self, index: u32, next: Record, input: Option<Input>, submitted: bool) {
+        let endpoint = if next.phase == Phase::Assigned { self.endpoint_of(&next.agent) } else { None };
         let Some(task) = self.task_mut(index) else { return };
+        task.request = None;
         let mut next = next;
         next.change = task.record.change + 1;
         let from = input.as_ref().and_then(|input| input.from.as_ref());
@@ -194,7 +196,9 @@ impl Desk {
         let mut item_at = None;
         let changed = before.is_none_or(|before| before.phase != next.phase);
         let key = match (next.phase, next.mode) {
-            (Phase::Assigned, Mode::Inbox) if changed => Some(names::assignment_key(&next.agent, &next.id)),
+            (Phase::Assigned, Mode::Inbox | Mode::Service) if changed && endpoint.is_none() => {
+                Some(names::assignment_key(&next.agent, &next.id))
+            }
             (Phase::Queued, Mode::Pull) if changed => Some(names::pull_key(&next.queue, &next.id)),
             _ => None,
         };
@@ -203,6 +207,10 @@ impl Desk {
             let mut entry = BatchEntry::new(key, parcel.body.clone());
             entry.header_lines = delivery_lines(&next, &parcel.lines);
             entries.push(entry);
+        }
+        if let Some(subject) = endpoint.filter(|_| changed) {
+            let lines = delivery_lines(&next, &parcel.lines);
+            task.request = Some(super::services::Request { subject, lines, body: parcel.body.clone() });
         }
         if next.phase == Phase::Completed && changed {
             let result = match from {
@@ -315,6 +323,7 @@ impl Desk {
                         let queued_again = found.phase;
                         let before = std::mem::replace(&mut task.record, found);
                         task.revision = entry.seq;
+                        task.request = None;
                         task.result = None;
                         tracing::warn!(task = before.id, phase = queued_again.as_str(), "took over a record");
                         let holder_kept = before.agent == self.task(index).map_or("", |task| &task.record.agent);
@@ -424,7 +433,7 @@ fn delivery_lines(record: &Record, user: &str) -> String {
          Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
          Task-Progress: $TASK.P.{id}\r\nTask-Input: $TASK.API.INPUT.{id}.{lease}\r\n"
     );
-    if record.mode == Mode::Inbox {
+    if record.mode.is_assigned() {
         lines.push_str(&format!("Task-Decline: $TASK.API.DECLINE.{id}.{lease}\r\n"));
     }
     if !record.deadline.is_zero() {

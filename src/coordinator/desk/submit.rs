@@ -81,7 +81,7 @@ impl Desk {
         }
         if headers.get_str("Task-Must-Match").is_some_and(|value| value == "true" || value == "1") {
             let class = class_of(&record);
-            if config.mode == Mode::Inbox && !self.roster.iter().any(|(_, agent)| class.matches(agent)) {
+            if config.mode.is_assigned() && !self.roster.iter().any(|(_, agent)| class.matches(agent)) {
                 return Err(errors::NO_MATCHING_AGENT);
             }
         }
@@ -101,7 +101,7 @@ impl Desk {
         self.queue_mut(&next.queue).open += 1;
         // Whoever waits and can be served now comes before a newcomer.
         self.assign_ready();
-        if next.phase == Phase::Queued && next.mode == Mode::Inbox && self.queue_admits(&next.queue) {
+        if next.phase == Phase::Queued && next.mode.is_assigned() && self.queue_admits(&next.queue) {
             let class = class_of(&next);
             if let Some(agent) = self.ready.direct(&class, &next.key, &mut self.roster) {
                 let lease = self.random.token(12);

@@ -14,6 +14,7 @@ impl Desk {
     pub(super) fn sweep(&mut self) {
         self.expire_calls();
         self.probe_agents();
+        self.discover_services();
         self.release_early();
         for index in self.roster.indices() {
             self.look_after(index);
