@@ -1,5 +1,6 @@
 //! One connection of a command to a server, and calls of the task API over it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,14 +8,15 @@ use serde_json::Value;
 
 use super::failure::{Failure, NOT_FOUND, REFUSED, TIMED_OUT, UNREACHABLE};
 use super::output::Progress;
-use crate::client::{Client, ClientError, ConnectOptions, Incoming, ServerUrl};
+use crate::client::{Client, ClientError, ConnectOptions, Credentials, Incoming, ServerUrl, TlsOptions};
 use crate::types::ApiError;
 use crate::types::header::HeaderBuilder;
 
 /// Flags of every command that talks to a server.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectFlags {
-    /// Server to talk to; a user and password or a token may stand before its host.
+    /// Server to talk to, or several of a cluster with commas between them; a user and password or a token may stand
+    /// before the host.
     #[arg(
         short,
         long,
@@ -25,9 +27,88 @@ pub struct ConnectFlags {
         global = true
     )]
     pub server: String,
+    /// User to come in as.
+    #[arg(long, value_name = "USER", env = "NATS_USER", hide_env_values = true, global = true, help_heading = ACCESS)]
+    pub user: Option<String>,
+    /// The password that goes with --user.
+    #[arg(
+        long, value_name = "PASSWORD", env = "NATS_PASSWORD", hide_env_values = true, global = true, requires = "user",
+        help_heading = ACCESS
+    )]
+    pub password: Option<String>,
+    /// A user's JWT and key, as `nsc` writes them.
+    #[arg(
+        long, value_name = "FILE", env = "NATS_CREDS", hide_env_values = true, global = true, conflicts_with = "nkey",
+        help_heading = ACCESS
+    )]
+    pub creds: Option<PathBuf>,
+    /// A user's nkey seed.
+    #[arg(long, value_name = "FILE", env = "NATS_NKEY", hide_env_values = true, global = true, help_heading = ACCESS)]
+    pub nkey: Option<PathBuf>,
+    /// Insist on TLS, which is otherwise used where the server or a tls:// URL asks for it.
+    #[arg(long, global = true, help_heading = ACCESS)]
+    pub tls: bool,
+    /// Shake hands before anything else, as servers with handshake_first want.
+    #[arg(long, global = true, help_heading = ACCESS)]
+    pub tlsfirst: bool,
+    /// Authorities to trust instead of the system's.
+    #[arg(long, value_name = "FILE", env = "NATS_CA", hide_env_values = true, global = true, help_heading = ACCESS)]
+    pub tlsca: Option<PathBuf>,
+    /// Certificate to show.
+    #[arg(
+        long, value_name = "FILE", env = "NATS_CERT", hide_env_values = true, global = true, requires = "tlskey",
+        help_heading = ACCESS
+    )]
+    pub tlscert: Option<PathBuf>,
+    /// The certificate's private key.
+    #[arg(long, value_name = "FILE", env = "NATS_KEY", hide_env_values = true, global = true, help_heading = ACCESS)]
+    pub tlskey: Option<PathBuf>,
     /// Print JSON, for scripts.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+const ACCESS: &str = "Access";
+
+impl ConnectFlags {
+    /// The servers without credentials, for messages.
+    pub fn address(&self) -> String {
+        let urls = ServerUrl::parse_list(&self.server);
+        urls.map_or_else(
+            |_| "there".to_owned(),
+            |urls| urls.iter().map(ServerUrl::address).collect::<Vec<_>>().join(","),
+        )
+    }
+
+    /// How to connect, as `name`.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn options(&self, name: &str) -> Result<ConnectOptions, Failure> {
+        let unreadable = |path: &PathBuf, reason: &dyn std::fmt::Display| {
+            Failure::new(2, format!("Cannot read {}: {reason}.", path.display()))
+        };
+        let mut credentials = None;
+        if let Some(path) = self.creds.as_ref().or(self.nkey.as_ref()) {
+            let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+            credentials = Some(Credentials::parse(&text).map_err(|error| unreadable(path, &error))?);
+        }
+        Ok(ConnectOptions {
+            name: name.to_owned(),
+            user: self.user.clone(),
+            pass: self.password.clone(),
+            credentials,
+            tls: TlsOptions {
+                required: self.tls || self.tlsca.is_some() || self.tlscert.is_some(),
+                first: self.tlsfirst,
+                ca: self.tlsca.clone(),
+                cert: self.tlscert.clone(),
+                key: self.tlskey.clone(),
+            },
+            reconnect: false,
+            ..ConnectOptions::default()
+        })
+    }
 }
 
 /// How long the server may take for an ordinary answer.
@@ -46,12 +127,8 @@ impl Connection {
     /// # Errors
     /// No server there, or one that refuses.
     pub async fn open(flags: &ConnectFlags) -> Result<Connection, Failure> {
-        let server = ServerUrl::parse(&flags.server).map_or_else(|_| "there".to_owned(), |url| url.address());
-        let options = ConnectOptions {
-            name: "natterjack command line".to_owned(),
-            reconnect: false,
-            ..ConnectOptions::default()
-        };
+        let server = flags.address();
+        let options = flags.options("natterjack command line")?;
         let connected = Client::connect_with(&flags.server, options).await;
         let client = connected.map_err(|error| Failure::client(&server, &error))?;
         Ok(Connection { client, server })

@@ -42,7 +42,7 @@ impl Failure {
             ClientError::BadUrl { .. } => format!("{error}. A server is named like nats://127.0.0.1:4222."),
             ClientError::Refused { .. } => {
                 format!(
-                    "{error}.\nPut the user and password, or the token, into the URL: nats://user:password@host:4222."
+                    "{error}.\nName the user: --user and --password, --creds, --nkey, or a URL like nats://user:password@host:4222."
                 )
             }
             ClientError::Timeout => format!("The server at {server} did not answer in time. Is it overloaded?"),

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::agent::AgentCommand;
 use super::completions::CompletionsCommand;
+use super::coordinator::CoordinatorCommand;
 use super::cron::CronCommand;
 use super::demo::DemoCommand;
 use super::dlq::DlqCommand;
@@ -56,11 +57,13 @@ pub enum Command {
     Queue(QueueCommand),
     Cron(CronCommand),
     Dlq(DlqCommand),
+    Coordinator(Box<CoordinatorCommand>),
     Completions(CompletionsCommand),
 }
 
 /// The names after which an argument list is not the serving form.
-pub const SUBCOMMANDS: &[&str] = &["serve", "demo", "task", "agent", "queue", "cron", "dlq", "completions", "help"];
+pub const SUBCOMMANDS: &[&str] =
+    &["serve", "demo", "task", "agent", "queue", "cron", "dlq", "coordinator", "completions", "help"];
 
 #[derive(Clone, Debug, Default, Args)]
 #[command(args_override_self = true)]

@@ -6,6 +6,7 @@ mod argv;
 mod completions;
 mod confirm;
 mod connection;
+mod coordinator;
 mod cron;
 mod demo;
 mod dlq;
@@ -67,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             completions.print();
             ExitCode::SUCCESS
         }
+        Some(Command::Coordinator(coordinator)) => outcome(coordinator.run()),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::handle::{INBOX_SID, Inner, ServerInfo, lock};
 use super::wire::{self, ServerLine};
-use super::{ClientError, Incoming, Overflow, Status};
+use super::{ClientError, Incoming, Overflow, ServerUrl, Status, tls};
 use crate::protocol::encode;
 
 /// Any byte stream.
@@ -20,30 +20,43 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Where streams come from.
 pub(super) enum Dialer {
-    Tcp(String),
+    /// Servers, and whose turn it is.
+    Tcp(Vec<ServerUrl>, usize),
     Once(Option<Box<dyn Stream>>),
 }
 
 impl Dialer {
-    pub fn tcp(address: String) -> Dialer {
-        Dialer::Tcp(address)
+    pub fn tcp(servers: Vec<ServerUrl>) -> Dialer {
+        Dialer::Tcp(servers, 0)
     }
 
     pub fn once(stream: Box<dyn Stream>) -> Dialer {
         Dialer::Once(Some(stream))
     }
 
-    async fn dial(&mut self) -> Result<Box<dyn Stream>, ClientError> {
+    /// How many servers there are to try.
+    fn servers(&self) -> usize {
         match self {
-            Dialer::Once(stream) => stream.take().ok_or(ClientError::Closed),
-            Dialer::Tcp(address) => {
+            Dialer::Tcp(servers, _) => servers.len(),
+            Dialer::Once(_) => 1,
+        }
+    }
+
+    /// A stream, and the name to know its other end by.
+    async fn dial(&mut self) -> Result<(Box<dyn Stream>, String), ClientError> {
+        match self {
+            Dialer::Once(stream) => Ok((stream.take().ok_or(ClientError::Closed)?, String::new())),
+            Dialer::Tcp(servers, turn) => {
+                let server = &servers[*turn % servers.len()];
+                *turn += 1;
+                let address = server.address();
                 let unreachable = |error: std::io::Error| ClientError::Unreachable {
                     address: address.clone(),
                     reason: error.to_string(),
                 };
                 let stream = TcpStream::connect(address.as_str()).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                Ok(Box::new(stream))
+                Ok((Box::new(stream), server.host.clone()))
             }
         }
     }
@@ -57,7 +70,13 @@ struct Open {
 
 /// Makes the first connection and leaves a task behind that keeps it.
 pub(super) async fn open(inner: Arc<Inner>, mut dialer: Dialer) -> Result<(), ClientError> {
-    let first = connect(&inner, &mut dialer).await?;
+    let mut first = connect(&inner, &mut dialer).await;
+    for _ in 1..dialer.servers() {
+        if first.is_err() {
+            first = connect(&inner, &mut dialer).await;
+        }
+    }
+    let first = first?;
     announce(&inner, 1);
     tokio::spawn(keep(inner, dialer, first));
     Ok(())
@@ -65,8 +84,8 @@ pub(super) async fn open(inner: Arc<Inner>, mut dialer: Dialer) -> Result<(), Cl
 
 async fn connect(inner: &Inner, dialer: &mut Dialer) -> Result<Open, ClientError> {
     let attempt = async {
-        let stream = dialer.dial().await?;
-        handshake(inner, stream).await
+        let (stream, host) = dialer.dial().await?;
+        handshake(inner, stream, &host).await
     };
     match tokio::time::timeout(inner.options.connect_timeout, attempt).await {
         Ok(result) => result,
@@ -74,15 +93,27 @@ async fn connect(inner: &Inner, dialer: &mut Dialer) -> Result<Open, ClientError
     }
 }
 
-async fn handshake(inner: &Inner, stream: Box<dyn Stream>) -> Result<Open, ClientError> {
-    let (reader, writer) = tokio::io::split(stream);
-    let mut open = Open { reader, writer, buffer: BytesMut::with_capacity(32 << 10) };
-    match read_line(&mut open).await? {
+async fn handshake(inner: &Inner, mut stream: Box<dyn Stream>, host: &str) -> Result<Open, ClientError> {
+    let options = &inner.options;
+    if options.tls.first {
+        stream = tls::secure(&options.tls, host, stream).await?;
+    }
+    let mut buffer = BytesMut::with_capacity(32 << 10);
+    match read_line(&mut stream, &mut buffer).await? {
         ServerLine::Info(body) => note_info(inner, &body),
         ServerLine::Error(text) => return Err(ClientError::Refused { text }),
         _ => return Err(ClientError::Protocol { text: "no INFO".to_owned() }),
     }
-    let options = &inner.options;
+    let info = lock(&inner.info).clone();
+    if !options.tls.first && (options.tls.required || info.tls_required) {
+        // Whatever came behind INFO in the clear may be anybody's.
+        if !buffer.is_empty() {
+            return Err(ClientError::Protocol { text: "more than INFO before TLS".to_owned() });
+        }
+        stream = tls::secure(&options.tls, host, stream).await?;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let mut open = Open { reader, writer, buffer };
     let mut connect = serde_json::json!({
         "verbose": false,
         "pedantic": false,
@@ -99,10 +130,13 @@ async fn handshake(inner: &Inner, stream: Box<dyn Stream>) -> Result<Open, Clien
             connect[key] = value.as_str().into();
         }
     }
+    if let Some(credentials) = &options.credentials {
+        credentials.present(&mut connect, &info.nonce);
+    }
     open.writer.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await.map_err(lost)?;
     open.writer.flush().await.map_err(lost)?;
     loop {
-        match read_line(&mut open).await? {
+        match read_line(&mut open.reader, &mut open.buffer).await? {
             ServerLine::Pong => return Ok(open),
             ServerLine::Ping => {
                 open.writer.write_all(b"PONG\r\n").await.map_err(lost)?;
@@ -119,12 +153,12 @@ fn lost(_: std::io::Error) -> ClientError {
     ClientError::Disconnected
 }
 
-async fn read_line(open: &mut Open) -> Result<ServerLine, ClientError> {
+async fn read_line(reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<ServerLine, ClientError> {
     loop {
-        if let Some(line) = wire::next_line(&mut open.buffer)? {
+        if let Some(line) = wire::next_line(buffer)? {
             return Ok(line);
         }
-        if open.reader.read_buf(&mut open.buffer).await.map_err(lost)? == 0 {
+        if reader.read_buf(buffer).await.map_err(lost)? == 0 {
             return Err(ClientError::Disconnected);
         }
     }

@@ -28,6 +28,10 @@ pub enum ClientError {
     Refused { text: String },
     #[error("the server sent something that is not NATS: {text}")]
     Protocol { text: String },
+    #[error("cannot use these credentials: {reason}")]
+    BadCredentials { reason: String },
+    #[error("no TLS: {reason}")]
+    Tls { reason: String },
     #[error("{address}: {reason}")]
     Unreachable { address: String, reason: String },
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::connection::{self, Dialer};
 use super::wire;
-use super::{ClientError, Incoming, Overflow, ServerUrl, Subscription};
+use super::{ClientError, Credentials, Incoming, Overflow, ServerUrl, Subscription, TlsOptions};
 use crate::protocol::encode;
 use crate::types::{id, subject};
 
@@ -22,6 +22,8 @@ pub struct ConnectOptions {
     pub user: Option<String>,
     pub pass: Option<String>,
     pub token: Option<String>,
+    pub credentials: Option<Credentials>,
+    pub tls: TlsOptions,
     /// Bounds one dial and handshake.
     pub connect_timeout: Duration,
     /// Whether a lost connection made from a URL is dialled again, for ever.
@@ -37,6 +39,8 @@ impl Default for ConnectOptions {
             user: None,
             pass: None,
             token: None,
+            credentials: None,
+            tls: TlsOptions::default(),
             connect_timeout: Duration::from_secs(5),
             reconnect: true,
             outgoing_bytes_max: 64 << 20,
@@ -55,6 +59,9 @@ pub struct ServerInfo {
     pub client_id: u64,
     pub headers: bool,
     pub jetstream: bool,
+    pub tls_required: bool,
+    /// What a key signs.
+    pub nonce: String,
 }
 
 /// Where the connection is in its life. `generation` counts the connections made so far.
@@ -116,13 +123,16 @@ impl Client {
         Client::connect_with(url, ConnectOptions::default()).await
     }
 
-    /// As [`Client::connect`]; an identity in the URL goes before the one in `options`.
-    pub async fn connect_with(url: &str, mut options: ConnectOptions) -> Result<Client, ClientError> {
-        let url = ServerUrl::parse(url)?;
-        options.user = url.user.clone().or(options.user);
-        options.pass = url.pass.clone().or(options.pass);
-        options.token = url.token.clone().or(options.token);
-        Client::start(Dialer::tcp(url.address()), options).await
+    /// As [`Client::connect`]; an identity in the URL goes before the one in `options`. Several URLs, with commas between
+    /// them, are servers of one cluster: whichever answers will do.
+    pub async fn connect_with(urls: &str, mut options: ConnectOptions) -> Result<Client, ClientError> {
+        let urls = ServerUrl::parse_list(urls)?;
+        let named = |part: fn(&ServerUrl) -> &Option<String>| urls.iter().find_map(|url| part(url).clone());
+        options.user = named(|url| &url.user).or(options.user);
+        options.pass = named(|url| &url.pass).or(options.pass);
+        options.token = named(|url| &url.token).or(options.token);
+        options.tls.required |= urls.iter().any(|url| url.tls);
+        Client::start(Dialer::tcp(urls), options).await
     }
 
     /// Speaks over a stream that is open already; when it ends, the client is closed.
@@ -165,6 +175,11 @@ impl Client {
 
     pub fn status(&self) -> Status {
         *self.inner.status.borrow()
+    }
+
+    /// Takes the last `-ERR` text or reason of a break, so that a later one can be told from it.
+    pub fn take_error(&self) -> Option<String> {
+        lock(&self.inner.last_error).take()
     }
 
     /// Follows the connection's life.
@@ -358,6 +373,22 @@ impl Client {
         if subscriptions.remove(&sid).is_some() && matches!(self.status(), Status::Connected { .. }) {
             let _ = self.write(|out| encode::unsub(out, sid.to_string().as_bytes(), None));
         }
+    }
+
+    /// Ends subscriptions without losing what is on its way: returns once all their messages have been handed over.
+    ///
+    /// # Errors
+    /// As [`Client::flush`]; they are ended all the same.
+    pub async fn drain(&self, sids: &[u64]) -> Result<(), ClientError> {
+        if matches!(self.status(), Status::Connected { .. }) {
+            for sid in sids {
+                let _ = self.write(|out| encode::unsub(out, sid.to_string().as_bytes(), None));
+            }
+        }
+        let flushed = self.flush().await;
+        let mut subscriptions = lock(&self.inner.subscriptions);
+        sids.iter().for_each(|sid| drop(subscriptions.remove(sid)));
+        flushed
     }
 
     /// Messages dropped because a subscription's queue was full.

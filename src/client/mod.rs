@@ -5,19 +5,23 @@
 //! many publishes cost one write. Knows the wire and JetStream's public API; must not know the broker or the store.
 
 mod connection;
+mod credentials;
 mod error;
 mod handle;
 mod incoming;
 mod jetstream;
 mod pull;
 mod subscription;
+mod tls;
 mod url;
 mod wire;
 
+pub use credentials::Credentials;
 pub use error::{ClientError, JetStreamError};
 pub use handle::{Client, ConnectOptions, Status};
 pub use incoming::Incoming;
 pub use jetstream::{BatchEntry, KvEntry, PubAck, StoredEntry, decode_ack, decode_stored};
 pub use pull::Puller;
 pub use subscription::{Overflow, Subscription};
+pub use tls::TlsOptions;
 pub use url::ServerUrl;

@@ -1,4 +1,4 @@
-//! Server URLs: `nats://[user:pass@|token@]host[:port]`, the scheme and port optional.
+//! Server URLs: `nats://[user:pass@|token@]host[:port]`, the scheme (`nats` or `tls`) and port optional.
 
 use super::ClientError;
 
@@ -10,17 +10,28 @@ pub struct ServerUrl {
     pub user: Option<String>,
     pub pass: Option<String>,
     pub token: Option<String>,
+    /// The scheme is `tls`.
+    pub tls: bool,
 }
 
 impl ServerUrl {
+    /// One or more with commas between them.
+    ///
     /// # Errors
-    /// [`ClientError::BadUrl`] for another scheme than `nats`, an empty host or a port that is no number. The text of the
+    /// As [`ServerUrl::parse`].
+    pub fn parse_list(urls: &str) -> Result<Vec<ServerUrl>, ClientError> {
+        urls.split(',').map(|url| ServerUrl::parse(url.trim())).collect()
+    }
+
+    /// # Errors
+    /// [`ClientError::BadUrl`] for another scheme than `nats` and `tls`, an empty host or a port that is no number. The text of the
     /// error holds no credentials.
     pub fn parse(url: &str) -> Result<ServerUrl, ClientError> {
+        let tls = url.starts_with("tls://");
         let rest = match url.split_once("://") {
-            Some(("nats", rest)) => rest,
+            Some(("nats" | "tls", rest)) => rest,
             Some((scheme, _)) => {
-                return Err(ClientError::BadUrl { url: format!("{scheme}://...: only nats:// is known") });
+                return Err(ClientError::BadUrl { url: format!("{scheme}://...: only nats:// and tls:// are known") });
             }
             None => url,
         };
@@ -50,7 +61,7 @@ impl ServerUrl {
             Some(Some((user, pass))) => (Some(decode(user)), Some(decode(pass)), None),
             Some(None) => (None, None, identity.map(decode)),
         };
-        Ok(ServerUrl { host: host.to_owned(), port, user, pass, token })
+        Ok(ServerUrl { host: host.to_owned(), port, user, pass, token, tls })
     }
 
     /// `host:port`, without the identity.
@@ -101,6 +112,10 @@ mod tests {
         check("nats://me:p%40ss@box:1/", "box:1", Some("me"), Some("p@ss"), None);
         check("nats://s3cr3t@box", "box:4222", None, None, Some("s3cr3t"));
         check("nats://[::1]:7", "[::1]:7", None, None, None);
+        assert!(ServerUrl::parse("tls://h").unwrap().tls);
+        let list = ServerUrl::parse_list("nats://me:it@a, b:5,tls://c").unwrap();
+        assert_eq!(list.iter().map(ServerUrl::address).collect::<Vec<_>>(), ["a:4222", "b:5", "c:4222"]);
+        assert!(ServerUrl::parse_list("a,").is_err());
         for bad in ["http://x", "nats://", "nats://:4222", "nats://h:port", "a b"] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
         }

@@ -23,7 +23,7 @@ pub async fn exist(client: &Client) -> Result<bool, JetStreamError> {
         let info: Result<serde_json::Value, _> =
             client.api(&format!("STREAM.INFO.{stream}"), &serde_json::Value::Null).await;
         match info {
-            Ok(_) => {}
+            Ok(info) => takes_batches(stream, &info)?,
             Err(error) if error.is(&ApiError::STREAM_NOT_FOUND) => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -48,10 +48,10 @@ pub async fn have_councils(client: &Client) -> Result<bool, JetStreamError> {
 ///
 /// # Errors
 /// The API error.
-pub async fn create_councils(client: &Client) -> Result<(), JetStreamError> {
+pub async fn create_councils(client: &Client, replicas: usize) -> Result<(), JetStreamError> {
     let config = json!({
         "name": names::COUNCILS_STREAM, "subjects": [format!("{}>", names::COUNCILS_PREFIX)], "retention": "limits",
-        "storage": "file", "discard": "new", "max_msgs_per_subject": 1, "num_replicas": 1, "allow_rollup_hdrs": true,
+        "storage": "file", "discard": "new", "max_msgs_per_subject": 1, "num_replicas": replicas, "allow_rollup_hdrs": true,
         "allow_direct": true, "deny_delete": true, "allow_atomic": true, "allow_msg_ttl": true,
         "subject_delete_marker_ttl": 3_600_000_000_000_u64,
     });
@@ -72,16 +72,26 @@ pub async fn load_councils(client: &Client, desk: &mut Desk) -> Result<(), JetSt
     Ok(())
 }
 
-/// Makes what is missing.
+/// A server without atomic batches takes no notice of the wish for them, and a stream may have been made without.
+fn takes_batches(stream: &str, info: &serde_json::Value) -> Result<(), JetStreamError> {
+    if info["config"]["allow_atomic"] == true {
+        return Ok(());
+    }
+    let text =
+        format!("the stream {stream} takes no atomic batches (ADR-50); set allow_atomic, on nats-server 2.12 or newer");
+    Err(JetStreamError::Decode { text })
+}
+
+/// Makes what is missing, with `replicas` of each.
 ///
 /// # Errors
 /// The API error of the stream that could not be made.
-pub async fn create(client: &Client) -> Result<(), JetStreamError> {
+pub async fn create(client: &Client, replicas: usize) -> Result<(), JetStreamError> {
     let bucket = |name: &str, subjects: &str, history: u32| {
         json!({
             "name": name, "subjects": [subjects], "retention": "limits", "storage": "file", "discard": "new",
             "max_msgs_per_subject": history, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1,
-            "max_consumers": -1, "num_replicas": 1, "allow_rollup_hdrs": true, "allow_direct": true,
+            "max_consumers": -1, "num_replicas": replicas, "allow_rollup_hdrs": true, "allow_direct": true,
             // An assignment that is over is deleted, so unlike in other buckets deleting is allowed.
             "deny_delete": false, "deny_purge": false, "allow_atomic": true,
         })
@@ -89,7 +99,7 @@ pub async fn create(client: &Client) -> Result<(), JetStreamError> {
     let progress = json!({
         "name": names::PROGRESS_STREAM, "subjects": ["$TASK.P.*"], "retention": "limits", "storage": "file",
         "discard": "old", "max_age": 86_400_000_000_000_i64, "max_bytes": 256 << 20, "max_msgs_per_subject": 1000,
-        "num_replicas": 1,
+        "num_replicas": replicas,
     });
     for config in [
         bucket(names::STREAM, &format!("$KV.{}.>", names::BUCKET), 16),
@@ -97,6 +107,9 @@ pub async fn create(client: &Client) -> Result<(), JetStreamError> {
         progress,
     ] {
         match client.create_stream(&config).await {
+            Ok(info) if config["allow_atomic"] == true => {
+                takes_batches(config["name"].as_str().unwrap_or_default(), &info)?;
+            }
             Ok(_) => {}
             // Somebody set it up in another way, on purpose.
             Err(error) if error.is(&ApiError::STREAM_NAME_EXIST) => {}

@@ -7,16 +7,18 @@ pub enum Health {
     #[default]
     Starting,
     Serving,
+    /// Another one serves; which, for people.
+    Standby(String),
     /// Why not; it tries again by itself.
     Down(String),
 }
 
 impl Health {
-    /// Why it does not serve; `None` when it does.
+    /// Why nobody serves, as far as it knows; `None` when it does, or stands by for another.
     pub fn fault(&self) -> Option<&str> {
         match self {
             Health::Starting => Some("it is starting"),
-            Health::Serving => None,
+            Health::Serving | Health::Standby(_) => None,
             Health::Down(reason) => Some(reason),
         }
     }

@@ -12,8 +12,10 @@ pub mod errors;
 pub mod figures;
 mod health;
 pub mod labels;
+mod lead;
 mod micro;
 mod names;
+mod preflight;
 pub mod question;
 pub mod queue;
 pub mod random;
@@ -25,4 +27,5 @@ pub mod task;
 
 pub use desk::{ConnectionEvent, Settings};
 pub use health::Health;
+pub use preflight::{Unfit, check as preflight};
 pub use service::{Coordinator, Options, StartError};

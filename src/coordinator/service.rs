@@ -3,6 +3,7 @@
 //! Everything arrives through one channel in the connection's order, answers to our own requests included, so the task
 //! never waits for one thing while another is due.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::{Answer, ConnectionEvent, Desk, Output, Settings, needs_assets};
 use super::figures::Figures;
+use super::lead::{self, Beacon, Claim, Heard};
 use super::micro::{QUEUE_GROUP, Service};
 use super::{Health, assets, names};
 use crate::client::{Client, ClientError, Incoming, JetStreamError, Overflow, Status};
@@ -24,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Where the watch over the bucket of councils delivers, below our inbox. Subscribed to by its full name: nats-server does
 /// not take a wildcard for interest in a consumer's deliveries.
 const WATCH: &str = "watch.councils";
+/// How long what has begun may take when it ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often what is counted is told.
 const FIGURES_EVERY: Duration = Duration::from_millis(500);
 
@@ -35,6 +39,10 @@ pub struct Options {
     pub presence: Option<mpsc::Receiver<ConnectionEvent>>,
     /// Where the coordinator tells now and then what it counts; it counts on from what is there.
     pub figures: watch::Sender<Figures>,
+    /// Servers of a cluster that keep each of its streams; 0 is one.
+    pub replicas: usize,
+    /// Where it runs, for people who look who serves.
+    pub host: String,
 }
 
 /// Why a coordinator could not start.
@@ -57,8 +65,9 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Starts on `client`, which it then owns in effect: it subscribes to its API and returns once it serves. State that the
-    /// buckets hold is taken up; without buckets none are made until the first use.
+    /// Starts on `client`, which it then owns in effect: it subscribes to its API and returns once it serves, or stands by
+    /// because another one does (see [`Coordinator::health`]). State that the buckets hold is taken up; without buckets
+    /// none are made until the first use.
     ///
     /// # Errors
     /// When the state cannot be read or the connection is closed.
@@ -119,6 +128,23 @@ enum Ended {
     ConnectionLost,
     /// Its buckets have been deleted, or JetStream is off.
     StoreGone,
+    /// One that claimed before it serves.
+    Yielded(Claim),
+    /// Another one has served as well, and yields.
+    Contested,
+}
+
+/// What it subscribes to beside its inbox and what a micro service does.
+pub(super) fn subscribed() -> Vec<String> {
+    let stream = names::STREAM;
+    vec![
+        format!("$JS.ACK.{stream}.>"),
+        format!("$JS.ACK.*.*.{stream}.>"),
+        format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.*"),
+        format!("{}*.*", names::SERVICE_REPLY),
+        "$TASK.P.*".to_owned(),
+        "$TASK.HB.*".to_owned(),
+    ]
 }
 
 struct Runner {
@@ -139,6 +165,13 @@ struct Runner {
     assets: bool,
     /// The bucket of councils is there.
     councils: bool,
+    replicas: usize,
+    claim: Claim,
+    beacon: Option<Beacon>,
+    /// Connections told of while it stood by.
+    connected: BTreeMap<u64, String>,
+    /// What was wrong last, to say it once.
+    fault: String,
 }
 
 impl Runner {
@@ -153,6 +186,7 @@ impl Runner {
             figures_due: Timestamp::ZERO,
             stop,
             health,
+            claim: Claim { id: id::unique(), host: options.host, ..Claim::default() },
             service: Service { id: id::unique(), started: Timestamp::now() },
             inbox: String::new(),
             batch_prefix: String::new(),
@@ -161,6 +195,10 @@ impl Runner {
             subscriptions: Vec::new(),
             assets: false,
             councils: false,
+            replicas: options.replicas.max(1),
+            beacon: None,
+            connected: BTreeMap::new(),
+            fault: String::new(),
         }
     }
 
@@ -178,6 +216,13 @@ impl Runner {
                     _ => break self.client.last_error().unwrap_or_else(|| "its connection was closed".to_owned()),
                 },
             };
+            if self.beacon.is_none() {
+                match self.wait_for_turn(&mut ready).await {
+                    Some(true) => {}
+                    Some(false) => continue,
+                    None => break "stopped".to_owned(),
+                }
+            }
             let opened = tokio::select! {
                 _ = stop.cancelled() => break "stopped".to_owned(),
                 opened = self.open() => opened,
@@ -189,18 +234,40 @@ impl Runner {
                     break reason;
                 }
                 (Err(error), None) => error.to_string(),
-                (Ok(desk), ready) => {
-                    self.health.send_replace(Health::Serving);
+                (Ok(mut desk), ready) => {
+                    self.figures.send_replace(desk.figures());
+                    let before = self.health.send_replace(Health::Serving);
+                    if matches!(before, Health::Standby(_)) {
+                        tracing::info!("the coordinator that served here is gone: this one serves now");
+                    }
+                    self.fault.clear();
+                    if let Some(beacon) = &self.beacon {
+                        beacon.serves();
+                    }
                     if let Some(ready) = ready {
                         let _ = ready.send(Ok(()));
                     }
-                    match self.serve(desk, generation).await {
+                    let ended = self.serve(&mut desk, generation).await;
+                    if !matches!(ended, Ended::ConnectionLost) {
+                        self.turn_away(&mut desk).await;
+                    }
+                    match ended {
                         Ended::Stopped => break "stopped".to_owned(),
                         Ended::ConnectionLost => {
+                            self.beacon = None;
                             self.unsubscribe();
                             self.tell_down("its connection was lost");
                             continue;
                         }
+                        Ended::Yielded(to) => {
+                            self.beacon = None;
+                            format!("another one serves here and has claimed that before ({})", to.host)
+                        }
+                        Ended::Contested if self.presence.is_none() => {
+                            self.tell_down("another one has served here at the same time, and yields");
+                            continue;
+                        }
+                        Ended::Contested => "another one has served here at the same time, and yields".to_owned(),
                         Ended::StoreGone => "JetStream does not keep its buckets any more".to_owned(),
                     }
                 }
@@ -217,14 +284,55 @@ impl Runner {
             }
         };
         self.unsubscribe();
+        self.beacon = None;
         if matches!(self.client.status(), Status::Connected { .. }) {
             let _ = self.client.flush().await;
         }
         reason
     }
 
-    fn tell_down(&self, reason: &str) {
-        tracing::warn!("the coordinator does not serve, and reads its state again: {reason}");
+    /// Waits until no other coordinator serves the account; false when the connection is lost meanwhile, `None` when told
+    /// to stop.
+    async fn wait_for_turn(&mut self, ready: &mut Option<oneshot::Sender<Result<(), StartError>>>) -> Option<bool> {
+        let (stop, health) = (self.stop.clone(), self.health.clone());
+        let (client, claim) = (self.client.clone(), self.claim.clone());
+        let stands_by = |other: &Claim| {
+            tracing::info!("another coordinator serves here ({}): this one stands by", other.host);
+            health.send_replace(Health::Standby(other.host.clone()));
+            if let Some(ready) = ready.take() {
+                let _ = ready.send(Ok(()));
+            }
+        };
+        let mut turn = std::pin::pin!(lead::wait_for_turn(&client, &claim, stands_by));
+        let outcome = loop {
+            tokio::select! {
+                _ = stop.cancelled() => return None,
+                event = next_connection(&mut self.presence) => match event {
+                    Some(ConnectionEvent::Connected { client_id, name }) => {
+                        self.connected.insert(client_id, name);
+                    }
+                    Some(ConnectionEvent::Disconnected { client_id }) => {
+                        self.connected.remove(&client_id);
+                    }
+                    None => self.presence = None,
+                },
+                outcome = &mut turn => break outcome,
+            }
+        };
+        let lit = outcome.and_then(|()| {
+            self.claim = Claim { since: Timestamp::now(), serves: false, ..claim.clone() };
+            // A server that embeds its coordinator is not cut in two.
+            Beacon::light(&client, self.claim.clone(), !self.settings.presence)
+        });
+        self.beacon = lit.ok();
+        Some(self.beacon.is_some())
+    }
+
+    fn tell_down(&mut self, reason: &str) {
+        if self.fault != reason {
+            self.fault = reason.to_owned();
+            tracing::warn!("the coordinator does not serve, and reads its state again: {reason}");
+        }
         self.health.send_replace(Health::Down(reason.to_owned()));
     }
 
@@ -233,6 +341,34 @@ impl Runner {
             self.client.unsubscribe(sid);
         }
         while self.receiver.try_recv().is_ok() {}
+    }
+
+    /// Leaves in order: what has begun is stored and answered, and those who have asked meanwhile learn that they may ask
+    /// again.
+    async fn turn_away(&mut self, desk: &mut Desk) {
+        // All but the inbox.
+        let ending = self.subscriptions.split_off(self.subscriptions.len().min(1));
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let flushed = tokio::time::timeout(PATIENCE, self.client.drain(&ending)).await;
+        self.subscriptions.extend(ending);
+        while let Ok(Ok(())) = flushed {
+            while let Ok(message) = self.receiver.try_recv() {
+                if !message.subject_str().starts_with(names::API) {
+                    self.take(desk, message, Timestamp::now()).await;
+                } else if !message.reply().starts_with(b"$") {
+                    desk.refuse_unstored(&message, "this coordinator makes room for another or reads its state again");
+                }
+            }
+            self.send(desk);
+            if !desk.is_storing() {
+                return;
+            }
+            let next = tokio::time::timeout_at(deadline, self.receiver.recv());
+            match next.await {
+                Ok(Some(message)) => self.take(desk, message, Timestamp::now()).await,
+                _ => return,
+            }
+        }
     }
 
     /// Reads the state and subscribes.
@@ -265,17 +401,7 @@ impl Runner {
         }
         self.subscribe(&format!("{}*", self.inbox), None)?;
         self.subscribe(&format!("{}{WATCH}", self.inbox), None)?;
-        for subject in [
-            format!("$JS.ACK.{}.>", names::STREAM),
-            format!("$JS.ACK.*.*.{}.>", names::STREAM),
-            format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.*", names::STREAM),
-            format!("{}*.*", names::SERVICE_REPLY),
-            "$TASK.P.*".to_owned(),
-            "$TASK.HB.*".to_owned(),
-        ] {
-            self.subscribe(&subject, None)?;
-        }
-        for subject in self.service.subjects() {
+        for subject in subscribed().into_iter().chain(self.service.subjects()) {
             self.subscribe(&subject, None)?;
         }
         self.subscribe(&format!("{}>", names::API), Some(QUEUE_GROUP))?;
@@ -283,6 +409,9 @@ impl Runner {
         desk.restored(Timestamp::now());
         if self.councils {
             desk.watch_councils(Timestamp::now());
+        }
+        for (client_id, name) in std::mem::take(&mut self.connected) {
+            desk.connection(ConnectionEvent::Connected { client_id, name }, Timestamp::now());
         }
         Ok(desk)
     }
@@ -293,7 +422,7 @@ impl Runner {
         Ok(())
     }
 
-    async fn serve(&mut self, mut desk: Desk, generation: u64) -> Ended {
+    async fn serve(&mut self, desk: &mut Desk, generation: u64) -> Ended {
         let mut status = self.client.watch_status();
         let stop = self.stop.clone();
         let mut messages = Vec::with_capacity(MESSAGES_AT_ONCE);
@@ -306,7 +435,7 @@ impl Runner {
                 self.figures.send_replace(desk.figures());
                 figures_behind = false;
             }
-            self.send(&mut desk);
+            self.send(desk);
             if desk.store_is_gone() {
                 return Ended::StoreGone;
             }
@@ -318,6 +447,11 @@ impl Runner {
                 biased;
                 _ = stop.cancelled() => return Ended::Stopped,
                 () = left(&mut status, generation) => return Ended::ConnectionLost,
+                heard = heard(&mut self.beacon) => match heard {
+                    Heard::Older(claim) => return Ended::Yielded(claim),
+                    Heard::Served => return Ended::Contested,
+                    Heard::Nothing => {}
+                },
                 event = next_connection(&mut self.presence) => match event {
                     Some(event) => desk.connection(event, Timestamp::now()),
                     None => self.presence = None,
@@ -327,7 +461,7 @@ impl Runner {
                     figures_behind = true;
                     let now = Timestamp::now();
                     for message in messages.drain(..) {
-                        self.take(&mut desk, message, now).await;
+                        self.take(desk, message, now).await;
                     }
                 }
                 () = tokio::time::sleep(pause) => {}
@@ -348,14 +482,14 @@ impl Runner {
         } else if let Some(tail) = subject.strip_prefix(names::API) {
             let tail = tail.to_owned();
             if !self.assets && needs_assets(&tail) {
-                if let Err(error) = assets::create(&self.client).await {
+                if let Err(error) = assets::create(&self.client, self.replicas).await {
                     tracing::warn!(%error, "the coordinator's buckets cannot be made");
                     return desk.refuse_unstored(&message, &error.to_string());
                 }
                 self.assets = true;
             }
             if !self.councils && tail.starts_with("COUNCIL.FORM.") {
-                if let Err(error) = assets::create_councils(&self.client).await {
+                if let Err(error) = assets::create_councils(&self.client, self.replicas).await {
                     tracing::warn!(%error, "the bucket of councils cannot be made");
                     return desk.refuse_unstored(&message, &error.to_string());
                 }
@@ -422,6 +556,13 @@ impl Runner {
 /// Returns once the connection is not the `generation`th any more.
 async fn left(status: &mut watch::Receiver<Status>, generation: u64) {
     let _ = status.wait_for(|status| *status != Status::Connected { generation }).await;
+}
+
+async fn heard(beacon: &mut Option<Beacon>) -> Heard {
+    match beacon {
+        Some(beacon) => beacon.heard().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_connection(presence: &mut Option<mpsc::Receiver<ConnectionEvent>>) -> Option<ConnectionEvent> {

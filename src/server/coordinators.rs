@@ -248,7 +248,8 @@ impl Life {
         let TaskAccount { result_subjects, council_subjects, .. } = self.terms.clone();
         let settings = Settings { result_subjects, council_subjects, ..Settings::default() };
         let presence = Some(self.presence.listen(&self.account.name));
-        let options = coordinator::Options { settings, presence, figures: self.figures.clone() };
+        let host = format!("natterjack's own, process {}", std::process::id());
+        let options = coordinator::Options { settings, presence, figures: self.figures.clone(), replicas: 1, host };
         let starting = Coordinator::start(client.clone(), options);
         let mut coordinator = tokio::select! {
             () = self.stop.cancelled() => return None,

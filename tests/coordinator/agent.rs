@@ -83,6 +83,13 @@ impl Agent {
         answer(&self.client, task, "Task-Complete", result).await
     }
 
+    /// As [`Agent::complete`] while the broker or the coordinator may be away.
+    pub async fn complete_or_lost(&self, task: &Incoming, result: &[u8]) -> Result<(), String> {
+        let subject = task.headers().get_str("Task-Complete").unwrap();
+        let answer = self.client.request(subject, result, LONG / 10).await.map_err(|error| error.to_string())?;
+        answer.headers().get_str("Nats-Service-Error").map_or(Ok(()), |error| Err(error.to_owned()))
+    }
+
     pub async fn fail(&self, task: &Incoming, error: &[u8]) -> Result<(), u64> {
         answer(&self.client, task, "Task-Fail", error).await
     }

@@ -18,6 +18,7 @@ mod presence;
 mod restarts;
 mod scheduling;
 mod services;
+mod standalone;
 mod supervision;
 mod support;
 mod throughput;

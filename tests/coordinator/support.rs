@@ -7,7 +7,7 @@ use std::time::Duration;
 use natterjack::client::{Client, ConnectOptions};
 use natterjack::config::Config;
 use natterjack::config::file::read_text;
-use natterjack::coordinator::{ConnectionEvent, Coordinator, Options, Settings};
+use natterjack::coordinator::{ConnectionEvent, Coordinator, Health, Options, Settings};
 use natterjack::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -17,14 +17,41 @@ pub struct Broker {
     process: Option<Child>,
     port: u16,
     store: tempfile::TempDir,
+    /// Of its config file.
+    config: Option<String>,
+    /// Whether it has JetStream.
+    streams: bool,
 }
 
 impl Broker {
     /// Starts one on a free port with an empty store.
     pub fn start() -> Broker {
-        let mut broker = Broker { process: None, port: 0, store: tempfile::tempdir().unwrap() };
+        Broker::start_with(None, true)
+    }
+
+    /// With the text of a config file.
+    pub fn configured(config: &str) -> Broker {
+        Broker::start_with(Some(config), true)
+    }
+
+    /// Core NATS only.
+    pub fn without_streams() -> Broker {
+        Broker::start_with(None, false)
+    }
+
+    fn start_with(config: Option<&str>, streams: bool) -> Broker {
+        let store = tempfile::tempdir().unwrap();
+        let mut broker = Broker { process: None, port: 0, store, config: config.map(str::to_owned), streams };
         broker.run();
         broker
+    }
+
+    /// One that does not run yet, on a port of its own.
+    pub fn to_come() -> Broker {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let store = tempfile::tempdir().unwrap();
+        Broker { process: None, port, store, config: None, streams: true }
     }
 
     fn run(&mut self) {
@@ -34,11 +61,22 @@ impl Broker {
             None => {
                 let mut natterjack = Command::new(env!("CARGO_BIN_EXE_natterjack"));
                 natterjack.args(["--no-coordinator", "-m", "0"]);
+                if !self.streams {
+                    natterjack.arg("--no-jetstream");
+                }
                 natterjack
             }
         };
+        if self.streams {
+            command.arg("-js");
+        }
+        if let Some(config) = &self.config {
+            let path = self.store.path().join("server.conf");
+            std::fs::write(&path, config).unwrap();
+            command.arg("-c").arg(path);
+        }
         let mut process = command
-            .args(["-js", "-a", "127.0.0.1", "-p", &port, "-sd"])
+            .args(["-a", "127.0.0.1", "-p", &port, "-sd"])
             .arg(self.store.path())
             .stderr(Stdio::piped())
             .spawn()
@@ -133,7 +171,10 @@ impl World {
     async fn start_coordinator_with(&mut self, presence: Option<mpsc::Receiver<ConnectionEvent>>) {
         let client = self.broker.client("coordinator").await;
         let options = Options { settings: self.settings.clone(), presence, ..Options::default() };
-        self.coordinator = Some(Coordinator::start(client, options).await.unwrap());
+        let coordinator = Coordinator::start(client, options).await.unwrap();
+        // The one before may still be there for an instant.
+        coordinator.health().wait_for(|health| *health == Health::Serving).await.unwrap();
+        self.coordinator = Some(coordinator);
     }
 
     /// Ends the coordinator as a crash would, and starts another.

@@ -140,11 +140,16 @@ impl Answer {
     }
 }
 
+/// How much longer than for others is waited for the answer to a step.
+const STEP_PATIENCE: u32 = 6;
+
 impl Desk {
     pub(super) fn open_call(&mut self, call: Call) -> u64 {
         let id = self.next_call;
         self.next_call += 1;
-        self.calls.insert(id, Outstanding { call, until: self.now + self.settings.call_timeout });
+        // A nats-server takes some milliseconds for each batch, and whether a late one is stored takes asking.
+        let patience = if matches!(call, Call::Step { .. }) { STEP_PATIENCE } else { 1 };
+        self.calls.insert(id, Outstanding { call, until: self.now + self.settings.call_timeout * patience });
         id
     }
 
@@ -166,6 +171,24 @@ impl Desk {
     pub(super) fn call_batch(&mut self, call: Call, entries: Vec<BatchEntry>) {
         let call = self.open_call(call);
         self.outputs.push(Output::Batch { call, entries });
+    }
+
+    /// Whether somebody waits for something to be stored.
+    pub fn is_storing(&self) -> bool {
+        let stores = |call: &Call| {
+            matches!(
+                call,
+                Call::Step { .. }
+                    | Call::Payload { .. }
+                    | Call::Reload { .. }
+                    | Call::AgentConsumer(_)
+                    | Call::AgentCard(_)
+                    | Call::QueueConsumer { .. }
+                    | Call::QueueStored { .. }
+                    | Call::Cron { .. }
+            )
+        };
+        self.calls.values().any(|outstanding| stores(&outstanding.call))
     }
 
     /// Takes the answer of a call; answers nobody waits for any more are ignored.
