@@ -109,6 +109,15 @@ pub struct CoordinatorSpec {
     pub result_subjects: Option<Vec<String>>,
     /// The same for offers and statuses of councils.
     pub council_subjects: Option<Vec<String>>,
+    pub adopt: Vec<AdoptSpec>,
+}
+
+/// A consumer of the account's own whose dead messages its coordinator takes for dead letters of `queue`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdoptSpec {
+    pub queue: String,
+    pub stream: String,
+    pub consumer: String,
 }
 
 /// What of an account's messages is traced without their asking for it by name.

@@ -24,8 +24,8 @@ mod sharing;
 mod template;
 
 pub use book::{
-    AccountSpec, AccountTrace, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck, Plan,
-    Presented, Refusal, SimpleLogin, User, UserLimits, Verdict,
+    AccountSpec, AccountTrace, AdoptSpec, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck,
+    Plan, Presented, Refusal, SimpleLogin, User, UserLimits, Verdict,
 };
 pub use callout::{
     Asker, Callout, CalloutSpec, SUBJECT as CALLOUT_SUBJECT, is_issuer, is_xkey, request as callout_request,

@@ -1,7 +1,7 @@
 //! The task coordinator's settings, and which accounts have one.
 
 use super::{Config, ConfigError};
-use crate::auth::{Book, DEFAULT_ACCOUNT};
+use crate::auth::{AdoptSpec, Book, DEFAULT_ACCOUNT};
 
 /// What the config file says in `coordinator {}` beside on and off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +12,15 @@ pub struct CoordinatorOptions {
     pub result_subjects: Vec<String>,
     /// `council_subjects`: the same for the offers and statuses of councils.
     pub council_subjects: Vec<String>,
+    /// `adopt`: consumers of `$G` whose dead messages become dead letters.
+    pub adopt: Vec<AdoptSpec>,
 }
 
 impl Default for CoordinatorOptions {
     fn default() -> CoordinatorOptions {
         let result_subjects = ["results.>", "_INBOX.>"].map(str::to_owned).to_vec();
         let council_subjects = ["councils.>", "*.councils.>"].map(str::to_owned).to_vec();
-        CoordinatorOptions { in_accounts: true, result_subjects, council_subjects }
+        CoordinatorOptions { in_accounts: true, result_subjects, council_subjects, adopt: Vec::new() }
     }
 }
 
@@ -28,6 +30,7 @@ pub struct TaskAccount {
     pub name: String,
     pub result_subjects: Vec<String>,
     pub council_subjects: Vec<String>,
+    pub adopt: Vec<AdoptSpec>,
 }
 
 impl Config {
@@ -40,7 +43,9 @@ impl Config {
         let options = &self.coordinator_options;
         let served = |name: &str, spec: Option<&crate::auth::AccountSpec>| {
             let own = spec.and_then(|spec| spec.coordinator.clone()).unwrap_or_default();
+            let top = if name == DEFAULT_ACCOUNT { options.adopt.as_slice() } else { &[] };
             TaskAccount {
+                adopt: own.adopt.iter().chain(top).cloned().collect(),
                 name: name.to_owned(),
                 result_subjects: own.result_subjects.unwrap_or_else(|| options.result_subjects.clone()),
                 council_subjects: own.council_subjects.unwrap_or_else(|| options.council_subjects.clone()),

@@ -11,6 +11,8 @@ pub const COUNCILS_BUCKET: &str = "TASK_COUNCILS";
 pub const COUNCILS_STREAM: &str = "KV_TASK_COUNCILS";
 pub const COUNCILS_PREFIX: &str = "$KV.TASK_COUNCILS.";
 pub const PROGRESS_STREAM: &str = "TASK_PROGRESS";
+/// The advisories about adopted consumers that are not dealt with yet.
+pub const ADVISORIES_STREAM: &str = "TASK_ADVISORIES";
 pub const DEFAULT_QUEUE: &str = "default";
 
 pub fn state_key(id: &str) -> String {

@@ -18,6 +18,8 @@ pub enum Mode {
     Pull,
     /// As inbox, and micro services (ADR-32) that say so are asked too: the request is the lease, the response completes.
     Service,
+    /// A user's own stream and consumer; tasks are the messages that died there.
+    Adopted,
 }
 
 impl Mode {
@@ -29,6 +31,30 @@ impl Mode {
     /// Whether workers help themselves from a consumer.
     pub fn is_pulled(self) -> bool {
         !self.is_assigned()
+    }
+}
+
+/// A user's consumer, for a queue of mode adopted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    pub stream: String,
+    pub consumer: String,
+}
+
+impl Adopt {
+    /// # Errors
+    /// What is no name of a stream or consumer, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |name: &String| {
+            name.is_empty()
+                || name.len() > 255
+                || name.contains(|letter: char| letter.is_whitespace() || ".*>/\\".contains(letter))
+        };
+        match [&self.stream, &self.consumer].into_iter().find(|name| wrong(name)) {
+            Some(name) => Err(format!("{name:?} is no name of a stream or consumer")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,6 +82,9 @@ pub struct QueueConfig {
     pub ageing_s: f64,
     /// Seconds a finished task is kept.
     pub retention_s: f64,
+    /// Whose dead messages are this queue's letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
     /// No task is handed out; QUEUE.PAUSE and RESUME set it, QUEUE.PUT leaves it.
     #[serde(skip_serializing_if = "Paused::is_no")]
     pub paused: Paused,
@@ -92,6 +121,7 @@ impl Default for QueueConfig {
             max_queued: 0,
             ageing_s: 60.0,
             retention_s: 7.0 * 86_400.0,
+            adopt: None,
             paused: Paused::No,
         }
     }
@@ -121,6 +151,10 @@ impl QueueConfig {
                 "rate and max_per_key are for queues of mode inbox and service; workers of a pull queue help themselves".to_owned()
             );
         }
+        if (self.mode == Mode::Adopted) != self.adopt.is_some() {
+            return Err("adopt is for queues of mode adopted, and they need it".to_owned());
+        }
+        self.adopt.as_ref().map_or(Ok(()), Adopt::check)?;
         if self.backoff.len() > 32 {
             return Err("backoff has at most 32 steps".to_owned());
         }
@@ -167,6 +201,11 @@ mod tests {
         check(r#"{"ageing_s":-1}"#, false);
         check(r#"{"mode":"pull","rate":5}"#, false);
         check(r#"{"mode":"pull","max_per_key":1}"#, false);
+        check(r#"{"mode":"adopted","adopt":{"stream":"TASKS","consumer":"agent-consumer"}}"#, true);
+        check(r#"{"mode":"adopted"}"#, false);
+        check(r#"{"mode":"pull","adopt":{"stream":"TASKS","consumer":"c"}}"#, false);
+        check(r#"{"mode":"adopted","adopt":{"stream":"TASKS.>","consumer":"c"}}"#, false);
+        check(r#"{"mode":"adopted","adopt":{"stream":"TASKS"}}"#, false);
         check(r#"{"speed":5}"#, false);
     }
 }

@@ -168,6 +168,22 @@ pub enum Descendants {
     Done,
 }
 
+/// The message of an adopted stream that a task stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    pub stream: String,
+    pub subject: String,
+    /// Its sequence; 0 while it is still to be published again.
+    pub seq: u64,
+    /// The sequence it had before it was requeued.
+    #[serde(skip_serializing_if = "is_default")]
+    pub was: u64,
+    /// Its payload was gone before it could be copied.
+    #[serde(skip_serializing_if = "is_default")]
+    pub lost: bool,
+}
+
 /// Which agent got a task, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Had {
@@ -272,6 +288,8 @@ pub struct Record {
     /// Attempts that ended before the present item of a pull queue was put there: the item counts its own deliveries.
     #[serde(skip_serializing_if = "is_default")]
     pub attempts_before: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

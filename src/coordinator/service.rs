@@ -140,7 +140,8 @@ pub(super) fn subscribed() -> Vec<String> {
     vec![
         format!("$JS.ACK.{stream}.>"),
         format!("$JS.ACK.*.*.{stream}.>"),
-        format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.*"),
+        "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*".to_owned(),
+        "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.*.*".to_owned(),
         format!("{}*.*", names::SERVICE_REPLY),
         "$TASK.P.*".to_owned(),
         "$TASK.HB.*".to_owned(),
@@ -379,6 +380,7 @@ impl Runner {
         self.batch_prefix = unique[..12].to_owned();
         let mut settings = self.settings.clone();
         settings.server_id.clone_from(&self.client.info().server_id);
+        settings.replicas = self.replicas;
         settings.watch_subject = format!("{}{WATCH}", self.inbox);
         let max_payload = self.client.info().max_payload;
         if max_payload > 0 {
@@ -392,6 +394,10 @@ impl Runner {
         desk.count_on(&self.figures.borrow());
         // Without an answer there may be tasks that nobody would take up.
         self.assets = assets::exist(&self.client).await.map_err(StartError::Load)?;
+        if !self.assets && !self.settings.adopt.is_empty() {
+            assets::create(&self.client, self.replicas).await.map_err(StartError::Load)?;
+            self.assets = true;
+        }
         if self.assets {
             assets::load(&self.client, &mut desk).await.map_err(StartError::Load)?;
         }

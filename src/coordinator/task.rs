@@ -278,6 +278,9 @@ impl Record {
                 }
                 _ => Ok(None),
             },
+            Event::Requeue { .. } if self.origin.as_ref().is_some_and(|origin| origin.lost) => {
+                Err(errors::bad_request("its message left the stream before it was copied"))
+            }
             Event::Requeue { blocked } => match self.phase {
                 Phase::Dead | Phase::Canceled | Phase::Rejected => {
                     let mut next = self.queued(context.now);
@@ -288,6 +291,9 @@ impl Record {
                     next.run += 1;
                     next.attempt = 0;
                     next.attempts_before = 0;
+                    if let Some(origin) = next.origin.as_mut().filter(|origin| origin.seq > 0) {
+                        origin.was = std::mem::take(&mut origin.seq);
+                    }
                     next.forget = false;
                     next.excluded.clear();
                     next.questions.clear();

@@ -17,6 +17,7 @@ use crate::broker::Account;
 use crate::client::{Client, ConnectOptions};
 use crate::config::TaskAccount;
 use crate::coordinator::figures::{Figures, LOSSES, PHASES, QueueFigures, STATUSES};
+use crate::coordinator::queue::Adopt;
 use crate::coordinator::{self, Coordinator, Health, Settings};
 use crate::monitor::{TaskQueue, Tasks};
 
@@ -245,8 +246,12 @@ impl Life {
     }
 
     async fn serve(&self, client: &Client) -> Option<String> {
-        let TaskAccount { result_subjects, council_subjects, .. } = self.terms.clone();
-        let settings = Settings { result_subjects, council_subjects, ..Settings::default() };
+        let TaskAccount { result_subjects, council_subjects, adopt, .. } = self.terms.clone();
+        let adopt = adopt.into_iter().map(|spec| {
+            let consumer = Adopt { stream: spec.stream, consumer: spec.consumer };
+            (spec.queue, consumer)
+        });
+        let settings = Settings { result_subjects, council_subjects, adopt: adopt.collect(), ..Settings::default() };
         let presence = Some(self.presence.listen(&self.account.name));
         let host = format!("natterjack's own, process {}", std::process::id());
         let options = coordinator::Options { settings, presence, figures: self.figures.clone(), replicas: 1, host };

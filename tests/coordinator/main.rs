@@ -5,6 +5,7 @@
 //! coordinator <name>`.
 
 mod accounts;
+mod adopt;
 mod agent;
 mod client;
 mod councils;

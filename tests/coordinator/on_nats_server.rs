@@ -13,6 +13,7 @@ const OURS_ALONE: &[(&str, &str)] = &[
     ("permissions::", "what our broker lets users name in requests to its own coordinators"),
     ("supervision::a_cut", "how our broker starts its own coordinator again"),
     ("supervision::a_task_in_flight", "the same, and our /healthz"),
+    ("adopt::the_config_file", "the config file of our broker"),
     ("on_nats_server::", "this"),
 ];
 /// A machine that is busy with the first run would only make both slower with more.

@@ -46,6 +46,7 @@ pub(super) struct ConsumerState {
     pub ack_pending: u64,
     pub waiting: u64,
     pub pending: u64,
+    pub redelivered: u64,
 }
 
 impl ConsumerState {
@@ -57,6 +58,7 @@ impl ConsumerState {
             ack_pending: number(&info["num_ack_pending"]),
             waiting: number(&info["num_waiting"]),
             pending: number(&info["num_pending"]),
+            redelivered: number(&info["num_redelivered"]),
         }
     }
 }

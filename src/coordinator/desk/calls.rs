@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::adopt::Corpse;
 use super::agents::{InfoPurpose, Registration};
 use super::{Desk, Output};
 use crate::client::{BatchEntry, ClientError, Incoming};
@@ -111,6 +112,38 @@ pub(super) enum Call {
     },
     /// Which services are there; everybody answers.
     Discovery,
+    /// The stream of advisories.
+    Advisories {
+        update: bool,
+    },
+    NextAdvisory,
+    AdoptedStream {
+        queue: String,
+    },
+    AdoptedConsumer {
+        queue: String,
+    },
+    AdoptedScan {
+        queue: String,
+    },
+    AdoptedCopy {
+        queue: String,
+    },
+    /// A dead message, for its letter.
+    Corpse {
+        queue: String,
+        corpse: Corpse,
+    },
+    /// `p.<id>` of a letter's message, to publish it again.
+    RepublishBody {
+        task: u32,
+        serial: u64,
+    },
+    /// It was.
+    Republished {
+        task: u32,
+        serial: u64,
+    },
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
 }
@@ -242,6 +275,15 @@ impl Desk {
             Call::ProbeRival(registration) => self.rival_probed(*registration, &answer),
             Call::ProbesOver { probes } => self.probes_over(probes, &answer),
             Call::Letter { request } => self.letter_answered(&request, answer),
+            Call::Advisories { update } => self.advisories_kept(update, &answer),
+            Call::NextAdvisory => self.advisory_answered(&answer),
+            Call::AdoptedStream { queue } => self.adopted_stream_answered(&queue, &answer),
+            Call::AdoptedConsumer { queue } => self.adopted_consumer_answered(&queue, &answer),
+            Call::AdoptedScan { queue } => self.scan_answered(&queue, &answer),
+            Call::AdoptedCopy { queue } => self.copy_answered(&queue, &answer),
+            Call::Corpse { queue, corpse } => self.corpse_answered(&queue, corpse, &answer),
+            Call::RepublishBody { task, serial } => self.republish_body_answered(task, serial, &answer),
+            Call::Republished { task, serial } => self.republished(task, serial, &answer),
             Call::Discovery | Call::Unimportant => {}
         }
     }

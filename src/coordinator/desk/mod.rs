@@ -4,10 +4,12 @@
 //! line, and other tasks go on. Memory changes and callers are answered only once the batch is acknowledged, so memory never
 //! runs ahead of what a restart would find.
 
+mod adopt;
 mod agents;
 mod answers;
 mod assign;
 mod blocked;
+mod burial;
 mod calls;
 mod connections;
 mod councils;
@@ -51,7 +53,7 @@ use signals::Early;
 use super::agent::Roster;
 use super::cron::Cron;
 use super::figures::Figures;
-use super::queue::{Mode, QueueConfig};
+use super::queue::{Adopt, Mode, QueueConfig};
 use super::random::Random;
 use super::record::{Phase, Record};
 use super::scheduler::{Ready, Spot};
@@ -84,6 +86,10 @@ pub struct Settings {
     pub questions_bytes_max: usize,
     /// Whether connection events are fed in.
     pub presence: bool,
+    /// Copies of each stream that it makes.
+    pub replicas: usize,
+    /// Consumers adopted by configuration, by queue.
+    pub adopt: Vec<(String, Adopt)>,
     /// Filters of the subjects that results may be sent to. A task's submitter need not have the right to publish there:
     /// the coordinator publishes with its own.
     pub result_subjects: Vec<String>,
@@ -109,6 +115,8 @@ impl Default for Settings {
             body_bytes_max: (1 << 20) - (48 << 10),
             questions_bytes_max: 32 << 10,
             presence: false,
+            replicas: 1,
+            adopt: Vec::new(),
             result_subjects: ["results.>", "_INBOX.>"].map(str::to_owned).to_vec(),
             council_subjects: ["councils.>", "*.councils.>"].map(str::to_owned).to_vec(),
             server_id: String::new(),
@@ -195,6 +203,8 @@ struct Task {
     payload: Option<Parcel>,
     /// The request to a service that its stored lease will allow.
     request: Option<services::Request>,
+    /// The advisory that told of its death, until that is stored.
+    advisory: u64,
     /// The cron's time it was submitted for, until that is stored.
     firing: Option<Firing>,
     /// The accepted result, until its commit is answered and it is sent on.
@@ -249,6 +259,7 @@ pub struct Desk {
     turn: u64,
     figures: Figures,
     services: services::Services,
+    adoptions: adopt::Adoptions,
     /// Something may have become assignable.
     schedule: bool,
     /// Nobody takes what is stored.
@@ -297,6 +308,7 @@ impl Desk {
             turn: 0,
             figures: Figures::default(),
             services: services::Services::default(),
+            adoptions: adopt::Adoptions::default(),
             schedule: false,
             store_gone: false,
             next_token: None,
@@ -344,6 +356,7 @@ impl Desk {
             || self.roster.iter().next().is_some()
             || self.queues.values().any(is_pulled)
             || self.has_services()
+            || !self.adoptions.by_queue.is_empty()
     }
 
     /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.
@@ -403,6 +416,7 @@ impl Desk {
             timer: Timestamp::ZERO,
             payload: None,
             request: None,
+            advisory: 0,
             firing: None,
             result: None,
             waiters: Vec::new(),
@@ -433,6 +447,7 @@ impl Desk {
                 self.unblock(index, &task.record.after);
             }
             self.items.remove(&task.item);
+            self.forget_origin(&task.record, index);
             self.payload_bytes -= task.payload.map_or(0, |parcel| parcel.body.len());
             self.vacant.push(index);
         }

@@ -70,7 +70,14 @@ impl Desk {
             [] => QueueConfig::default(),
             text => serde_json::from_slice(text).map_err(errors::bad_request)?,
         };
+        if config.adopt.is_some() && config.mode == Mode::Inbox {
+            config.mode = Mode::Adopted;
+        }
         config.check().map_err(errors::bad_request)?;
+        let mut others = self.adoptions.by_queue.iter().filter(|(queue, _)| *queue != name);
+        if let Some((other, _)) = others.find(|(_, adopted)| Some(&adopted.adopt) == config.adopt.as_ref()) {
+            return Err(errors::bad_request(format!("queue {other} has adopted this consumer already")));
+        }
         config.paused = self.coming_config(name).paused;
         if let Some(known) = self.queues.get(name).filter(|known| known.open > 0)
             && known.config.mode != config.mode
@@ -119,6 +126,9 @@ impl Desk {
             return Err(errors::QUEUE_NOT_FOUND);
         }
         let config = QueueConfig { paused, ..self.coming_config(name) };
+        if config.mode == Mode::Adopted {
+            return Err(errors::bad_request("pause the consumer itself: its workers get nothing from this queue"));
+        }
         self.queue_mut(name).coming = Some(Box::new(config.clone()));
         let (queue, request) = (name.to_owned(), message.clone());
         if config.mode == Mode::Pull {
@@ -213,6 +223,7 @@ impl Desk {
         known.config = config;
         known.stored = true;
         self.ready.arrange(queue, order);
+        self.follow(queue);
         if order.ageing != before.ageing {
             self.line_up_all(queue);
         }
@@ -228,6 +239,9 @@ impl Desk {
         if queue.config.mode == Mode::Pull {
             shown["stream"] = names::STREAM.into();
             shown["consumer"] = names::queue_consumer(name).into();
+        }
+        if queue.config.mode == Mode::Adopted {
+            shown["adopted"] = self.show_adopted(name);
         }
         if queue.config.mode == Mode::Service {
             shown["services"] = self.show_services(name);

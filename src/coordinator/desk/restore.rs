@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Desk;
 use super::agents::InfoPurpose;
+use crate::client::Incoming;
 use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::names;
 use crate::coordinator::queue::{Mode, QueueConfig};
@@ -162,6 +163,15 @@ impl Desk {
                 self.ask_agent(index, InfoPurpose::LookAfter);
             }
         }
+        for (queue, adopt) in self.settings.adopt.clone() {
+            let config = self.queue_config(&queue);
+            if config.adopt.as_ref() != Some(&adopt) {
+                let config = QueueConfig { mode: Mode::Adopted, adopt: Some(adopt), ..config.clone() };
+                let body = serde_json::to_vec(&config).expect("a queue's settings are plain data");
+                let subject = format!("{}QUEUE.PUT.{queue}", names::API);
+                self.request(Incoming::new(subject.as_bytes(), b"", b"", &body), now);
+            }
+        }
         self.arm_crons();
         self.schedule = true;
     }
@@ -184,6 +194,7 @@ impl Desk {
         let Some(task) = self.task(index) else { return };
         let record = task.record.clone();
         self.figures.found(&record);
+        self.know_origin(index);
         if !record.phase.is_final() {
             self.queue_mut(&record.queue).open += 1;
         }
@@ -217,6 +228,7 @@ impl Desk {
                 self.ask_agent(holder, InfoPurpose::Lost(vec![(index, record.lease.clone())]));
             }
         } else if record.phase == Phase::Queued {
+            self.republish(index);
             self.line_up(index);
         } else if record.phase == Phase::Blocked {
             self.block(index);

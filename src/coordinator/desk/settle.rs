@@ -134,6 +134,12 @@ impl Desk {
         if let Some(task) = self.task_mut(index) {
             task.retry_at = Timestamp::ZERO;
         }
+        if record.mode == Mode::Adopted {
+            self.know_origin(index);
+            if entered {
+                self.settle_adopted(index, before.is_none());
+            }
+        }
         self.arm(index);
     }
 
@@ -314,6 +320,7 @@ impl Desk {
         if !task.retry_at.is_zero() && task.retry_at <= now {
             task.retry_at = Timestamp::ZERO;
             let result_due = task.record.result_due;
+            let adopted = task.record.mode == Mode::Adopted;
             match task.busy {
                 Some(Busy::Reloading { .. }) => self.reload_again(index),
                 Some(Busy::Fetching) => {
@@ -326,6 +333,7 @@ impl Desk {
                 }
                 Some(Busy::Committing { .. }) => {}
                 None if result_due => self.send_result(index),
+                None if adopted => self.republish(index),
                 None => self.line_up_again(index),
             }
         }
@@ -377,6 +385,9 @@ impl Desk {
         let record = task.record.clone();
         self.figures.gone(&record);
         self.remove_task(index);
+        if let Some(origin) = record.origin.as_ref().filter(|_| record.forget) {
+            self.drop_original(&record.queue, if origin.seq > 0 { origin.seq } else { origin.was });
+        }
         // Also one that a crash left behind when the task was requeued.
         if record.phase == Phase::Dead || record.forget || record.run > 1 {
             self.purge(&names::dead_letter_key(&record.queue, &record.id));

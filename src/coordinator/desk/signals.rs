@@ -45,10 +45,14 @@ impl Desk {
         }
     }
 
-    /// Takes a consumer advisory: only deliveries used up on a pull queue matter.
+    /// Takes a consumer advisory: deliveries used up on a pull queue, and what is told of adopted consumers.
     pub fn advisory(&mut self, message: &Incoming, now: Timestamp) {
         self.now = now;
-        let consumer = message.subject_str().rsplit('.').next().unwrap_or_default();
+        let name = message.subject_str().to_owned();
+        let consumer = name.rsplit('.').next().unwrap_or_default();
+        if !name.contains(&format!(".{}.", names::STREAM)) {
+            return self.adopted_advisory(&name, message.payload());
+        }
         let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
         if let (true, Some(seq)) = (consumer.starts_with("queue_"), body["stream_seq"].as_u64()) {
             let deliveries = body["deliveries"].as_u64().unwrap_or(0).min(u64::from(u32::MAX)) as u32;
@@ -149,6 +153,7 @@ fn terminated(reason: String) -> String {
 fn is_of(consumer: &str, record: &Record) -> bool {
     match record.mode {
         Mode::Inbox | Mode::Service => consumer.strip_prefix("agent_") == Some(&record.agent),
+        Mode::Adopted => false,
         Mode::Pull => consumer.strip_prefix("queue_") == Some(&record.queue),
     }
 }

@@ -208,6 +208,9 @@ impl Desk {
             entry.header_lines = delivery_lines(&next, &parcel.lines);
             entries.push(entry);
         }
+        if next.mode == Mode::Adopted && next.phase == Phase::Queued && changed {
+            task.request = super::burial::republication(&next, &parcel);
+        }
         if let Some(subject) = endpoint.filter(|_| changed) {
             let lines = delivery_lines(&next, &parcel.lines);
             task.request = Some(super::services::Request { subject, lines, body: parcel.body.clone() });
@@ -289,7 +292,11 @@ impl Desk {
         let queue = task.record.queue.clone();
         let waiting: Vec<Input> = input.into_iter().chain(task.line.drain(..)).collect();
         let (firing, id) = (task.firing.take(), task.record.id.clone());
+        let unburied = (task.record.mode == Mode::Adopted).then(|| (task.record.clone(), task.advisory));
         self.remove_task(index);
+        if let Some((record, advisory)) = unburied {
+            self.not_buried(&record, advisory);
+        }
         let queue = self.queue_mut(&queue);
         queue.open = queue.open.saturating_sub(1);
         for input in waiting {
@@ -421,7 +428,7 @@ fn is_submit(message: &Incoming) -> bool {
 fn needs_payload(before: &Record, next: &Record) -> bool {
     before.phase != next.phase
         && (matches!(next.phase, Phase::Assigned | Phase::Dead)
-            || (next.mode == Mode::Pull && next.phase == Phase::Queued))
+            || (next.mode.is_pulled() && next.phase == Phase::Queued))
 }
 
 /// What an agent gets with a task: full subjects, so that it builds nothing.
@@ -464,12 +471,13 @@ fn dead_letter_lines(record: &Record, user: &str) -> String {
     let error = record.fault.as_ref().map_or("", |fault| &fault.error).replace(['\r', '\n'], " ");
     let Record { id, queue, attempt, run, .. } = record;
     let reason = record.reason.replace(['\r', '\n'], " ");
+    let origin = super::burial::origin_lines(record);
     let at = record.updated.to_rfc3339();
     let agent = record.fault.as_ref().map_or("", |fault| &fault.agent);
     let agent = if agent.is_empty() { String::new() } else { format!("Task-Agent: {agent}\r\n") };
     format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-State: failed\r\nTask-Attempts: {attempt}\r\nTask-Run: {run}\r\n\
-         Task-Reason: {reason}\r\nTask-Error: {error}\r\nTask-Failed-At: {at}\r\n{agent}{user}"
+         Task-Reason: {reason}\r\nTask-Error: {error}\r\nTask-Failed-At: {at}\r\n{agent}{origin}{user}"
     )
 }
 

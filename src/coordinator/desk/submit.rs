@@ -63,6 +63,10 @@ impl Desk {
             let reason = format!("Task-Result-To is below {allowed} (result_subjects of the coordinator)");
             return Err(errors::NOT_PERMITTED.with(reason));
         }
+        if let Some(adopt) = &config.adopt {
+            let reason = format!("the tasks of this queue are what is published to the stream {}", adopt.stream);
+            return Err(errors::bad_request(reason));
+        }
         if tried {
             return Ok(record);
         }

@@ -20,6 +20,7 @@ impl Desk {
             self.look_after(index);
         }
         self.look_after_pull_queues();
+        self.look_after_adopted();
         self.retry_removals();
         // What was refused for want of something may be possible now.
         self.schedule = true;

@@ -1,0 +1,234 @@
+//! Adopted streams and consumers: workers and publishers stay as they are, and what dies there becomes a dead letter.
+
+use std::time::Duration;
+
+use natterjack::client::{Client, Incoming};
+use natterjack::types::header::HeaderBuilder;
+use serde_json::{Value, json};
+
+use super::agent::{ask, call, until};
+use super::support::{Embedded, World};
+
+/// VAPORA's and CodeForge's: a stream made by hand, and a durable consumer that several workers share.
+async fn make(client: &Client, retention: &str, max_deliver: u32) {
+    let stream = json!({ "name": "TASKS", "subjects": ["tasks.>"], "retention": retention, "storage": "file" });
+    client.create_stream(&stream).await.unwrap();
+    let consumer = json!({
+        "name": "workers", "durable_name": "workers", "ack_policy": "explicit", "deliver_policy": "all",
+        "ack_wait": 200_000_000, "max_deliver": max_deliver,
+    });
+    client.create_consumer("TASKS", &consumer).await.unwrap();
+}
+
+async fn publish(client: &Client, body: &[u8], headers: &[(&str, &str)]) -> u64 {
+    let mut block = HeaderBuilder::new().add("X-Request-ID", "r-9");
+    for (name, value) in headers {
+        block = block.add(name, value);
+    }
+    let ack = client.request_message("tasks.agent.aider", &block.build(), body, Duration::from_secs(10)).await.unwrap();
+    let ack: Value = serde_json::from_slice(ack.payload()).unwrap();
+    ack["seq"].as_u64().unwrap()
+}
+
+async fn pull(client: &Client) -> Incoming {
+    let next = async { client.puller("TASKS", "workers", 1).unwrap().next().await.unwrap() };
+    tokio::time::timeout(Duration::from_secs(20), next).await.expect("a message")
+}
+
+fn say(client: &Client, message: &Incoming, word: &str) {
+    client.publish_message(message.reply(), b"", b"", word.as_bytes()).unwrap();
+}
+
+/// The letters of `queue`, once there are so many.
+async fn letters(client: &Client, queue: &str, count: usize) -> Vec<Value> {
+    for _ in 0..1000 {
+        let listed = ask(client, &format!("DLQ.LIST.{queue}"), Value::Null).await;
+        if listed["total"] == count {
+            return listed["letters"].as_array().unwrap().clone();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let info = ask(client, &format!("QUEUE.INFO.{queue}"), Value::Null).await;
+    panic!("no {count} letters: {} of {info}", ask(client, "DLQ.LIST", Value::Null).await);
+}
+
+async fn adopt(client: &Client) {
+    let adopt = json!({ "adopt": { "stream": "TASKS", "consumer": "workers" } });
+    let queue = ask(client, "QUEUE.PUT.x", adopt).await;
+    assert_eq!((&queue["mode"], &queue["adopt"]["stream"]), (&json!("adopted"), &json!("TASKS")));
+    // Its advisories are kept from now on.
+    while client.api::<Value>("STREAM.INFO.TASK_ADVISORIES", &Value::Null).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_used_up_its_deliveries_is_listed_read_and_published_again() {
+    for retention in ["limits", "workqueue"] {
+        let world = World::start().await;
+        let user = world.client("user").await;
+        make(&user, retention, 2).await;
+        adopt(&user).await;
+        let worker = world.client("worker").await;
+        let seq = publish(&user, b"poison \xff", &[("Retry-Count", "4")]).await;
+        for _ in 0..2 {
+            let message = pull(&worker).await;
+            say(&worker, &message, "-NAK");
+        }
+        // Some broker notices when the next one pulls.
+        let other = publish(&user, b"fine", &[]).await;
+        let message = pull(&worker).await;
+        assert_eq!(message.payload(), b"fine", "{retention}: the dead one is stuck");
+        say(&worker, &message, "+ACK");
+        let letter = letters(&user, "x", 1).await.remove(0);
+        let id = letter["id"].as_str().unwrap().to_owned();
+        assert!(id.starts_with("x-") && id.ends_with(&format!("-{seq}")), "{id}");
+        assert_eq!((&letter["error"], &letter["attempts"]), (&json!("deliveries used"), &json!(2)));
+        let read = call(&user, &format!("DLQ.GET.x.{id}"), &[], b"").await.unwrap();
+        assert_eq!(read.payload(), b"poison \xff");
+        for (name, value) in [("X-Request-ID", "r-9"), ("Task-Stream", "TASKS"), ("Task-Subject", "tasks.agent.aider")]
+        {
+            assert_eq!(read.headers().get_str(name), Some(value));
+        }
+        // Published again, it is worked on as any other, and followed to its end.
+        assert_eq!(ask(&user, &format!("DLQ.REQUEUE.x.{id}"), Value::Null).await["state"], "submitted");
+        let again = pull(&worker).await;
+        assert_eq!((again.payload(), again.subject_str()), (&b"poison \xff"[..], "tasks.agent.aider"));
+        assert_eq!(
+            (again.headers().get_str("Retry-Count"), again.headers().get_str("X-Request-ID")),
+            (Some("5"), Some("r-9"))
+        );
+        until(&user, &id, |record| record["state"] == "working").await;
+        say(&worker, &again, "+ACK");
+        let record = until(&user, &id, |record| record["state"] == "completed").await;
+        assert!(record["origin"]["seq"].as_u64().unwrap() > other);
+        assert_eq!(ask(&user, "DLQ.LIST", Value::Null).await["total"], 0);
+        let left: Value = user.api("STREAM.INFO.TASKS", &Value::Null).await.unwrap();
+        let expected = if retention == "workqueue" { 0 } else { 3 };
+        assert_eq!(left["state"]["messages"], expected, "{retention}: a work queue is rid of the stuck one");
+        assert_eq!(call(&user, "SUBMIT", &[("Task-Queue", "x")], b"").await.unwrap_err().0, 30400);
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn terminated_messages_are_copied_with_their_payload() {
+    for retention in ["limits", "workqueue"] {
+        let world = World::start().await;
+        let user = world.client("user").await;
+        make(&user, retention, 5).await;
+        adopt(&user).await;
+        let worker = world.client("worker").await;
+        publish(&user, b"no use", &[]).await;
+        let message = pull(&worker).await;
+        // In a work queue the message is gone with the term: it is copied while it is worked on.
+        while ask(&user, "QUEUE.INFO.x", Value::Null).await["adopted"]["copies"] == 0 && retention == "workqueue" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        say(&worker, &message, "+TERM not mine");
+        let letter = letters(&user, "x", 1).await.remove(0);
+        assert_eq!((&letter["error"], &letter["attempts"]), (&json!("terminated: not mine"), &json!(1)));
+        let id = letter["id"].as_str().unwrap();
+        assert_eq!(call(&user, &format!("DLQ.GET.x.{id}"), &[], b"").await.unwrap().payload(), b"no use");
+        assert_eq!(ask(&user, &format!("DLQ.PURGE.x.{id}"), Value::Null).await["state"], "canceled");
+        letters(&user, "x", 0).await;
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_missed_while_no_coordinator_runs() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    make(&user, "limits", 1).await;
+    adopt(&user).await;
+    let worker = world.client("worker").await;
+    world.stop_coordinator();
+    for n in 0..20 {
+        publish(&user, format!("m{n}").as_bytes(), &[]).await;
+        let message = pull(&worker).await;
+        say(&worker, &message, if n % 2 == 0 { "+TERM" } else { "-NAK" });
+    }
+    publish(&user, b"fine", &[]).await;
+    say(&worker, &pull(&worker).await, "+ACK");
+    world.restart_coordinator().await;
+    let first = letters(&user, "x", 20).await;
+    // Each has one letter, however often its death is told.
+    world.restart_coordinator().await;
+    let second = letters(&user, "x", 20).await;
+    let ids = |letters: &[Value]| {
+        letters
+            .iter()
+            .map(|letter| letter["id"].as_str().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(ids(&first), ids(&second));
+    let info: Value = user.api("STREAM.INFO.TASK_ADVISORIES", &Value::Null).await.unwrap();
+    assert_eq!(info["state"]["messages"], 0, "what is dealt with is forgotten");
+    assert_eq!(ask(&user, "DLQ.REQUEUE.x", Value::Null).await["requeued"], 20);
+    for _ in 0..20 {
+        say(&worker, &pull(&worker).await, "+ACK");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_work_queue_that_is_adopted_late_shows_what_is_stuck_in_it() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    make(&user, "workqueue", 1).await;
+    let worker = world.client("worker").await;
+    for body in [&b"stuck"[..], b"fine"] {
+        publish(&user, body, &[]).await;
+        let message = pull(&worker).await;
+        say(&worker, &message, if body == b"fine" { "+ACK" } else { "-NAK" });
+    }
+    // A pull makes the broker notice that it may not deliver it again.
+    let again = client_pulls_nothing(&worker).await;
+    assert!(again, "nothing is left to do");
+    adopt(&user).await;
+    let letter = letters(&user, "x", 1).await.remove(0);
+    let id = letter["id"].as_str().unwrap();
+    assert_eq!(call(&user, &format!("DLQ.GET.x.{id}"), &[], b"").await.unwrap().payload(), b"stuck");
+    ask(&user, &format!("DLQ.PURGE.x.{id}"), Value::Null).await;
+    letters(&user, "x", 0).await;
+    world.restart_coordinator().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    letters(&user, "x", 0).await;
+    let info: Value = user.api("STREAM.INFO.TASKS", &Value::Null).await.unwrap();
+    assert_eq!(info["state"]["messages"], 0);
+    world.end().await;
+}
+
+async fn client_pulls_nothing(client: &Client) -> bool {
+    let ask = json!({ "batch": 1, "expires": 500_000_000 }).to_string();
+    let answer =
+        client.request("$JS.API.CONSUMER.MSG.NEXT.TASKS.workers", ask.as_bytes(), Duration::from_secs(5)).await;
+    answer.unwrap().headers().status() == Some(408)
+}
+
+#[tokio::test]
+async fn the_config_file_adopts() {
+    let text = r#"coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }"#;
+    let world = Embedded::start(text).await;
+    let user = world.named("user", "user").await;
+    make(&user, "limits", 1).await;
+    publish(&user, b"once", &[]).await;
+    say(&user, &pull(&user).await, "-NAK");
+    publish(&user, b"fine", &[]).await;
+    say(&user, &pull(&user).await, "+ACK");
+    let letter = letters(&user, "agents", 1).await.remove(0);
+    assert_eq!(letter["error"], "deliveries used");
+    world.server.stop().await;
+    for (text, said) in [
+        (r#"coordinator { adopt [ { stream: TASKS, queue: agents } ] }"#, "adopt takes a stream"),
+        (r#"coordinator { adopt [ { stream: "T.>", consumer: w, queue: agents } ] }"#, "adopt takes a stream"),
+        (
+            r#"coordinator { adopt [ { stream: T, consumer: w, queue: a }, { stream: T, consumer: w, queue: b } ] }"#,
+            "adopted twice",
+        ),
+    ] {
+        let refusal = Embedded::refusal(text);
+        assert!(refusal.contains(said), "{refusal}");
+    }
+}
