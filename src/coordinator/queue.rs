@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
+use super::names;
 use super::scheduler::Order;
 
 /// How a queue's tasks reach whoever does the work.
@@ -51,6 +52,10 @@ impl Adopt {
                 || name.len() > 255
                 || name.contains(|letter: char| letter.is_whitespace() || ".*>/\\".contains(letter))
         };
+        let own = [names::STREAM, names::AGENTS_STREAM, names::PROGRESS_STREAM, names::ADVISORIES_STREAM];
+        if own.contains(&&*self.stream) || self.stream.starts_with("KV_TASK_") {
+            return Err("the coordinator's own streams cannot be adopted".to_owned());
+        }
         match [&self.stream, &self.consumer].into_iter().find(|name| wrong(name)) {
             Some(name) => Err(format!("{name:?} is no name of a stream or consumer")),
             None => Ok(()),
@@ -202,6 +207,7 @@ mod tests {
         check(r#"{"mode":"pull","rate":5}"#, false);
         check(r#"{"mode":"pull","max_per_key":1}"#, false);
         check(r#"{"mode":"adopted","adopt":{"stream":"TASKS","consumer":"agent-consumer"}}"#, true);
+        check(r#"{"mode":"adopted","adopt":{"stream":"KV_TASK","consumer":"agent_ann"}}"#, false);
         check(r#"{"mode":"adopted"}"#, false);
         check(r#"{"mode":"pull","adopt":{"stream":"TASKS","consumer":"c"}}"#, false);
         check(r#"{"mode":"adopted","adopt":{"stream":"TASKS.>","consumer":"c"}}"#, false);

@@ -25,4 +25,5 @@ mod support;
 mod throughput;
 
 #[path = "../support/mod.rs"]
+#[allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 mod tools;

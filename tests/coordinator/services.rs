@@ -1,6 +1,6 @@
 //! Micro services (ADR-32) as workers: they are found by their metadata, the request is the lease, the response completes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,15 +14,20 @@ use super::agent::{ask, await_result, call, submit, until};
 use super::support::World;
 use super::tools::toolchain::{self, clients_dir, or_skip};
 
-fn metadata(queue: &str, slots: &str) -> HashMap<String, String> {
-    HashMap::from([("task.queue".to_owned(), queue.to_owned()), ("task.slots".to_owned(), slots.to_owned())])
+fn metadata(queue: &str, slots: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("task.queue".to_owned(), queue.to_owned()), ("task.slots".to_owned(), slots.to_owned())])
 }
 
 /// Instances of `sleep` that tell how many requests they had in hand at most.
 async fn sleeper(url: &str, most: Arc<AtomicUsize>) -> async_nats::service::Service {
     use async_nats::service::ServiceExt as _;
     let client = async_nats::connect(url).await.unwrap();
-    let service = client.service_builder().metadata(metadata("nap", "2")).start("sleep", "1.0.0").await.unwrap();
+    let service = client
+        .service_builder()
+        .metadata(metadata("nap", "2").into_iter().collect())
+        .start("sleep", "1.0.0")
+        .await
+        .unwrap();
     let mut endpoint = service.endpoint("sleep.run").await.unwrap();
     let now = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
