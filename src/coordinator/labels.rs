@@ -139,6 +139,20 @@ impl Requirement {
         if labels.seats.is_empty() { met_with(None) } else { labels.seats.iter().map(Some).any(met_with) }
     }
 
+    /// The terms that `labels` do not meet, as they are written.
+    pub fn unmet(&self, labels: &Labels) -> Vec<String> {
+        let unmet = self.tests.iter().filter(|(name, test)| !met(test, labels.get(name)));
+        unmet
+            .map(|(name, test)| match test {
+                Test::Has => name.clone(),
+                Test::Equal(value) => format!("{name}={value}"),
+                Test::NotEqual(value) => format!("{name}!={value}"),
+                Test::AtLeast(value) => format!("{name}>={value}"),
+                Test::AtMost(value) => format!("{name}<={value}"),
+            })
+            .collect()
+    }
+
     /// How many of the terms `labels` meet, for ranking.
     pub fn score(&self, labels: &Labels) -> usize {
         let score_with = |seat| self.tests.iter().filter(|(name, test)| met_in(test, name, labels, seat)).count();
@@ -212,6 +226,8 @@ mod tests {
         check("disk<=5", false);
         check("lang>=1", false);
         assert_eq!(Requirement::parse("gpu,lang=python,mem>=2").unwrap().score(&labels), 2);
+        let all = Requirement::parse("gpu,lang=python,mem>=64,lang!=go,os,mem <= 1").unwrap();
+        assert_eq!(all.unmet(&labels), ["lang=python", "lang!=go", "mem>=64", "mem<=1", "os"]);
     }
 
     #[test]

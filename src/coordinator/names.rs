@@ -106,6 +106,14 @@ pub fn is_marker(block: &[u8]) -> bool {
     headers.get("KV-Operation").is_some() || headers.get("Nats-Marker-Reason").is_some()
 }
 
+/// Header lines with others over them: of a name that both have, only the others' stay.
+pub fn lines_over(lines: &str, over: &str) -> String {
+    let name = |line: &str| line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let taken: Vec<String> = over.lines().map(name).collect();
+    let kept = lines.lines().filter(|line| !taken.contains(&name(line)));
+    kept.fold(String::new(), |kept, line| kept + line + "\r\n") + over
+}
+
 /// A whole block from header lines; empty when there are none.
 pub fn block(lines: &str) -> Vec<u8> {
     if lines.is_empty() { Vec::new() } else { format!("NATS/1.0\r\n{lines}\r\n").into_bytes() }
@@ -148,6 +156,8 @@ mod tests {
     fn only_the_users_headers_travel() {
         let block = b"NATS/1.0\r\nTask-Id: x\r\ntraceparent: 00\r\nnats-msg-id: 1\r\nKV-Operation: DEL\r\nX: y\r\n\r\n";
         assert_eq!(user_lines(Headers::new(block)), "traceparent: 00\r\nX: y\r\n");
+        assert_eq!(lines_over("A: 1\r\nB: 2\r\n", "b: 3\r\nC: 4\r\n"), "A: 1\r\nb: 3\r\nC: 4\r\n");
+        assert_eq!(lines_over("", ""), "");
         let kept = lines_without_jetstreams(Headers::new(block));
         assert_eq!(kept, "Task-Id: x\r\ntraceparent: 00\r\nX: y\r\n");
     }

@@ -164,6 +164,8 @@ pub enum Descendants {
     Apart,
     /// They are being canceled.
     Due,
+    /// The same, without asking their agents.
+    Forced,
     /// They are canceled, and there are to be no more.
     Done,
 }
@@ -182,6 +184,12 @@ pub struct Origin {
     /// Its payload was gone before it could be copied.
     #[serde(skip_serializing_if = "is_default")]
     pub lost: bool,
+}
+
+impl Descendants {
+    pub fn are_due(self) -> bool {
+        matches!(self, Descendants::Due | Descendants::Forced)
+    }
 }
 
 /// Which agent got a task, and when.

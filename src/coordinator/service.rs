@@ -513,7 +513,7 @@ impl Runner {
         } else if subject.starts_with("$JS.EVENT.") {
             desk.advisory(&message, now);
         } else if let Some(id) = subject.strip_prefix("$TASK.P.") {
-            desk.progress(id, now);
+            desk.progress(id, &message, now);
         } else if let Some(agent) = subject.strip_prefix("$TASK.HB.") {
             desk.heartbeat(agent, now);
         } else if subject.starts_with("$SRV.")

@@ -256,7 +256,7 @@ impl Record {
                 _ => Ok(None),
             },
             Event::Cancel { reason, force, descendants } => self.cancel(reason, *force, *descendants, context.now),
-            Event::DescendantsCanceled if self.descendants == Descendants::Due => {
+            Event::DescendantsCanceled if self.descendants.are_due() => {
                 Ok(Some(Record { descendants: Descendants::Done, ..self.clone() }))
             }
             Event::DescendantsCanceled => Ok(None),
@@ -384,7 +384,8 @@ impl Record {
         // A canceled descendant's own are canceled by whoever canceled it.
         let news = match descendants {
             Descendants::Apart => false,
-            Descendants::Due => self.descendants != Descendants::Due,
+            Descendants::Due => !self.descendants.are_due(),
+            Descendants::Forced => self.descendants != Descendants::Forced,
             Descendants::Done => self.descendants == Descendants::Apart,
         };
         if news {

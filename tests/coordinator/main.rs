@@ -11,6 +11,7 @@ mod client;
 mod councils;
 mod cron;
 mod dead_letters;
+mod family;
 mod lifecycle;
 mod on_nats_server;
 mod people;
@@ -23,6 +24,8 @@ mod standalone;
 mod supervision;
 mod support;
 mod throughput;
+mod tracing;
+mod why;
 
 #[path = "../support/mod.rs"]
 #[allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::adopt::Corpse;
 use super::agents::{InfoPurpose, Registration};
+use super::history::Reading;
 use super::{Desk, Output};
 use crate::client::{BatchEntry, ClientError, Incoming};
 use crate::coordinator::cron::{Cron, Times};
@@ -144,6 +145,8 @@ pub(super) enum Call {
         task: u32,
         serial: u64,
     },
+    /// The next change of a task, for HISTORY.
+    History(Box<Reading>),
     /// Housekeeping whose failure the next sweep or restart mends.
     Unimportant,
 }
@@ -284,6 +287,7 @@ impl Desk {
             Call::Corpse { queue, corpse } => self.corpse_answered(&queue, corpse, &answer),
             Call::RepublishBody { task, serial } => self.republish_body_answered(task, serial, &answer),
             Call::Republished { task, serial } => self.republished(task, serial, &answer),
+            Call::History(reading) => self.history_answered(*reading, &answer),
             Call::Discovery | Call::Unimportant => {}
         }
     }

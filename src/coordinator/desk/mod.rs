@@ -14,6 +14,9 @@ mod calls;
 mod connections;
 mod councils;
 mod crons;
+mod explain;
+mod family;
+mod history;
 mod letters;
 mod probes;
 mod purge;
@@ -231,6 +234,8 @@ pub struct Desk {
     ready: Ready,
     /// Blocked tasks by the ids of those they wait for.
     dependents: HashMap<String, BTreeSet<u32>>,
+    /// Tasks by the id of their parent.
+    children: HashMap<String, BTreeSet<u32>>,
     held: Held,
     /// Purges under way.
     purges: HashMap<u64, Purge>,
@@ -285,6 +290,7 @@ impl Desk {
             roster: Roster::default(),
             ready: Ready::default(),
             dependents: HashMap::new(),
+            children: HashMap::new(),
             held: Held::default(),
             purges: HashMap::new(),
             crons: BTreeMap::new(),
@@ -398,7 +404,7 @@ impl Desk {
     fn insert_task(&mut self, record: Record, revision: u64) -> u32 {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = record.id.clone();
+        let (id, parent) = (record.id.clone(), record.parent.clone());
         self.ready.join(&record.sticky);
         let task = Task {
             record,
@@ -433,6 +439,7 @@ impl Desk {
             }
         };
         self.ids.insert(id, index);
+        self.note_child(&parent, index, true);
         index
     }
 
@@ -440,6 +447,7 @@ impl Desk {
         if let Some(task) = self.tasks.get_mut(index as usize).and_then(Option::take) {
             self.ids.remove(&task.record.id);
             self.ready.leave(&task.record.sticky);
+            self.note_child(&task.record.parent, index, false);
             if let Some(spot) = &task.spot {
                 self.ready.remove(spot);
             }

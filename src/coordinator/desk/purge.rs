@@ -1,5 +1,6 @@
 //! What is done to many tasks for one request: QUEUE.PURGE cancels everything in a queue that nobody works on, DLQ.REQUEUE and
-//! DLQ.PURGE are about all dead letters of a queue. Each task takes its own step, stored or not by itself.
+//! DLQ.PURGE are about all dead letters of a queue, and a CANCEL may mean all descendants. Each task takes its own step, stored or
+//! not by itself.
 
 use std::collections::VecDeque;
 
@@ -16,14 +17,20 @@ const AT_ONCE: usize = 256;
 /// A purge under way. It is answered when all its steps are stored, or known not to be.
 #[derive(Debug)]
 pub(super) struct Purge {
-    request: Incoming,
+    purpose: Purpose,
     event: Event,
-    /// What the answer calls the number of steps.
-    verb: &'static str,
     /// Tasks by index and serial.
     left: VecDeque<(u32, u64)>,
     under_way: usize,
     done: u64,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// A request, and what its answer calls the number of steps.
+    Answer(Incoming, &'static str),
+    /// The task, by index and serial, whose descendants these are.
+    Family(u32, u64),
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -60,10 +67,19 @@ impl Desk {
         verb: &'static str,
         left: VecDeque<(u32, u64)>,
     ) {
+        self.begin_job(Purpose::Answer(message.clone(), verb), event, left);
+        self.go_on_purging();
+    }
+
+    /// Has `event` happen to all of `left`, descendants of a task, whose record then says so. It begins with the next tick.
+    pub(super) fn begin_family_cancel(&mut self, root: u32, serial: u64, event: Event, left: VecDeque<(u32, u64)>) {
+        self.begin_job(Purpose::Family(root, serial), event, left);
+    }
+
+    fn begin_job(&mut self, purpose: Purpose, event: Event, left: VecDeque<(u32, u64)>) {
         let job = self.next_call;
         self.next_call += 1;
-        self.purges.insert(job, Purge { request: message.clone(), event, verb, left, under_way: 0, done: 0 });
-        self.go_on_purging();
+        self.purges.insert(job, Purge { purpose, event, left, under_way: 0, done: 0 });
     }
 
     /// Takes the next steps of the purges under way.
@@ -87,7 +103,13 @@ impl Desk {
             if self.purges.get(&job).is_some_and(done)
                 && let Some(purge) = self.purges.remove(&job)
             {
-                self.respond(&purge.request, serde_json::json!({ purge.verb: purge.done }));
+                match purge.purpose {
+                    Purpose::Answer(request, verb) => self.respond(&request, serde_json::json!({ verb: purge.done })),
+                    Purpose::Family(root, serial) if self.same_task(root, serial).is_some() => {
+                        self.enqueue_event(root, Event::DescendantsCanceled);
+                    }
+                    Purpose::Family(..) => {}
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::calls::{Answer, Call};
-use super::requests::error_headers;
+use super::requests::{error_headers, error_headers_of};
 use super::{Desk, Task, Waiter};
 use crate::client::Incoming;
 use crate::coordinator::question::Question;
@@ -22,6 +22,7 @@ struct Filter {
     queue: Option<String>,
     state: Option<String>,
     agent: Option<String>,
+    parent: Option<String>,
     limit: Option<usize>,
     /// The id after which the page begins.
     after: Option<String>,
@@ -61,6 +62,7 @@ impl Desk {
         let matches = |record: &Record| {
             filter.queue.as_ref().is_none_or(|queue| record.queue == *queue)
                 && filter.agent.as_ref().is_none_or(|agent| record.agent == *agent)
+                && filter.parent.as_ref().is_none_or(|parent| record.parent == *parent)
                 && state.is_none_or(|state| record.state == state)
         };
         let mut found: Vec<&Task> =
@@ -127,10 +129,11 @@ impl Desk {
             return;
         }
         let error = errors::NOT_COMPLETED.with(task.record.state.as_str());
+        let headers = error_headers_of(&error, &task.record.header_lines());
         let mut shown = task.shown();
         shown["type"] = "io.natterjack.task.api.v1.await_response".into();
         shown["error"] = serde_json::to_value(&error).expect("an error is plain data");
-        self.send_reply(reply, error_headers(&error), Bytes::from(shown.to_string()));
+        self.send_reply(reply, headers, Bytes::from(shown.to_string()));
     }
 
     pub(super) fn result_answered(&mut self, index: u32, serial: u64, reply: Bytes, answer: Answer) {

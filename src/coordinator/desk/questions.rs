@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Desk;
-use super::requests::error_headers;
+use super::requests::error_headers_of;
 use crate::client::Incoming;
 use crate::coordinator::record::Record;
 use crate::coordinator::task::Event;
@@ -37,10 +37,11 @@ impl Desk {
     pub(super) fn answer_question(&mut self, index: u32, reply: Bytes) {
         let Some(task) = self.task(index) else { return };
         let error = errors::QUESTION.with(task.record.state.as_str());
+        let headers = error_headers_of(&error, &task.record.header_lines());
         let mut shown = task.shown();
         shown["type"] = "io.natterjack.task.api.v1.await_response".into();
         shown["error"] = serde_json::to_value(&error).expect("an error is plain data");
-        self.send_reply(reply, error_headers(&error), Bytes::from(shown.to_string()));
+        self.send_reply(reply, headers, Bytes::from(shown.to_string()));
     }
 }
 

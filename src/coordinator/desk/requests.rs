@@ -23,6 +23,8 @@ pub const VERBS: &[(&str, &str)] = &[
     ("DECLINE", "DECLINE.*.*"),
     ("INPUT", "INPUT.*.*"),
     ("ANSWER", "ANSWER.*"),
+    ("HISTORY", "HISTORY.*"),
+    ("EXPLAIN", "EXPLAIN.*"),
     ("CANCEL", "CANCEL.*"),
     ("REQUEUE", "REQUEUE.*"),
     ("AGENT-REGISTER", "AGENT.REGISTER.*"),
@@ -114,6 +116,8 @@ impl Desk {
                 let id = token();
                 answer_event(&message).and_then(|event| self.step_request(id, event, &message))
             }
+            "HISTORY" => self.history(token(), &message),
+            "EXPLAIN" => self.explain(token(), &message),
             "CANCEL" => {
                 let id = token();
                 cancel_event(message.payload()).and_then(|event| self.step_request(id, event, &message))
@@ -233,6 +237,12 @@ pub(super) fn error_headers(error: &ApiError) -> Vec<u8> {
         .build()
 }
 
+/// [`error_headers`] with a task's own header lines.
+pub(super) fn error_headers_of(error: &ApiError, lines: &str) -> Vec<u8> {
+    let ApiError { code, description, .. } = error;
+    names::block(&format!("Nats-Service-Error: {description}\r\nNats-Service-Error-Code: {code}\r\n{lines}"))
+}
+
 fn kind_of(message: &Incoming) -> String {
     let tail = message.subject_str().strip_prefix(names::API).unwrap_or_default();
     let mut tokens = tail.split('.');
@@ -273,7 +283,11 @@ fn cancel_event(body: &[u8]) -> Result<Event, ApiError> {
         [] => Body::default(),
         text => serde_json::from_slice(text).map_err(errors::bad_request)?,
     };
-    let descendants = if body.children { Descendants::Due } else { Descendants::Apart };
+    let descendants = match (body.children, body.force) {
+        (false, _) => Descendants::Apart,
+        (true, false) => Descendants::Due,
+        (true, true) => Descendants::Forced,
+    };
     Ok(Event::Cancel { reason: clip(&body.reason), force: body.force, descendants })
 }
 

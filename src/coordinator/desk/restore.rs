@@ -236,6 +236,7 @@ impl Desk {
         if record.result_due {
             self.send_result(index);
         }
+        self.look_at_descendants(index, None);
         self.arm(index);
     }
 }

@@ -131,6 +131,7 @@ impl Desk {
             }
             self.announce(index, &record);
         }
+        self.look_at_descendants(index, before.map(|before| before.descendants));
         if let Some(task) = self.task_mut(index) {
             task.retry_at = Timestamp::ZERO;
         }
@@ -212,8 +213,9 @@ impl Desk {
                 return self.call_direct_get(Call::ResultToSend { task: index, serial, run }, &key);
             }
             _ => {
-                let lines = format!("Task-Id: {}\r\nTask-State: {}\r\n", record.id, record.state.as_str());
-                (lines, Bytes::from(serde_json::to_vec(record).expect("a record is plain data")))
+                let own = record.header_lines();
+                let lines = format!("Task-Id: {}\r\nTask-State: {}\r\n{own}", record.id, record.state.as_str());
+                (lines, Bytes::from(task.shown().to_string()))
             }
         };
         // A stream behind the subject stores it once, however often it is sent.
@@ -297,10 +299,11 @@ impl Desk {
             answered: record.resumes().map(|question| question.number),
         };
         let body = Bytes::from(serde_json::to_vec(&event).expect("an event is plain data"));
+        let lines = record.header_lines();
         if record.phase == Phase::Dead {
-            self.publish(format!("$TASK.E.QUEUE.{}", record.queue), "", body.clone());
+            self.publish(format!("$TASK.E.QUEUE.{}", record.queue), &lines, body.clone());
         }
-        self.publish(format!("$TASK.E.TASK.{}", record.id), "", body);
+        self.publish(format!("$TASK.E.TASK.{}", record.id), &lines, body);
     }
 
     /// A task's timer: everything whose time has come.

@@ -123,12 +123,20 @@ impl Desk {
         self.enqueue_event(index, event);
     }
 
-    /// A progress chunk extends the lease.
-    pub fn progress(&mut self, id: &str, now: Timestamp) {
+    /// A progress chunk extends the lease of the delivery that it says it belongs to; without a word it counts only while there
+    /// has been but one, because it may come from an agent that lost its lease.
+    pub fn progress(&mut self, id: &str, message: &Incoming, now: Timestamp) {
         self.now = now;
         let Some(index) = self.ids.get(id).copied() else { return };
         let Some(task) = self.task(index) else { return };
         if task.record.mode.is_pulled() || !matches!(task.record.phase, Phase::Assigned | Phase::Running) {
+            return;
+        }
+        let current = match message.headers().get_str("Task-Delivery") {
+            Some(delivery) => delivery.parse() == Ok(task.record.deliveries),
+            None => task.record.deliveries <= 1,
+        };
+        if !current {
             return;
         }
         self.apply(index, Signal::Progress { delivery: 1 });

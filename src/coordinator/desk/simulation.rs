@@ -17,6 +17,7 @@ use crate::types::{ApiError, Headers, Timestamp, subject};
 const AGENTS: usize = 3;
 /// What every task of the cron `tick` holds.
 const TICK: &[u8] = b"tick";
+const ANSWER: &str = "So.";
 const MAX_RUNNING: usize = 3;
 const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";
 
@@ -34,6 +35,8 @@ struct Held {
     seq: u64,
     complete: String,
     fail: String,
+    input: String,
+    delivery: String,
     task: String,
 }
 
@@ -59,6 +62,10 @@ struct World {
     acknowledged: HashSet<String>,
     /// The Task-After of those that have one.
     after: HashMap<String, String>,
+    /// The Task-Parent of those that have one.
+    parents: HashMap<String, String>,
+    /// Those that somebody wanted canceled, with all their descendants.
+    unwanted: HashSet<String>,
     purged: bool,
     /// Faults happen.
     rough: bool,
@@ -90,6 +97,8 @@ impl World {
             submitted: HashMap::new(),
             acknowledged: HashSet::new(),
             after: HashMap::new(),
+            parents: HashMap::new(),
+            unwanted: HashSet::new(),
             purged: false,
             rough: false,
         };
@@ -274,8 +283,14 @@ impl World {
             seq: *seq,
             complete: headers.get_str("Task-Complete").unwrap().to_owned(),
             fail: headers.get_str("Task-Fail").unwrap().to_owned(),
+            input: headers.get_str("Task-Input").unwrap().to_owned(),
+            delivery: headers.get_str("Task-Delivery").unwrap().to_owned(),
             task: headers.get_str("Task-Id").unwrap().to_owned(),
         };
+        if let Some(answers) = headers.get_str("Task-Answers") {
+            let answers: Vec<Value> = serde_json::from_str(answers).unwrap();
+            assert!(!answers.is_empty() && answers.iter().all(|told| told["answer"] == ANSWER), "{answers:?}");
+        }
         let expected = if held.task.starts_with("tick-") { TICK } else { &self.submitted[&held.task] };
         assert_eq!(stored.payload, expected, "the payload travels with the assignment");
         self.delivered[agent] = held.seq;
@@ -314,6 +329,15 @@ impl World {
                 self.after.insert(id.to_owned(), format!("{},{}", others[one], others[other]));
             }
         }
+        if number % 6 == 4 && !self.parents.contains_key(id) {
+            let mut others: Vec<String> = self.submitted.keys().filter(|other| *other != id).cloned().collect();
+            others.sort();
+            let at = self.pick(others.len());
+            others.get(at).map(|other| self.parents.insert(id.to_owned(), other.clone()));
+        }
+        if let Some(parent) = self.parents.get(id) {
+            lines.push_str(&format!("Task-Parent: {parent}\r\n"));
+        }
         if let Some(after) = self.after.get(id) {
             lines.push_str(&format!("Task-After: {after}\r\n"));
         }
@@ -333,6 +357,23 @@ impl World {
         let subject = format!("$JS.ACK.KV_TASK.agent_a{}.1.{}.1.1.0", held.agent, held.seq);
         self.desk.ack(&Incoming::new(subject.as_bytes(), b"", b"", word.as_bytes()), self.now);
         self.collect();
+    }
+
+    /// Answers somebody's question.
+    fn answer_one(&mut self) {
+        let parked = |record: &Record| record.phase.is_parked().then(|| record.id.clone());
+        let mut asked: Vec<String> = self.desk.tasks.iter().flatten().filter_map(|task| parked(&task.record)).collect();
+        asked.sort();
+        if !asked.is_empty() {
+            let at = self.pick(asked.len());
+            self.request(&format!("ANSWER.{}", asked[at]), "reply.answer", "", ANSWER.as_bytes());
+        }
+    }
+
+    /// Whether somebody wanted it or an ancestor of it canceled.
+    fn is_unwanted(&self, id: &str) -> bool {
+        let family = std::iter::successors(Some(id), |id| self.parents.get(*id).map(String::as_str));
+        family.take(self.submitted.len() + 1).any(|id| self.unwanted.contains(id))
     }
 
     /// The coordinator ends without warning; another reads what is stored.
@@ -388,7 +429,7 @@ impl World {
     }
 
     fn step(&mut self, step: usize) {
-        match self.random.draw() % 100 {
+        match self.random.draw() % 110 {
             0..10 => self.submit(&format!("t{step}")),
             10..13 if !self.submitted.is_empty() => {
                 let mut ids: Vec<String> = self.submitted.keys().cloned().collect();
@@ -454,6 +495,43 @@ impl World {
                 }
             }
             63..80 => self.carry_out(),
+            100..103 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                let tail = self.held[at].input.strip_prefix("$TASK.API.").unwrap().to_owned();
+                let lines = ["", "Task-State: auth-required\r\n"][self.pick(2)];
+                self.request(&tail, "reply.input", lines, b"How?");
+                if self.chance(50) {
+                    self.held.swap_remove(at);
+                }
+            }
+            103..106 => self.answer_one(),
+            106 if !self.submitted.is_empty() && self.chance(40) => {
+                let mut ids: Vec<String> = self.submitted.keys().cloned().collect();
+                ids.sort();
+                let id = ids.swap_remove(self.pick(ids.len()));
+                let body = [r#"{"children":true}"#, r#"{"children":true,"force":true}"#][self.pick(2)];
+                self.request(&format!("CANCEL.{id}"), "reply.cancel", "", body.as_bytes());
+                self.unwanted.insert(id);
+            }
+            109 if !self.submitted.is_empty() => {
+                let mut ids: Vec<String> = self.submitted.keys().cloned().collect();
+                ids.sort();
+                let at = self.pick(ids.len());
+                self.request(&format!("EXPLAIN.{}", ids[at]), "reply.explain", "", b"");
+            }
+            107..109 if !self.held.is_empty() => {
+                let at = self.pick(self.held.len());
+                let (task, delivery) = (self.held[at].task.clone(), self.held[at].delivery.clone());
+                let before = self.desk.ids.get(&task).map(|index| self.desk.task(*index).unwrap().lease_until);
+                let headers = crate::coordinator::names::block(&format!("Task-Delivery: {delivery}\r\n"));
+                let chunk = Incoming::new(format!("$TASK.P.{task}").as_bytes(), b"", &headers, b"chunk");
+                self.desk.progress(&task, &chunk, self.now);
+                self.collect();
+                if let Some(task) = self.desk.ids.get(&task).and_then(|index| self.desk.task(*index)) {
+                    let extended = before != Some(task.lease_until);
+                    assert!(!extended || task.record.deliveries.to_string() == delivery, "a stale chunk counted");
+                }
+            }
             _ => self.deliver_answer(),
         }
         self.check();
@@ -466,7 +544,12 @@ impl World {
         for task in self.desk.tasks.iter().flatten() {
             let record = &task.record;
             assert!(record.attempt <= record.max_attempts);
-            assert_eq!(record.phase.is_leased(), !record.lease.is_empty());
+            assert_eq!(record.phase.is_leased() || record.phase.is_parked(), !record.lease.is_empty());
+            assert!(
+                !record.phase.is_parked() || (task.holder.is_none() && task.item == 0),
+                "{} is not parked",
+                record.id
+            );
             let waits = record.phase == Phase::Queued && task.revision > 0 && task.busy.is_none();
             assert!(!waits || task.spot.is_some() || !task.retry_at.is_zero(), "{} is not in line", record.id);
             assert!(task.spot.is_none() || record.phase == Phase::Queued, "{} is in line for nothing", record.id);
@@ -521,6 +604,9 @@ impl World {
                 self.held.remove(0);
                 self.settle();
             }
+            for _ in 0..self.desk.tasks.len() {
+                self.answer_one();
+            }
             self.pass(Duration::from_millis(500));
             let open = self.desk.tasks.iter().flatten().any(|task| !task.record.phase.is_final());
             if !open && round > 20 {
@@ -536,7 +622,9 @@ impl World {
             let hopeless =
                 |after: &String| self.desk.task(self.desk.ids[after]).unwrap().record.phase != Phase::Completed;
             match task.record.phase {
-                Phase::Canceled => assert!(self.purged && task.record.queue == "limited", "{task:?}"),
+                Phase::Canceled => {
+                    assert!(self.is_unwanted(id) || (self.purged && task.record.queue == "limited"), "{task:?}");
+                }
                 Phase::Dead => assert!(task.record.after.iter().any(hopeless), "{task:?}"),
                 phase => assert_eq!(phase, Phase::Completed, "{id} is stuck: {task:?}"),
             }
@@ -555,6 +643,8 @@ impl World {
         }
         let mut left = self.stream.values().filter(|stored| stored.subject.starts_with("$KV.TASK.a."));
         assert!(left.next().is_none(), "assignments are cleaned up");
+        let due = |task: &&super::Task| task.record.descendants.are_due();
+        assert!(!self.desk.tasks.iter().flatten().any(|task| due(&task)), "a family is not canceled");
         assert!(self.desk.dependents.is_empty() && self.desk.purges.is_empty() && self.desk.cron_lines.is_empty());
     }
 }

@@ -221,7 +221,8 @@ impl Desk {
                 None => Parcel::default(),
             };
             let mut entry = BatchEntry::new(names::result_key(&next.id), result.body.clone());
-            entry.header_lines = result_lines(&next, &result.lines);
+            let lines = names::lines_over(&next.header_lines(), &result.lines);
+            entry.header_lines = result_lines(&next, &lines);
             task.result = Some(Parcel { lines: entry.header_lines.clone(), body: result.body });
             entries.push(entry);
         }
@@ -433,10 +434,11 @@ fn needs_payload(before: &Record, next: &Record) -> bool {
 
 /// What an agent gets with a task: full subjects, so that it builds nothing.
 fn delivery_lines(record: &Record, user: &str) -> String {
-    let Record { id, queue, attempt, run, lease, .. } = record;
+    let Record { id, queue, attempt, run, deliveries, lease, .. } = record;
     let attempt = if record.mode == Mode::Pull { record.attempts_before + 1 } else { (*attempt).max(1) };
     let mut lines = format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
+         Task-Delivery: {deliveries}\r\n\
          Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
          Task-Progress: $TASK.P.{id}\r\nTask-Input: $TASK.API.INPUT.{id}.{lease}\r\n"
     );

@@ -14,6 +14,8 @@ use crate::types::{ApiError, Headers, Timestamp, subject};
 
 /// Tasks that one may wait for.
 const AFTER_MAX: usize = 100;
+/// Headers that travel with a task: they are in its record and in all that is told of it.
+const HEADERS_BYTES_MAX: usize = 8 << 10;
 
 impl Desk {
     pub(super) fn submit(&mut self, message: &Incoming) -> Result<(), ApiError> {
@@ -67,6 +69,13 @@ impl Desk {
             let reason = format!("the tasks of this queue are what is published to the stream {}", adopt.stream);
             return Err(errors::bad_request(reason));
         }
+        let lines = names::user_lines(headers);
+        if lines.len() > HEADERS_BYTES_MAX {
+            return Err(
+                errors::TOO_LARGE.with(format!("the headers that are not ours are above {HEADERS_BYTES_MAX} bytes"))
+            );
+        }
+        record.headers = lines.lines().map(str::to_owned).collect();
         if tried {
             return Ok(record);
         }
@@ -76,6 +85,7 @@ impl Desk {
         if config.max_queued > 0 && self.queue_open(queue) >= config.max_queued {
             return Err(errors::QUEUE_FULL);
         }
+        self.check_parent(&record)?;
         record.id = id;
         record.queue = queue.to_owned();
         record.digest = record::digest(body);

@@ -430,6 +430,17 @@ impl Ready {
         }
     }
 
+    /// The id of the agent that had the last task with `token`.
+    pub fn home(&self, token: &str) -> Option<&str> {
+        self.homes.agent(token)
+    }
+
+    /// How many tasks of a key hold slots.
+    pub fn running_of(&self, queue: &str, key: &str) -> u32 {
+        let queue = self.by_name.get(queue).map(|number| &self.queues[*number as usize]);
+        queue.and_then(|queue| queue.keys.get(key)).map_or(0, |state| state.running)
+    }
+
     /// Begins a pass of decisions.
     pub fn begin(&mut self, roster: &mut Roster) {
         self.sync(roster);
