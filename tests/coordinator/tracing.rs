@@ -48,7 +48,8 @@ async fn a_submitters_headers_are_in_all_that_is_told_of_the_task() {
     let agent = Agent::register(world.client("ann").await, "ann", json!({})).await;
     let mut events = user.subscribe("$TASK.E.TASK.*").unwrap();
     let mut letters = user.subscribe("$TASK.E.QUEUE.default").unwrap();
-    let mut results = user.subscribe("results.>").unwrap();
+    let mut results = user.subscribe("results.t").unwrap();
+    let mut failures = user.subscribe("results.f").unwrap();
     user.flush().await.unwrap();
 
     submit_traced(&user, "t", "results.t").await;
@@ -84,7 +85,7 @@ async fn a_submitters_headers_are_in_all_that_is_told_of_the_task() {
     submit_traced(&user, "f", "results.f").await;
     let task = agent.pull().await;
     agent.fail(&task, b"boom").await.unwrap();
-    carries(&results.next().await.unwrap(), &[]);
+    carries(&failures.next().await.unwrap(), &[]);
     carries(&letters.next().await.unwrap(), &[]);
     carries(&user.request("$TASK.API.AWAIT.f", b"", LONG).await.unwrap(), &[]);
     let mut phases = Vec::new();

@@ -61,7 +61,9 @@ impl Desk {
         if record.phase == Phase::Queued {
             self.explain_queue(&record, &mut told);
             if record.mode == Mode::Inbox {
-                fields["agents"] = self.explain_agents(index, &record, body.agents.unwrap_or(AGENTS), &mut told);
+                let (among, agents) = self.explain_agents(index, &record, body.agents.unwrap_or(AGENTS), &mut told);
+                fields["among"] = among;
+                fields["agents"] = agents.into();
             }
         }
         if !record.phase.is_final() && !record.deadline.is_zero() {
@@ -173,7 +175,7 @@ impl Desk {
     }
 
     fn explain_blocked(&self, record: &Record, told: &mut Told) {
-        let phase = |id: &String| Some((id.clone(), self.task(self.find_task(id).ok()?)?.record.phase));
+        let phase = |id: &String| Some((id.clone(), self.task(self.find_task(id).ok()?)?.view().phase));
         let open: Vec<(String, Phase)> =
             record.after.iter().filter_map(phase).filter(|(_, phase)| !phase.is_final()).collect();
         let named: Vec<String> =
@@ -215,8 +217,8 @@ impl Desk {
         }
     }
 
-    /// Agent by agent; those with the fewest obstacles one by one.
-    fn explain_agents(&self, index: u32, record: &Record, limit: usize, told: &mut Told) -> Value {
+    /// What stands between the task and all agents, counted; then those with the fewest obstacles one by one.
+    fn explain_agents(&self, index: u32, record: &Record, limit: usize, told: &mut Told) -> (Value, Vec<Value>) {
         let class = class_of(record);
         let asker = self.task(index).filter(|task| !task.asker_until.is_zero() && task.asker_until > self.now);
         let asker = asker.and(record.resumes()).map(|question| question.agent.as_str());
@@ -269,9 +271,42 @@ impl Desk {
             .take(limit.min(AGENTS_MAX))
             .map(|(obstacles, agent)| explain::told(record, agent, obstacles))
             .collect();
-        json!({
-            "total": total, "able": able, "matching": matching, "obstacles": counts, "left": total - shown.len(),
-            "list": shown,
-        })
+        let left = total - shown.len();
+        let among = json!({ "total": total, "able": able, "matching": matching, "obstacles": counts, "left": left });
+        (among, shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::agent::{Agent, Card, Status};
+    use crate::coordinator::desk::{Output, Settings};
+    use crate::types::Timestamp;
+
+    #[test]
+    fn a_thousand_agents_are_explained_at_once_and_in_few_words() {
+        let now = Timestamp(1_700_000_000_000_000_000);
+        let mut desk = Desk::new(Settings::default(), 1, now);
+        for n in 0..1000 {
+            let labels = serde_json::from_value(json!({ "n": n, "odd": n % 2 })).unwrap();
+            let (id, queues) = (format!("a{n}"), vec!["q".to_owned()]);
+            let card = Card { id, status: Status::Online, slots: 1, labels, queues, ..Card::default() };
+            desk.roster.insert(Agent { card, ..Agent::default() });
+        }
+        let (id, queue, requires) = ("t".to_owned(), "q".to_owned(), "odd=2,n>=100".to_owned());
+        let record = Record { id, queue, requires, queued: now, ..Record::default() };
+        let index = desk.insert_task(record, 1);
+        desk.line_up(index);
+        let begun = std::time::Instant::now();
+        desk.request(Incoming::new(b"$TASK.API.EXPLAIN.t", b"reply", b"", b""), now);
+        let took = begun.elapsed();
+        let outputs = desk.take_outputs();
+        let [Output::Publish { payload, .. }] = outputs.as_slice() else { panic!("{outputs:?}") };
+        println!("EXPLAIN among 1,000 agents: {took:?}, {} bytes", payload.len());
+        let told: Value = serde_json::from_slice(payload).unwrap();
+        assert_eq!((&told["among"]["total"], &told["among"]["left"]), (&json!(1000), &json!(980)));
+        assert_eq!(told["among"]["obstacles"], json!({ "labels": 1000 }));
+        assert!(payload.len() < 8192 && took < std::time::Duration::from_millis(500), "{took:?}");
     }
 }

@@ -55,7 +55,7 @@ impl Desk {
         // A change without a number was stored by a program that did not count them.
         let first = reading.told.first().and_then(|told| told["change"].as_u64()).filter(|change| *change > 0);
         let fields = json!({
-            "id": reading.id, "changes": reading.told, "trimmed": first.map(|change| change - 1),
+            "id": reading.id, "history": reading.told, "trimmed": first.map(|change| change - 1),
         });
         self.respond(&reading.request, fields);
     }
