@@ -39,17 +39,21 @@ pub fn explanation(answer: &Value) -> String {
 pub fn history(answer: &Value) -> String {
     let steps = ["history", "entries", "steps", "events"].iter().map(|field| list(answer, field));
     let Some(steps) = steps.into_iter().find(|steps| !steps.is_empty()) else { return output::record(answer) };
-    let mut table = Table::new(&["TIME", "STATE", "ATTEMPT", "AGENT", "WHY"]);
+    let mut table = Table::new(&["TIME", "STATE", "ATTEMPT", "AGENT", "WHAT"]);
     for step in steps {
         let time = ["time", "updated", "at"].iter().map(|field| text(step, field)).find(|time| !time.is_empty());
         let fault = if step["fault"].is_object() { text(&step["fault"], "error") } else { text(step, "error") };
-        let why = if text(step, "reason").is_empty() { fault } else { text(step, "reason") };
+        let reason = if text(step, "reason").is_empty() { fault } else { text(step, "reason") };
+        let why = match text(step, "what") {
+            what if what.ends_with(reason) => what.to_owned(),
+            what => format!("{what}: {reason}"),
+        };
         table.row(vec![
             time.unwrap_or_default().to_owned(),
             super::task::state(step),
             number(step, "attempt"),
             text(step, "agent").to_owned(),
-            why.to_owned(),
+            why,
         ]);
     }
     let trimmed = answer["trimmed"].as_u64().filter(|trimmed| *trimmed > 0);
