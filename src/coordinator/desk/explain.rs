@@ -60,7 +60,7 @@ impl Desk {
         self.explain_phase(index, &record, &mut told);
         if record.phase == Phase::Queued {
             self.explain_queue(&record, &mut told);
-            if record.mode == Mode::Inbox {
+            if record.mode.is_assigned() {
                 let (among, agents) = self.explain_agents(index, &record, body.agents.unwrap_or(AGENTS), &mut told);
                 fields["among"] = among;
                 fields["agents"] = agents.into();
