@@ -255,6 +255,7 @@ pub fn refused(error: &ApiError) -> Failure {
         30405 => (NOT_FOUND, "\n`natterjack agent ls` shows the agents there are."),
         30406 => (NOT_FOUND, "\n`natterjack queue ls` shows the queues there are."),
         30407 => (NOT_FOUND, "\n`natterjack cron ls` shows the crons there are."),
+        30440 => (NOT_FOUND, "\n`natterjack council ls` shows the councils there are."),
         30415 => (NOT_FOUND, "\n`natterjack dlq ls` shows the dead letters there are."),
         30416 => (REFUSED, "\n`natterjack task get` shows its questions."),
         30423 => (REFUSED, "\n`natterjack queue resume` lets it go on."),

@@ -28,6 +28,11 @@ impl Failure {
         Failure { text: text.into(), code }
     }
 
+    /// An exit code; everything is said already.
+    pub fn silent(code: u8) -> Failure {
+        Failure::new(code, "")
+    }
+
     /// A call on the connection to `server` failed.
     pub fn client(server: &str, error: &ClientError) -> Failure {
         let text = match error {

@@ -7,9 +7,11 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::agent::AgentCommand;
 use super::completions::CompletionsCommand;
 use super::coordinator::CoordinatorCommand;
+use super::council::CouncilCommand;
 use super::cron::CronCommand;
 use super::demo::DemoCommand;
 use super::dlq::DlqCommand;
+use super::doctor::DoctorCommand;
 use super::queue::QueueCommand;
 use super::task::TaskCommand;
 use crate::config::{Config, Listen, Log, LogFormat, LogLevel, file};
@@ -55,15 +57,29 @@ pub enum Command {
     Task(Box<TaskCommand>),
     Agent(AgentCommand),
     Queue(QueueCommand),
+    Council(CouncilCommand),
     Cron(CronCommand),
     Dlq(DlqCommand),
     Coordinator(Box<CoordinatorCommand>),
+    Doctor(DoctorCommand),
     Completions(CompletionsCommand),
 }
 
 /// The names after which an argument list is not the serving form.
-pub const SUBCOMMANDS: &[&str] =
-    &["serve", "demo", "task", "agent", "queue", "cron", "dlq", "coordinator", "completions", "help"];
+pub const SUBCOMMANDS: &[&str] = &[
+    "serve",
+    "demo",
+    "task",
+    "agent",
+    "queue",
+    "council",
+    "cron",
+    "dlq",
+    "coordinator",
+    "doctor",
+    "completions",
+    "help",
+];
 
 #[derive(Clone, Debug, Default, Args)]
 #[command(args_override_self = true)]

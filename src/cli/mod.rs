@@ -7,9 +7,11 @@ mod completions;
 mod confirm;
 mod connection;
 mod coordinator;
+mod council;
 mod cron;
 mod demo;
 mod dlq;
+mod doctor;
 mod failure;
 mod flags;
 mod log;
@@ -62,8 +64,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Task(task)) => outcome(task.run()),
         Some(Command::Agent(agent)) => outcome(agent.run()),
         Some(Command::Queue(queue)) => outcome(queue.run()),
+        Some(Command::Council(council)) => outcome(council.run()),
         Some(Command::Cron(cron)) => outcome(cron.run()),
         Some(Command::Dlq(dlq)) => outcome(dlq.run()),
+        Some(Command::Doctor(doctor)) => outcome(doctor.run()),
         Some(Command::Completions(completions)) => {
             completions.print();
             ExitCode::SUCCESS
@@ -81,6 +85,7 @@ fn outcome(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     };
     match finished {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.text.is_empty() => ExitCode::from(failure.code),
         Err(failure) => {
             let _ = writeln!(std::io::stderr().lock(), "{}: {}", program_name(), failure.text);
             ExitCode::from(failure.code)

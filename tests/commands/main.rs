@@ -2,5 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 
+mod doctor;
 mod support;
 mod tasks;

@@ -219,3 +219,38 @@ async fn shells_get_their_completions() {
     }
     assert_eq!(world.run(&["completions", "tcsh"]).await.code, Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn councils_are_formed_and_dissolved() {
+    let world = World::start().await;
+    let client = world.client("ann").await;
+    let mut offers = client.subscribe("councils.forming").unwrap();
+    client.flush().await.unwrap();
+    let form = [
+        "council",
+        "form",
+        "c7",
+        "--role",
+        "tpm=1",
+        "--offer-to",
+        "councils.forming",
+        "-H",
+        "Project: pond",
+        "--wait",
+        r#"{"issue": 7}"#,
+    ];
+    let forming = world.command(&form).spawn().unwrap();
+    let offer = offers.next().await.unwrap();
+    assert_eq!((offer.headers().get_str("Project"), offer.payload()), (Some("pond"), &br#"{"issue":7}"#[..]));
+    let table = world.run(&["council", "ls"]).await.fine();
+    assert!(table.contains("c7") && table.contains("forming") && table.contains(r#"{"tpm":1}"#), "{table}");
+    client.kv_create("TASK_COUNCILS", "c7.tpm.1", br#"{"agent":"ann"}"#).await.unwrap();
+    let formed = tokio::task::spawn_blocking(|| forming.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&formed.stdout), "Council c7 is formed.\n", "{formed:?}");
+    assert!(world.run(&["council", "info", "c7"]).await.fine().contains("ann"));
+    assert!(world.run(&["council", "dissolve", "c7", "--reason", "done"]).await.fine().contains("is dissolved"));
+    assert_eq!(world.run(&["council", "info", "c8"]).await.code, Some(3));
+    let late =
+        ["council", "form", "c9", "--role", "tpm", "--offer-to", "councils.forming", "--deadline", "100ms", "--wait"];
+    assert_eq!(world.run(&late).await.code, Some(1), "it expires");
+}

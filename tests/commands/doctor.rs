@@ -1,0 +1,313 @@
+//! `natterjack doctor`: each trap, planted, is seen; a broker without any is clean. With `NATS_SERVER_BIN` set it looks at that
+//! server too.
+
+use std::time::Duration;
+
+use natterjack::client::Client;
+use serde_json::{Value, json};
+
+use super::support::{Ended, World};
+
+/// What the doctor found: checks by name with their severity.
+struct Report {
+    code: Option<i32>,
+    findings: Vec<(String, String, String)>,
+}
+
+impl Report {
+    fn of(ended: Ended) -> Report {
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
+        let findings = report["findings"].as_array().unwrap().iter();
+        let findings = findings.map(|one| (text(one, "check"), text(one, "severity"), text(one, "text"))).collect();
+        Report { code: ended.code, findings }
+    }
+
+    /// Exactly this one, but for others that come with it.
+    #[track_caller]
+    fn has(&self, check: &str, severity: &str) -> &str {
+        let found = self.findings.iter().find(|(name, ..)| name == check);
+        let (_, found_severity, text) = found.unwrap_or_else(|| panic!("no {check} in {:?}", self.findings));
+        assert_eq!(found_severity, severity, "{check}");
+        let worst = self.findings.iter().any(|(_, severity, _)| severity == "problem");
+        assert_eq!(
+            self.code,
+            Some(if worst { 6 } else { i32::from(self.findings.iter().any(|(_, s, _)| s == "warning")) })
+        );
+        text
+    }
+
+    #[track_caller]
+    fn lacks(&self, check: &str) {
+        assert!(self.findings.iter().all(|(name, ..)| name != check), "{:?}", self.findings);
+    }
+}
+
+async fn examine(world: &World) -> Report {
+    let monitor = format!("http://{}", world.server.monitor_address().unwrap());
+    Report::of(world.run(&["doctor", "--json", "--listen", "300ms", "--monitor", &monitor]).await)
+}
+
+async fn stream(client: &Client, config: Value) {
+    client.create_stream(&config).await.unwrap();
+}
+
+async fn consumer(client: &Client, stream: &str, config: Value) {
+    let mut config = config;
+    if config["ack_policy"].is_null() {
+        config["ack_policy"] = "explicit".into();
+    }
+    let name = config["name"].as_str().unwrap().to_owned();
+    let body = json!({ "stream_name": stream, "config": config });
+    let _: Value = client.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &body).await.unwrap();
+}
+
+async fn store(client: &Client, subject: &str, times: usize) {
+    for _ in 0..times {
+        client.publish_stored(subject, &[], b"x").unwrap().await.unwrap();
+    }
+}
+
+/// Fetches one message of a consumer and answers it with an ack's word.
+async fn fetch(client: &Client, stream: &str, consumer: &str, word: &[u8]) {
+    let task = client.puller(stream, consumer, 1).unwrap().next().await.unwrap();
+    client.publish_message(task.reply(), b"", b"", word).unwrap();
+    client.flush().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_without_traps_is_clean() {
+    let world = World::start().await;
+    let client = world.client("user").await;
+    stream(&client, json!({"name": "TASKS", "subjects": ["tasks.>"], "retention": "workqueue"})).await;
+    consumer(&client, "TASKS", json!({"name": "workers", "durable_name": "workers"})).await;
+    store(&client, "tasks.a", 3).await;
+    let _worker = client.puller("TASKS", "workers", 1).unwrap();
+    fetch(&client, "TASKS", "workers", b"+ACK").await;
+    let _: Value = serde_json::from_slice(
+        client.request("$TASK.API.AGENT.REGISTER.ada", b"{}", Duration::from_secs(10)).await.unwrap().payload(),
+    )
+    .unwrap();
+    world.run(&["task", "submit", "x"]).await.fine();
+    let mut working = client.puller("TASKS", "workers", 1).unwrap();
+    let _held = working.next().await.unwrap();
+    let report = examine(&world).await;
+    assert_eq!((report.code, report.findings), (Some(0), vec![]));
+    let told = world.run(&["doctor", "--listen", "100ms"]).await.fine();
+    assert!(told.contains("Nothing is wrong as far as can be seen."), "{told}");
+    assert!(told.contains("Not seen:") && told.contains("--monitor http://host:8222"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traps_of_consumers_are_seen() {
+    let world = World::start().await;
+    let client = world.client("user").await;
+    stream(&client, json!({"name": "S", "subjects": ["s.>"]})).await;
+    store(&client, "s.a", 2).await;
+
+    let push = |name: &str| json!({"name": name, "deliver_subject": format!("to.{name}"), "filter_subject": "s.a"});
+    let _one = client.subscribe("to.one").unwrap();
+    consumer(&client, "S", push("one")).await;
+    examine(&world).await.has("push-ephemeral", "warning");
+    let _two = client.subscribe("to.two").unwrap();
+    consumer(&client, "S", push("two")).await;
+    let report = examine(&world).await;
+    assert!(report.has("push-copies", "problem").contains("2 times"));
+    for name in ["one", "two"] {
+        let _: Value = client.api(&format!("CONSUMER.DELETE.S.{name}"), &Value::Null).await.unwrap();
+    }
+
+    // Nobody fetches.
+    consumer(&client, "S", json!({"name": "idle", "durable_name": "idle"})).await;
+    assert_eq!(examine(&world).await.has("nobody-pulls", "warning"), "2 messages wait and nobody fetches.");
+    let _: Value = client.api("CONSUMER.DELETE.S.idle", &Value::Null).await.unwrap();
+
+    // Deliveries, before and after they are used up.
+    consumer(&client, "S", json!({"name": "few", "durable_name": "few", "max_deliver": 2})).await;
+    examine(&world).await.has("no-dead-letters", "warning");
+    for _ in 0..2 {
+        fetch(&client, "S", "few", b"-NAK").await;
+    }
+    // The next message is there only once the first was given up.
+    fetch(&client, "S", "few", b"+ACK").await;
+    let report = examine(&world).await;
+    assert!(report.has("deliveries-used", "problem").starts_with("1 messages were delivered 2 times"));
+    let _: Value = client.api("CONSUMER.DELETE.S.few", &Value::Null).await.unwrap();
+
+    // Pauses.
+    let minute = 60_000_000_000_u64;
+    consumer(
+        &client,
+        "S",
+        json!({"name": "off", "durable_name": "off", "max_deliver": 3, "backoff": [minute, 2 * minute]}),
+    )
+    .await;
+    consumer(&client, "S", json!({"name": "long", "durable_name": "long", "ack_wait": 10 * minute})).await;
+    let report = examine(&world).await;
+    assert!(report.has("backoff", "warning").contains("longer than 60s"), "{:?}", report.findings);
+    assert!(report.has("long-ack-wait", "warning").contains("600s"));
+    for name in ["off", "long"] {
+        let _: Value = client.api(&format!("CONSUMER.DELETE.S.{name}"), &Value::Null).await.unwrap();
+    }
+
+    // Delivered again and again.
+    store(&client, "s.b", 10).await;
+    consumer(
+        &client,
+        "S",
+        json!({"name": "slow", "durable_name": "slow", "filter_subject": "s.b", "ack_wait": minute}),
+    )
+    .await;
+    let mut puller = client.puller("S", "slow", 20).unwrap();
+    for _ in 0..10 {
+        let task = puller.next().await.unwrap();
+        client.publish_message(task.reply(), b"", b"", b"-NAK").unwrap();
+    }
+    for _ in 0..10 {
+        puller.next().await.unwrap();
+    }
+    examine(&world).await.has("redelivered", "warning");
+
+    // Terminated while the doctor listens.
+    consumer(&client, "S", json!({"name": "term", "durable_name": "term", "filter_subject": "s.a"})).await;
+    let listening = world.command(&["doctor", "--json", "--listen", "5s"]).spawn().unwrap();
+    let terminating = async {
+        loop {
+            store(&client, "s.a", 1).await;
+            fetch(&client, "S", "term", b"+TERM").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let output = tokio::task::spawn_blocking(|| listening.wait_with_output().unwrap());
+    let output = tokio::select! {
+        output = output => output.unwrap(),
+        () = terminating => unreachable!(),
+    };
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    Report::of(Ended { code: output.status.code(), stdout, stderr }).has("terminated", "problem");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traps_of_streams_and_services_are_seen() {
+    let world = World::start().await;
+    let client = world.client("user").await;
+    stream(&client, json!({"name": "M", "subjects": ["m.>"], "storage": "memory"})).await;
+    examine(&world).await.lacks("memory-durable");
+    consumer(&client, "M", json!({"name": "d", "durable_name": "d"})).await;
+    examine(&world).await.has("memory-durable", "warning");
+
+    stream(&client, json!({"name": "W", "subjects": ["w.>"], "retention": "workqueue"})).await;
+    examine(&world).await.lacks("workqueue-without-consumer");
+    store(&client, "w.a", 1).await;
+    examine(&world).await.has("workqueue-without-consumer", "warning");
+
+    // A micro service whose requests a stream stores as well.
+    let mut infos = client.subscribe("$SRV.INFO").unwrap();
+    let answering = client.clone();
+    tokio::spawn(async move {
+        let info = json!({"name": "adder", "endpoints": [{"name": "add", "subject": "w.add"}]}).to_string();
+        while let Some(request) = infos.next().await {
+            answering.publish_message(request.reply(), b"", b"", info.as_bytes()).unwrap();
+        }
+    });
+    client.flush().await.unwrap();
+    assert!(examine(&world).await.has("puback-for-service", "problem").contains("w.add"));
+
+    let _workers = client.queue_subscribe("plain.work", "workers").unwrap();
+    client.flush().await.unwrap();
+    examine(&world).await.has("not-stored", "note");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_and_streams_without_limits_are_seen() {
+    let world = World::start_with(|mut config| {
+        config.coordinator = false;
+        config.jetstream_options.storage_bytes_max = Some(100_000);
+        config
+    })
+    .await;
+    let client = world.client("user").await;
+    stream(&client, json!({"name": "U", "subjects": ["u"]})).await;
+    examine(&world).await.lacks("unbounded");
+    let body = vec![0; 85_000];
+    client.publish_stored("u", &[], &body).unwrap().await.unwrap();
+    examine(&world).await.has("unbounded", "warning");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traps_of_tasks_are_seen() {
+    let world = World::start().await;
+    let client = world.client("user").await;
+    world.run(&["task", "submit", "--queue", "build", "--requires", "gpu", "x"]).await.fine();
+    assert!(examine(&world).await.has("nobody-can-run", "problem").contains("no agent serves queue build"));
+    let register = br#"{"queues":["build"],"labels":["cpu"]}"#;
+    let other = world.client("ada").await;
+    let answer = other.request("$TASK.API.AGENT.REGISTER.ada", register, Duration::from_secs(10)).await.unwrap();
+    assert!(!answer.is_no_responders());
+    assert!(examine(&world).await.has("nobody-can-run", "problem").contains("has the labels gpu"));
+    world.run(&["queue", "pause", "build"]).await.fine();
+    examine(&world).await.has("paused", "warning");
+    world.run(&["queue", "resume", "build"]).await.fine();
+    world.run(&["queue", "purge", "build", "--yes"]).await.fine();
+
+    // One task dies.
+    world.run(&["task", "submit", "--queue", "build", "--id", "t", "y"]).await.fine();
+    let task = other.puller("KV_TASK", "agent_ada", 1).unwrap().next().await.unwrap();
+    let fail = task.headers().get_str("Task-Fail").unwrap().to_owned();
+    other.request(&fail, br#"{"error":"broken","retry":false}"#, Duration::from_secs(10)).await.unwrap();
+    assert!(examine(&world).await.has("dead-letters", "warning").contains("broken"));
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_without_a_coordinator_are_seen() {
+    let world = World::start_with(|mut config| {
+        config.coordinator = false;
+        config
+    })
+    .await;
+    examine(&world).await.lacks("no-coordinator");
+    let client = world.client("user").await;
+    stream(&client, json!({"name": "KV_TASK", "subjects": ["$KV.TASK.>"]})).await;
+    examine(&world).await.has("no-coordinator", "problem");
+}
+
+/// A real nats-server, when one is there: that it acknowledges before it syncs, and the same look at consumers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_server_is_examined_too() {
+    let Some(program) = std::env::var_os("NATS_SERVER_BIN") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(program)
+        .args(["-js", "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-sd"])
+        .arg(folder.path())
+        .arg(format!("--ports_file_dir={}", folder.path().display()))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let ports = loop {
+        let files = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path());
+        let ports = files
+            .filter(|path| path.extension().is_some_and(|kind| kind == "ports"))
+            .find_map(|path| serde_json::from_str::<Value>(&std::fs::read_to_string(path).ok()?).ok());
+        match ports {
+            Some(ports) => break ports,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let (url, monitor) = (ports["nats"][0].as_str().unwrap(), ports["monitoring"][0].as_str().unwrap());
+    let client = Client::connect(url).await.unwrap();
+    stream(&client, json!({"name": "S", "subjects": ["s.>"]})).await;
+    store(&client, "s.a", 2).await;
+    consumer(&client, "S", json!({"name": "few", "durable_name": "few", "max_deliver": 2})).await;
+    for _ in 0..2 {
+        fetch(&client, "S", "few", b"-NAK").await;
+    }
+    fetch(&client, "S", "few", b"+ACK").await;
+    let world = World::start().await;
+    let report =
+        Report::of(world.run(&["doctor", "-s", url, "--json", "--listen", "300ms", "--monitor", monitor]).await);
+    report.has("ack-before-sync", "warning");
+    report.has("deliveries-used", "problem");
+    let _ = child.kill();
+    let _ = child.wait();
+}
