@@ -36,6 +36,9 @@ pub struct CoordinatorCommand {
     /// Filters of the subjects that Task-Result-To may name; results are published with this program's rights.
     #[arg(long, value_name = "FILTERS", value_delimiter = ',')]
     result_subjects: Option<Vec<String>>,
+    /// Filters of the subjects that councils may be offered on and tell their status on.
+    #[arg(long, value_name = "FILTERS", value_delimiter = ',')]
+    council_subjects: Option<Vec<String>>,
     /// Append the log to this file instead of standard error.
     #[arg(short, long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -130,6 +133,9 @@ impl CoordinatorCommand {
         let mut settings = Settings::default();
         if let Some(filters) = &self.result_subjects {
             settings.result_subjects.clone_from(filters);
+        }
+        if let Some(filters) = &self.council_subjects {
+            settings.council_subjects.clone_from(filters);
         }
         let figures = watch::Sender::<Figures>::default();
         let told = figures.subscribe();

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 
+mod councils;
 mod examples;
 mod kill;
 mod kill_restore;

@@ -13,6 +13,7 @@ mod accounts;
 mod benchmarks;
 mod checks;
 mod consumers;
+mod councils;
 mod stores;
 mod streams;
 mod system;

@@ -13,8 +13,13 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Starts a server, runs `command` against it and panics with everything it said unless it succeeds.
-pub fn run(mut command: Command) {
-    let mut server = Server::start(Program::under_test()).expect("a server for the scenario");
+pub fn run(command: Command) {
+    let server = Server::start(Program::under_test()).expect("a server for the scenario");
+    run_on(server, command);
+}
+
+/// As [`run`], on a server that is there already.
+pub fn run_on(mut server: Server, mut command: Command) {
     let mut child = command
         .env("NATS_URL", server.url())
         .env("MONITORING_URL", server.monitoring_url())

@@ -172,6 +172,12 @@ pub fn cargo_example(name: &str) -> Result<PathBuf, String> {
     Ok(profile.join("examples").join(name))
 }
 
+/// The program built from the package `package` of the Go module `tests/clients/<name>`.
+pub fn go_package(name: &str, package: &str) -> Result<PathBuf, String> {
+    let program = toolchains_dir().join(format!("{name}-{package}")).join("program");
+    go_build(&clients_dir().join(name), &format!("./{package}"), &program)
+}
+
 /// The `nats` command at the release that `tests/tools/go.mod` pins.
 pub fn nats_cli() -> Result<PathBuf, String> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("tools");

@@ -529,4 +529,6 @@ impl Task {
 }
 
 #[cfg(test)]
+mod council_simulation;
+#[cfg(test)]
 mod simulation;

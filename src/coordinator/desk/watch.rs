@@ -24,6 +24,8 @@ pub(super) struct Watch {
     consumer: String,
     /// Its creation is not answered.
     creating: bool,
+    /// It is known to be there; before that a heartbeat is another's.
+    live: bool,
     /// The last consumer sequence seen, and the last stream sequence.
     delivered: u64,
     pub seq: u64,
@@ -43,8 +45,7 @@ impl Desk {
         self.now = now;
         let old = std::mem::take(&mut self.councils.watch.consumer);
         if !old.is_empty() {
-            let api = format!("CONSUMER.DELETE.{}.{old}", names::COUNCILS_STREAM);
-            self.call_api(Call::Unimportant, &api, &serde_json::Value::Null);
+            self.end_watch(&old);
         }
         let consumer = format!("coordinator_{}", self.random.token(12));
         let body = json!({
@@ -57,9 +58,14 @@ impl Desk {
             },
         });
         let watch = &mut self.councils.watch;
-        (watch.consumer, watch.creating, watch.delivered) = (consumer.clone(), true, 0);
+        *watch = Watch { consumer: consumer.clone(), creating: true, seq: watch.seq, ..Watch::default() };
         let api = format!("CONSUMER.CREATE.{}.{consumer}", names::COUNCILS_STREAM);
         self.call_api(Call::CouncilWatch { consumer }, &api, &body);
+    }
+
+    fn end_watch(&mut self, consumer: &str) {
+        let api = format!("CONSUMER.DELETE.{}.{consumer}", names::COUNCILS_STREAM);
+        self.call_api(Call::Unimportant, &api, &serde_json::Value::Null);
     }
 
     pub(super) fn watch_answered(&mut self, consumer: &str, answer: &Answer) {
@@ -69,9 +75,11 @@ impl Desk {
             return;
         }
         watch.creating = false;
+        watch.live = true;
         watch.check_at = now + SILENCE;
         if let Err(reason) = super::answers::json(answer) {
             tracing::warn!(reason, "the councils cannot be watched");
+            watch.live = false;
             watch.check_at = now + RETRY;
             if let Answer::Message(message) = answer {
                 let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
@@ -92,6 +100,9 @@ impl Desk {
     pub fn watch_heartbeat(&mut self, message: &Incoming, now: Timestamp) {
         self.now = now;
         let watch = &mut self.councils.watch;
+        if !watch.live {
+            return;
+        }
         watch.check_at = now + SILENCE;
         let last = message.headers().get_str("Nats-Last-Consumer").and_then(|last| last.parse::<u64>().ok());
         if last.is_some_and(|last| last > watch.delivered) {
@@ -105,7 +116,8 @@ impl Desk {
         let Some(delivery) = std::str::from_utf8(message.reply()).ok().and_then(Delivery::read) else { return };
         let watch = &mut self.councils.watch;
         if delivery.consumer != watch.consumer {
-            return;
+            // An older one, whose end was lost.
+            return self.end_watch(delivery.consumer);
         }
         if delivery.consumer_seq != watch.delivered + 1 {
             return self.watch_councils(now);
