@@ -315,7 +315,8 @@ impl World {
         } else if number % 7 == 3 {
             lines.push_str(&format!("Task-Sticky: s{}\r\nTask-Sticky-Mode: hard\r\n", number % 2));
         }
-        if number % 6 == 2 {
+        // A hard token has its home among the agents that serve every queue.
+        if number % 6 == 2 && number % 7 != 3 {
             lines.push_str("Task-Queue: served\r\n");
         } else if number % 4 == 1 {
             let priority = number % 3;
