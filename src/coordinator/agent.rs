@@ -1,5 +1,7 @@
 //! Agents: the card each one registers with, and the roster of what the coordinator knows of them.
 
+use std::time::Duration;
+
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,9 @@ pub struct Card {
     /// What it is when it is no agent that registered, but a micro service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro: Option<Micro>,
+    /// Told to drain: while it is there its status says so, and when it comes back it does so still.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     pub registered: Timestamp,
     pub last_seen: Timestamp,
     pub in_flight: u32,
@@ -103,6 +108,11 @@ pub struct Agent {
     pub spent: Vec<u64>,
     /// A consumer info of it is under way.
     pub asked: bool,
+    /// When its consumer may be asked again, and how long the pause after that: it grows while it is offline.
+    pub ask_at: Timestamp,
+    pub ask_pause: Duration,
+    /// Since when it is looked after; before that nobody heard it.
+    pub watched: Timestamp,
     /// Counts assignments, to take turns among equals.
     pub last_turn: u64,
     /// The stored card is behind.
@@ -112,6 +122,11 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Since when it is silent, as far as anybody listened.
+    pub fn last_heard(&self) -> Timestamp {
+        self.card.last_seen.max(self.watched)
+    }
+
     pub fn free_slots(&self) -> u32 {
         if self.card.status != Status::Online || self.stalled || matches!(self.link, Link::Gone(_)) {
             return 0;

@@ -43,6 +43,11 @@ pub fn queue_key(queue: &str) -> String {
     format!("$KV.TASK.q.{queue}")
 }
 
+/// What is stored of a purge of the queue while it is under way.
+pub fn purge_key(queue: &str) -> String {
+    format!("$KV.TASK.q.{queue}.purge")
+}
+
 pub fn cron_key(name: &str) -> String {
     format!("$KV.TASK.c.{name}")
 }

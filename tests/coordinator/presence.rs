@@ -149,3 +149,164 @@ async fn a_restarted_process_need_not_wait_for_the_grace_of_its_predecessor() {
     until(&user, "t", |record| record["state"] == "completed").await;
     world.end().await;
 }
+
+/// The events of agents, in words.
+async fn next_event(events: &mut Subscription) -> (String, String) {
+    let event = events.next().await.unwrap();
+    let event: Value = serde_json::from_slice(event.payload()).unwrap();
+    (event["agent"].as_str().unwrap().to_owned(), event["event"].as_str().unwrap().to_owned())
+}
+
+async fn expect_event(events: &mut Subscription, agent: &str, event: &str) {
+    while next_event(events).await != (agent.to_owned(), event.to_owned()) {}
+}
+
+#[tokio::test]
+async fn three_missed_heartbeats_end_an_agent_that_has_sent_one() {
+    let settings = Settings { heartbeat: Duration::from_millis(200), ..quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    let mut events = user.subscribe("$TASK.E.AGENT.*").unwrap();
+    let eve = Agent::register(world.client("x").await, "eve", json!({})).await;
+    let beat = eve.card["heartbeat"].as_str().unwrap().to_owned();
+    assert_eq!(eve.card["heartbeat_s"], 0.2);
+    let beating = tokio::spawn({
+        let (client, beat) = (eve.client.clone(), beat.clone());
+        async move {
+            loop {
+                client.publish(&beat, b"").unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    });
+    expect_event(&mut events, "eve", "registered").await;
+    submit(&user, &[("Task-Id", "t")], b"").await;
+    let held = eve.pull().await;
+    // It does nothing but beat, for longer than three beats may be missed.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let seen = ask(&user, "AGENT.INFO.eve", Value::Null).await;
+    assert_eq!((&seen["status"], &seen["tasks"]), (&json!("online"), &json!(["t"])));
+    let fay = Agent::register(world.client("y").await, "fay", json!({})).await;
+    beating.abort();
+    expect_event(&mut events, "eve", "offline").await;
+    let again = fay.pull().await;
+    assert_eq!(again.headers().get_str("Task-Attempt"), Some("2"));
+    assert_eq!(eve.complete(&held, b"").await, Err(30409));
+    let info = ask(&user, "AGENT.INFO.eve", Value::Null).await;
+    assert_eq!(info["status"], "offline");
+    assert!(info["last_seen"].as_str() >= seen["last_seen"].as_str(), "it tells when it was seen last");
+    // One beat, and it is back.
+    eve.client.publish(&beat, b"").unwrap();
+    expect_event(&mut events, "eve", "online").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_draining_agent_finishes_what_it_has_and_gets_nothing_new() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    let mut events = user.subscribe("$TASK.E.AGENT.*").unwrap();
+    let (eve, _alive) = listening(&world, "eve", json!({ "slots": 4 })).await;
+    let mut told = eve.client.subscribe("$TASK.X.eve").unwrap();
+    eve.client.flush().await.unwrap();
+    submit(&user, &[("Task-Id", "held")], b"").await;
+    let held = eve.pull().await;
+    let shown = ask(&user, "AGENT.DRAIN.eve", Value::Null).await;
+    assert_eq!((&shown["status"], &shown["in_flight"]), (&json!("draining"), &json!(1)));
+    assert_eq!(told.next().await.unwrap().payload(), br#"{"op":"drain"}"#);
+    expect_event(&mut events, "eve", "draining").await;
+    submit(&user, &[("Task-Id", "new")], b"").await;
+    // Neither a coordinator that restarts nor a connection made again makes it forget.
+    let card = ask(&user, "AGENT.INFO.eve", Value::Null).await;
+    assert_eq!(card["draining"], true);
+    while user
+        .kv_get("TASK_AGENTS", "eve")
+        .await
+        .unwrap()
+        .is_none_or(|stored| serde_json::from_slice::<Value>(&stored.value).unwrap()["status"] != "draining")
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.restart_coordinator().await;
+    let resume = json!({ "slots": 4, "resume": eve.card["resume"] });
+    ask(&eve.client, "AGENT.REGISTER.eve", resume).await;
+    assert_eq!(ask(&user, "AGENT.INFO.eve", Value::Null).await["status"], "draining");
+    assert_eq!(ask(&user, "GET.new", Value::Null).await["phase"], "queued");
+    eve.complete(&held, b"done").await.unwrap();
+    expect_event(&mut events, "eve", "drained").await;
+    // Then it leaves, or is told to go on.
+    eve.client.close().await;
+    expect_event(&mut events, "eve", "offline").await;
+    assert_eq!(ask(&user, "GET.new", Value::Null).await["phase"], "queued");
+    let (eve, _alive) = listening(&world, "eve", json!({})).await;
+    assert_eq!(eve.pull().await.headers().get_str("Task-Id"), Some("new"), "a new life has not been told to drain");
+    ask(&user, "AGENT.DRAIN.eve", Value::Null).await;
+    let back = ask(&user, "AGENT.DRAIN.eve", json!({ "drain": false })).await;
+    assert_eq!(back["status"], "online");
+    expect_event(&mut events, "eve", "online").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_removed_agent_leaves_nothing_behind_but_its_tasks() {
+    let settings = Settings { agent_kept: Duration::from_millis(600), ..quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    let mut events = user.subscribe("$TASK.E.AGENT.*").unwrap();
+    let eve = Agent::register(world.client("x").await, "eve", json!({})).await;
+    submit(&user, &[("Task-Id", "t")], b"").await;
+    let held = eve.pull().await;
+    assert_eq!(ask(&user, "AGENT.REMOVE.eve", Value::Null).await["removed"], true);
+    expect_event(&mut events, "eve", "removed").await;
+    assert_eq!(call(&user, "AGENT.INFO.eve", &[], b"").await.unwrap_err().0, 30405);
+    assert_eq!(call(&user, "AGENT.REMOVE.eve", &[], b"").await.unwrap_err().0, 30405);
+    let (fay, alive) = listening(&world, "fay", json!({})).await;
+    let again = fay.pull().await;
+    assert_eq!(eve.complete(&held, b"").await, Err(30409));
+    fay.complete(&again, b"done").await.unwrap();
+    let gone = async |agent: &str| {
+        let consumer: Result<Value, _> = user.api(&format!("CONSUMER.INFO.KV_TASK.agent_{agent}"), &Value::Null).await;
+        consumer.is_err() && user.kv_get("TASK_AGENTS", agent).await.unwrap().is_none()
+    };
+    while !gone("eve").await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // One that stays away for longer than agents are kept goes by itself.
+    drop(alive);
+    fay.client.close().await;
+    expect_event(&mut events, "fay", "offline").await;
+    expect_event(&mut events, "fay", "removed").await;
+    while !gone("fay").await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ask(&user, "AGENT.LIST", Value::Null).await["total"], 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_stays_away_is_asked_ever_more_seldom() {
+    let settings = Settings { heartbeat: Duration::from_millis(800), ..quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    let mut events = user.subscribe("$TASK.E.AGENT.*").unwrap();
+    let mut asked = user.subscribe("$JS.API.CONSUMER.INFO.KV_TASK.*").unwrap();
+    let eve = Agent::register(world.client("x").await, "eve", json!({})).await;
+    // It never subscribes, beats or pulls.
+    expect_event(&mut events, "eve", "offline").await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    while asked.try_next().is_some() {}
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut count = 0;
+    while asked.try_next().is_some() {
+        count += 1;
+    }
+    println!("an agent that is away is asked {count} times in 4 s, where a sweep is 50 ms");
+    assert!((1..=10).contains(&count), "{count}");
+    // It pulls again, and is found.
+    let consumer = eve.card["consumer"].as_str().unwrap().to_owned();
+    let pulling = tokio::spawn(async move { super::agent::pull(&eve.client, &consumer).await });
+    expect_event(&mut events, "eve", "online").await;
+    submit(&user, &[("Task-Id", "t")], b"").await;
+    assert_eq!(pulling.await.unwrap().headers().get_str("Task-Id"), Some("t"));
+    world.end().await;
+}

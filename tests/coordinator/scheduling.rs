@@ -303,6 +303,35 @@ async fn a_purge_cancels_what_nobody_works_on() {
 }
 
 #[tokio::test]
+async fn a_purge_outlives_a_crash_in_its_middle() {
+    const TASKS: usize = 600;
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    for n in 0..TASKS {
+        put(&user, &format!("t{n}"), &[("Task-Requires", "nobody")]).await;
+    }
+    let mut canceled = user.subscribe_with("$TASK.E.TASK.*", None, 4096).unwrap();
+    user.publish("$TASK.API.QUEUE.PURGE.default", br#"{"reason":"spring"}"#).unwrap();
+    put(&user, "after", &[("Task-Requires", "nobody")]).await;
+    while !canceled.next().await.unwrap().subject_str().ends_with(".t0") {}
+    world.restart_coordinator().await;
+    for n in 0..TASKS {
+        let record = until(&user, &format!("t{n}"), |record| record["state"] == "canceled").await;
+        assert_eq!(record["reason"], "spring");
+    }
+    // What came behind the purge is not meant by it, nor is what is done about its tasks later.
+    assert_eq!(ask(&user, "GET.after", Value::Null).await["phase"], "queued");
+    while user.last_message("KV_TASK", "$KV.TASK.q.default.purge").await.unwrap().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    ask(&user, "REQUEUE.t1", Value::Null).await;
+    world.restart_coordinator().await;
+    assert_eq!(ask(&user, "GET.t1", Value::Null).await["phase"], "queued");
+    assert_eq!(ask(&user, "QUEUE.LIST", Value::Null).await["queues"].as_array().unwrap().len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn times_bound_a_task() {
     let mut world = World::start().await;
     let user = world.client("user").await;

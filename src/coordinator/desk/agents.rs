@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::Desk;
 use super::answers::ConsumerState;
 use super::calls::{Answer, Call};
-use super::{Desk, Output};
 use crate::client::{BatchEntry, Incoming, decode_ack};
 use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::labels::Labels;
@@ -87,6 +87,7 @@ impl Desk {
             "id",
             "status",
             "seats",
+            "draining",
             "instance",
             "registered",
             "last_seen",
@@ -111,9 +112,12 @@ impl Desk {
             _ => self.random.token(12),
         };
         let completed = known.map_or(request.tasks_completed.unwrap_or(0), |(_, agent)| agent.card.completed);
+        let draining = known.is_some_and(|(_, agent)| resumed && agent.card.draining);
         let card = Card {
             id: id.to_owned(),
-            status: Status::Online,
+            // Who comes back with its token goes on with what it was told; a new life has not been told anything.
+            status: if draining { Status::Draining } else { Status::Online },
+            draining,
             labels: request.labels,
             seats: Vec::new(),
             slots,
@@ -249,11 +253,11 @@ impl Desk {
         self.respond(&request, fields);
     }
 
-    fn find_agent(&self, id: &str) -> Result<u32, ApiError> {
+    pub(super) fn find_agent(&self, id: &str) -> Result<u32, ApiError> {
         self.roster.find(id).ok_or(errors::AGENT_NOT_FOUND)
     }
 
-    fn show_agent(&self, agent: &Agent) -> Value {
+    pub(super) fn show_agent(&self, agent: &Agent) -> Value {
         let mut card = agent.card.clone();
         card.in_flight = agent.live.len() as u32;
         serde_json::to_value(card).expect("a card is plain data")
@@ -312,47 +316,12 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) fn agent_drain(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
-        let index = self.find_agent(id)?;
-        if let Some(agent) = self.roster.get_mut(index)
-            && agent.card.status == Status::Online
-        {
-            agent.card.status = Status::Draining;
-            agent.dirty = true;
-            self.ready.look_at_asker(index, &self.roster);
-            self.tell_agent(id, "drain", "");
-            self.announce_agent(id, "draining");
-        }
-        let shown = self.roster.get(index).map(|agent| self.show_agent(agent)).unwrap_or_default();
-        self.respond(message, shown);
-        Ok(())
-    }
-
-    pub(super) fn agent_remove(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
-        let index = self.find_agent(id)?;
-        self.lose_tasks(index);
-        self.flush_spent(index);
-        self.vacate(id);
-        self.roster.remove(index);
-        let api = format!("CONSUMER.DELETE.{}.{}", names::STREAM, names::agent_consumer(id));
-        self.call_api(Call::Unimportant, &api, &Value::Null);
-        let call = self.open_call(Call::Unimportant);
-        self.outputs.push(Output::Publish {
-            subject: Bytes::from(names::agent_key(id)),
-            call: Some(call),
-            headers: names::block("KV-Operation: DEL\r\n"),
-            payload: Bytes::new(),
-        });
-        self.announce_agent(id, "removed");
-        self.respond(message, serde_json::json!({ "agent": id, "removed": true }));
-        Ok(())
-    }
-
     /// A sign of life. `returning` brings an agent back that was given up.
     pub(super) fn alive(&mut self, index: u32, returning: bool) {
         let now = self.now;
         let Some(agent) = self.roster.get_mut(index) else { return };
         agent.card.last_seen = now;
+        agent.ask_pause = std::time::Duration::ZERO;
         if agent.stalled {
             agent.stalled = false;
             self.schedule = true;
@@ -362,12 +331,13 @@ impl Desk {
             self.schedule = true;
         }
         if returning && agent.card.status == Status::Offline {
-            agent.card.status = Status::Online;
+            let draining = agent.card.draining;
+            agent.card.status = if draining { Status::Draining } else { Status::Online };
             agent.dirty = true;
             let id = agent.card.id.clone();
             self.schedule = true;
             self.ready.look_at_asker(index, &self.roster);
-            self.announce_agent(&id, "online");
+            self.announce_agent(&id, if draining { "draining" } else { "online" });
         }
     }
 
@@ -388,7 +358,7 @@ impl Desk {
     }
 
     /// Takes all tasks from an agent. Which of them it had is asked first: those count as attempts.
-    fn lose_tasks(&mut self, index: u32) {
+    pub(super) fn lose_tasks(&mut self, index: u32) {
         let Some(agent) = self.roster.get(index) else { return };
         let held: Vec<(u32, String)> =
             agent.live.iter().filter_map(|task| Some((*task, self.task(*task)?.record.lease.clone()))).collect();

@@ -122,6 +122,10 @@ impl Desk {
         if let Some(agent) = self.roster.get_mut(holder) {
             agent.live.retain(|live| *live != index);
             agent.dirty = true;
+            let draining = agent.card.draining;
+            if draining {
+                self.tell_if_drained(holder);
+            }
         }
         self.schedule = true;
     }

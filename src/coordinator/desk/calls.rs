@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::adopt::Corpse;
 use super::agents::{InfoPurpose, Registration};
 use super::history::Reading;
+use super::purge_marks::Marking;
 use super::{Desk, Output};
 use crate::client::{BatchEntry, ClientError, Incoming};
 use crate::coordinator::cron::{Cron, Times};
@@ -66,6 +67,11 @@ pub(super) enum Call {
     },
     QueueInfo {
         queue: String,
+    },
+    PurgeMarked(Box<Marking>),
+    PurgeUnmarked {
+        purged: u64,
+        request: Option<Incoming>,
     },
     /// A cron, or its removal.
     Cron {
@@ -222,6 +228,7 @@ impl Desk {
                     | Call::QueueConsumer { .. }
                     | Call::QueueStored { .. }
                     | Call::Cron { .. }
+                    | Call::PurgeMarked(_)
             )
         };
         self.calls.values().any(|outstanding| stores(&outstanding.call))
@@ -267,6 +274,8 @@ impl Desk {
                 self.queue_consumer_answered(queue, *config, request, answer)
             }
             Call::QueueStored { queue, config, request } => self.queue_stored(queue, *config, request, answer),
+            Call::PurgeMarked(marking) => self.purge_marked(*marking, &answer),
+            Call::PurgeUnmarked { purged, request } => self.purge_unmarked(purged, request, &answer),
             Call::QueueInfo { queue } => self.queue_info_answered(&queue, answer),
             Call::Cron { name, cron, request } => self.cron_answered(name, cron.map(|cron| *cron), request, answer),
             Call::CronTimes { name, times } => self.cron_times_answered(name, times, &answer),

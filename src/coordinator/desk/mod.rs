@@ -17,9 +17,11 @@ mod crons;
 mod explain;
 mod family;
 mod history;
+mod leaving;
 mod letters;
 mod probes;
 mod purge;
+mod purge_marks;
 mod queries;
 mod questions;
 mod queues;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub probe: Duration,
     /// How long an assignment may lie unfetched.
     pub accept_timeout: Duration,
+    /// How long an agent that is offline stays registered.
+    pub agent_kept: Duration,
     /// How often agents, deliveries and calls are looked after.
     pub sweep: Duration,
     /// How long an agent has to confirm a cancel.
@@ -111,6 +115,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             probe: Duration::from_secs(1),
             accept_timeout: Duration::from_secs(10),
+            agent_kept: Duration::from_secs(7 * 86_400),
             sweep: Duration::from_millis(500),
             cancel_grace: Duration::from_secs(30),
             call_timeout: Duration::from_secs(5),
@@ -239,6 +244,10 @@ pub struct Desk {
     held: Held,
     /// Purges under way.
     purges: HashMap<u64, Purge>,
+    /// Purges found by a restart, by queue and revision, until all tasks are known.
+    marks: Vec<(String, purge_marks::Mark, u64)>,
+    /// What is submitted is later than this.
+    purged_until: Timestamp,
     crons: BTreeMap<String, Cron>,
     cron_due: BTreeSet<(Timestamp, String)>,
     /// Requests that wait for a batch of their cron; there is a line for each that has one.
@@ -293,6 +302,8 @@ impl Desk {
             children: HashMap::new(),
             held: Held::default(),
             purges: HashMap::new(),
+            marks: Vec::new(),
+            purged_until: Timestamp::ZERO,
             crons: BTreeMap::new(),
             cron_due: BTreeSet::new(),
             cron_lines: HashMap::new(),

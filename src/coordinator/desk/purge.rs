@@ -29,6 +29,8 @@ pub(super) struct Purge {
 enum Purpose {
     /// A request, and what its answer calls the number of steps.
     Answer(Incoming, &'static str),
+    /// A purge that is stored, by queue and revision, and who asked for it unless it is from before a restart.
+    Marked(String, u64, Option<Incoming>),
     /// The task, by index and serial, whose descendants these are.
     Family(u32, u64),
 }
@@ -55,7 +57,7 @@ impl Desk {
             waiting.then_some((*index, task.serial))
         };
         let left = (0..self.tasks.len() as u32).filter_map(|index| waits(&index)).collect();
-        self.begin_purge(message, Event::Purge { reason }, "purged", left);
+        self.mark_purge(name, reason, left, message);
         Ok(())
     }
 
@@ -68,6 +70,18 @@ impl Desk {
         left: VecDeque<(u32, u64)>,
     ) {
         self.begin_job(Purpose::Answer(message.clone(), verb), event, left);
+        self.go_on_purging();
+    }
+
+    /// Carries out a purge whose mark is stored.
+    pub(super) fn begin_marked(
+        &mut self,
+        (queue, seq): (String, u64),
+        request: Option<Incoming>,
+        event: Event,
+        left: VecDeque<(u32, u64)>,
+    ) {
+        self.begin_job(Purpose::Marked(queue, seq, request), event, left);
         self.go_on_purging();
     }
 
@@ -104,6 +118,7 @@ impl Desk {
                 && let Some(purge) = self.purges.remove(&job)
             {
                 match purge.purpose {
+                    Purpose::Marked(queue, seq, request) => self.unmark_purge(&queue, seq, purge.done, request),
                     Purpose::Answer(request, verb) => self.respond(&request, serde_json::json!({ verb: purge.done })),
                     Purpose::Family(root, serial) if self.same_task(root, serial).is_some() => {
                         self.enqueue_event(root, Event::DescendantsCanceled);

@@ -42,6 +42,11 @@ impl Desk {
                 Ok(_) => {}
                 Err(error) => unreadable(error),
             }
+        } else if let Some(queue) = row.subject.strip_prefix("$KV.TASK.q.").and_then(|key| key.strip_suffix(".purge")) {
+            match serde_json::from_slice(row.payload) {
+                Ok(mark) => self.restore_mark(queue, mark, row.seq),
+                Err(error) => unreadable(error),
+            }
         } else if let Some(queue) = row.subject.strip_prefix("$KV.TASK.q.") {
             match serde_json::from_slice::<QueueConfig>(row.payload) {
                 Ok(config) => self.take_config(queue, config),
@@ -135,7 +140,8 @@ impl Desk {
                 // Whether it is there still, it has to say; what it has, it may answer.
                 agent.card.status = Status::Offline;
             } else if agent.card.status != Status::Offline {
-                agent.card.last_seen = now;
+                // It is not seen yet, but its silence counts from here.
+                agent.watched = now;
                 if presence && client_id > 0 {
                     agent.link = Link::Gone(now);
                 } else if agent.card.listens {
@@ -172,6 +178,7 @@ impl Desk {
                 self.request(Incoming::new(subject.as_bytes(), b"", b"", &body), now);
             }
         }
+        self.take_up_marks();
         self.arm_crons();
         self.schedule = true;
     }

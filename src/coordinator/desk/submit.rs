@@ -60,6 +60,7 @@ impl Desk {
         }
         let config = self.queue_config(queue).clone();
         let mut record = read_headers(headers, &config, self.now)?;
+        record.created = self.submitted_at();
         if !record.result_to.is_empty() && !self.may_send_to(&record.result_to) {
             let allowed = self.settings.result_subjects.join(", ");
             let reason = format!("Task-Result-To is below {allowed} (result_subjects of the coordinator)");

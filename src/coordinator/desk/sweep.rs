@@ -31,7 +31,7 @@ impl Desk {
         let grace = self.settings.grace;
         let patience = self.settings.heartbeat * 3;
         let Some(agent) = self.roster.get(index) else { return };
-        let silent = now.since(agent.card.last_seen);
+        let silent = now.since(agent.last_heard());
         let offline = agent.card.status == Status::Offline;
         match agent.link {
             Link::Gone(since) if !offline && since + grace <= now => return self.lose(index, "its connection ended"),
@@ -44,10 +44,19 @@ impl Desk {
                     self.ask_agent(index, InfoPurpose::LookAfter);
                 }
             }
-            Link::Unknown if offline && silent > self.settings.heartbeat => {
+            Link::Unknown if offline && silent > self.settings.heartbeat && agent.ask_at <= now => {
+                // Its pulls would show that it is back. Who stays away is asked ever more seldom.
+                let pause = (agent.ask_pause * 2).clamp(self.settings.sweep, self.settings.heartbeat);
+                if let Some(agent) = self.roster.get_mut(index) {
+                    agent.ask_pause = pause;
+                    agent.ask_at = now + pause;
+                }
                 self.ask_agent(index, InfoPurpose::LookAfter);
             }
             _ => {}
+        }
+        if offline && self.expire_agent(index) {
+            return;
         }
         let Some(agent) = self.roster.get(index) else { return };
         let dirty = agent.dirty;
@@ -86,7 +95,7 @@ impl Desk {
         let gone = agent.card.status != Status::Offline
             && agent.link == Link::Unknown
             && agent.live.is_empty()
-            && now.since(agent.card.last_seen) > patience;
+            && now.since(agent.last_heard()) > patience;
         if gone {
             return self.lose(index, "it neither pulls nor beats");
         }
