@@ -55,7 +55,7 @@ impl DoctorCommand {
         let snapshot = Snapshot::take(&connection, self.monitor.as_deref(), self.listen).await?;
         connection.close().await;
         let mut findings = checks::all(&snapshot);
-        findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Note);
         if self.connect.json {
             let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
