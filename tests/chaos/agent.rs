@@ -1,10 +1,10 @@
 //! Agents: they work, fail, fall silent, speak too late, and are killed.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use natterjack::client::{Client, Incoming, Subscription};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};

@@ -1,9 +1,10 @@
 //! What the clients of a world asked for and what they were told: one half of the evidence.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use serde_json::Value;
 
 /// What was asked of the API about one task.

@@ -188,6 +188,7 @@ async fn what_holds_up_a_queue_is_told() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a measurement")]
 async fn an_explanation_stays_short_among_many_agents() {
     let world = World::start().await;
     let user = world.client("user").await;

@@ -285,6 +285,7 @@ mod tests {
     use crate::types::Timestamp;
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a measurement")]
     fn a_thousand_agents_are_explained_at_once_and_in_few_words() {
         let now = Timestamp(1_700_000_000_000_000_000);
         let mut desk = Desk::new(Settings::default(), 1, now);
