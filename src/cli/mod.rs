@@ -43,8 +43,8 @@ use crate::config::Config;
 /// Called by this name, the program has nats-server's defaults.
 const NATS_SERVER: &str = "nats-server";
 
-/// The whole program: arguments in, exit code out.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// The whole program: arguments in, exit code out. `settled` is called when a server has started.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, settled: fn()) -> ExitCode {
     let line = CommandLine::parse_from(argv::normalise(arguments, SUBCOMMANDS));
     let like_nats_server = program_name() == NATS_SERVER;
     if line.version {
@@ -58,8 +58,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let base = if like_nats_server { Config::nats_server() } else { Config::default() };
     match line.command {
-        None => serve::run(&line.serve, base),
-        Some(Command::Serve(flags)) => serve::run(&flags, base),
+        None => serve::run(&line.serve, base, settled),
+        Some(Command::Serve(flags)) => serve::run(&flags, base, settled),
         Some(Command::Demo(demo)) => outcome(demo.run()),
         Some(Command::Task(task)) => outcome(task.run()),
         Some(Command::Agent(agent)) => outcome(agent.run()),

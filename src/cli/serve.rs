@@ -12,8 +12,9 @@ use super::{NATS_SERVER, log};
 use crate::config::{Config, Listen};
 use crate::server::{self, NO_CONFIG_FILE, ReloadRequest, Server, StartError};
 
-/// Serves until a signal ends it. The exit code is 0 after an orderly stop, 1 when it did not start.
-pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
+/// Serves until a signal ends it; `settled` is called once it serves. The exit code is 0 after an orderly stop, 1 when it did
+/// not start.
+pub fn run(flags: &ServeFlags, base: Config, settled: fn()) -> ExitCode {
     if let Some(request) = &flags.signal {
         return signalled(request);
     }
@@ -45,7 +46,7 @@ pub fn run(flags: &ServeFlags, base: Config) -> ExitCode {
             config.check().map(|()| config).map_err(|error| Config::with_place(path, &error))
         }
     };
-    match runtime.block_on(serve(config, &log, &read_again)) {
+    match runtime.block_on(serve(config, &log, &read_again, settled)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Who reads only the file learns of it as well.
@@ -113,6 +114,7 @@ async fn serve(
     config: Config,
     log: &LogHandle,
     read_again: &dyn Fn() -> Result<Config, String>,
+    settled: fn(),
 ) -> Result<(), StartError> {
     // From here on a signal is an orderly stop, even while the store is being opened.
     let mut signals = Signals::listen();
@@ -132,6 +134,7 @@ async fn serve(
         }
     };
     announce(&server);
+    settled();
     if let Next::LameDuck = until_stopped(&mut server, &mut signals, log, read_again).await {
         lame_duck(&server, &mut signals, log).await;
     }
