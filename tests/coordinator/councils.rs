@@ -354,7 +354,6 @@ async fn a_restart_finds_councils_in_every_phase() {
     };
     let mut statuses = listen(&user, "chorus.councils.*.status").await;
     ask(&user, "COUNCIL.FORM.forming", of("forming", json!({}))).await;
-    ask(&user, "COUNCIL.FORM.late", of("late", json!({ "deadline_s": 0.5 }))).await;
     for name in ["formed", "degraded", "dissolved", "robbed"] {
         ask(&user, &format!("COUNCIL.FORM.{name}"), of(name, json!({ "roles": { "tpm": 1, "developer": 1 } }))).await;
         assert!(claim(&user, &format!("{name}.tpm.1"), "ann").await);
@@ -368,12 +367,13 @@ async fn a_restart_finds_councils_in_every_phase() {
     info(&user, "forming", |info| info["seated"] == json!({ "tpm.1": "ann" })).await;
 
     // While nobody looks: a claim, claims that cannot be, a loss, a deadline.
+    ask(&user, "COUNCIL.FORM.late", of("late", json!({ "deadline_s": 2 }))).await;
     world.stop_coordinator();
     assert!(claim(&user, "forming.developer.1", "bob").await);
     assert!(claim(&user, "dissolved.developer.1", "dan").await);
     assert!(claim(&user, "unknown.developer.1", "dan").await);
     user.kv_delete(BUCKET, "robbed.developer.1").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     while statuses.try_next().is_some() {}
     let mut offers = listen(&user, "chorus.councils.forming").await;
     world.restart_coordinator().await;
