@@ -112,6 +112,10 @@ fn push_copies(seen: &Snapshot, found: &mut Vec<Finding>) {
     }
 }
 
+/// What the doctor itself and a coordinator subscribe to. A coordinator looks at consumers it adopted only, and has a stream
+/// for what it hears of them.
+const OURS: [&str; 2] = ["$JS.EVENT.ADVISORY.CONSUMER.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*"];
+
 /// Messages whose deliveries are used up, and consumers where that would go unnoticed.
 fn deliveries(seen: &Snapshot, found: &mut Vec<Finding>) {
     let advisory = |consumer: &Value| {
@@ -121,8 +125,8 @@ fn deliveries(seen: &Snapshot, found: &mut Vec<Finding>) {
     let kept = |subject: &str| stream_of(seen, subject).is_some();
     let listened = |subject: &str| {
         let listeners = seen.subscriptions.iter().flatten();
-        let ours = "$JS.EVENT.ADVISORY.CONSUMER.>";
-        let mut filters = listeners.map(|subscription| text(subscription, "subject")).filter(|filter| *filter != ours);
+        let mut filters =
+            listeners.map(|subscription| text(subscription, "subject")).filter(|filter| !OURS.contains(filter));
         filters.any(|filter| overlaps(filter.as_bytes(), subject.as_bytes()))
     };
     for consumer in acked(seen) {
