@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use natterjack::client::{Client, Incoming, Subscription};
+use natterjack::client::{Client, ClientError, Incoming, Subscription};
 use serde_json::{Value, json};
 
-use super::agent::{ask, await_result, call, submit, until};
+use super::agent::{LONG, ask, await_result, call, submit, until};
 use super::support::World;
 use super::tools::toolchain::{self, clients_dir, or_skip};
 
@@ -215,13 +215,14 @@ async fn nobody_at_the_endpoint_is_no_attempt() {
 async fn answers_find_their_tasks_through_a_restart_of_the_coordinator() {
     let mut world = World::start().await;
     let user = world.client("user").await;
-    ask(&user, "QUEUE.PUT.q", json!({ "mode": "service", "lease_s": 2.0, "backoff": [0.01] })).await;
+    ask(&user, "QUEUE.PUT.q", json!({ "mode": "service", "lease_s": 5.0, "backoff": [0.01] })).await;
     let mut service = ByHand::start(world.client("hand").await, "2").await;
     submit(&user, &[("Task-Id", "kept"), ("Task-Queue", "q")], b"kept").await;
     submit(&user, &[("Task-Id", "lost"), ("Task-Queue", "q")], b"lost").await;
     let (one, other) = (service.next().await, service.next().await);
     let (kept, lost) = if one.payload() == b"kept" { (one, other) } else { (other, one) };
     world.stop_coordinator();
+    while !matches!(user.request("$TASK.API.QUEUE.LIST", b"", LONG).await, Err(ClientError::NoResponders { .. })) {}
     // An answer while nobody hears it is lost, and the lease ends.
     service.respond(&lost, b"unheard").await;
     world.restart_coordinator().await;
