@@ -266,17 +266,17 @@ async fn declining_excludes_and_the_last_decline_rejects() {
 async fn leases_expire_and_signs_of_life_extend_them() {
     let world = World::start().await;
     let user = world.client("user").await;
-    ask(&user, "QUEUE.PUT.quick", json!({ "lease_s": 0.4, "backoff": [0.01] })).await;
+    ask(&user, "QUEUE.PUT.quick", json!({ "lease_s": 1.5, "backoff": [0.01] })).await;
     let agent = Agent::register(world.client("dee").await, "dee", json!({ "queues": ["quick"] })).await;
     submit(&user, &[("Task-Id", "l"), ("Task-Queue", "quick")], b"").await;
     let task = agent.pull().await;
-    // Alive by two kinds of signs for three times the lease, then silent.
+    // Alive by two kinds of signs for more than twice the lease, then silent.
     for n in 0..12 {
         match n % 2 {
             0 => agent.ack(&task, "+WPI"),
             _ => agent.client.publish("$TASK.P.l", b"chunk").unwrap(),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let record = ask(&user, "GET.l", Value::Null).await;
     assert_eq!((phase(&record), &record["attempt"]), ("running", &json!(1)));
