@@ -131,6 +131,7 @@ struct Worker {
     batch: u64,
 }
 
+/// Pulls and acks until `count` messages have come; for ever with `u64::MAX`.
 pub fn workers(
     address: &str,
     stream: &str,
@@ -141,23 +142,26 @@ pub fn workers(
 ) -> io::Result<Measured> {
     let hire = |number| {
         let mut wire = Wire::connect(address, &format!("worker-{number}"))?;
-        let inbox = format!("_INBOX.worker.{number}");
+        let inbox = format!("_INBOX.worker.{}.{number}", std::process::id());
         wire.subscribe(&inbox, 1);
         wire.round_trip()?;
         Ok(Worker { wire, inbox, next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"), batch })
     };
     all((0..workers).map(hire).collect::<io::Result<_>>()?, count, |mut worker, tally| {
         let ask = format!("{{\"batch\":{},\"expires\":5000000000}}", worker.batch);
-        let (mut outstanding, mut acks, mut ages) = (0, Vec::new(), Vec::new());
+        let (mut outstanding, mut done, mut ages) = (0, 0, Vec::new());
+        let mut acks = Vec::new();
         let wire = &mut worker.wire;
         loop {
             if outstanding == 0 {
                 wire.publish(worker.next.as_bytes(), worker.inbox.as_bytes(), ask.as_bytes());
                 outstanding = worker.batch;
             }
+            // The acks of all that one read brought and the next pull go out in one write.
             wire.flush()?;
+            tally.note(std::mem::take(&mut done), &mut ages);
             wire.fill()?;
-            let mut done = 0;
+            acks.clear();
             while let Some(message) = wire.next_buffered()? {
                 if message.is_status() {
                     outstanding = 0;
@@ -171,9 +175,6 @@ pub fn workers(
                 done += 1;
             }
             wire.out.extend_from_slice(&acks);
-            acks.clear();
-            wire.flush()?;
-            tally.note(done, &mut ages);
         }
     })
 }

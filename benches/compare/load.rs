@@ -26,9 +26,7 @@ pub enum Load {
     /// As `Persist`, over `keys` subjects: `{}` in the subject is a key's number, `{/}` and `{%}` are its thousands and the
     /// rest. In order, or jumping about.
     Spread { address: String, subject: String, keys: u64, shuffled: bool, count: u64, window: u64 },
-    /// Pulls and acks from a durable consumer until it is killed.
-    Pull { address: String, stream: String, consumer: String, batch: u64 },
-    /// As `Pull` on `workers` connections, until `count` messages have come.
+    /// Pulls and acks from a durable consumer on `workers` connections, until `count` messages have come or it is killed.
     Workers { address: String, stream: String, consumer: String, batch: u64, workers: usize, count: u64 },
     /// Publishes `count` messages that say when they were sent, so many a second, and waits for no answer.
     Paced { address: String, subject: String, count: u64, per_second: f64 },
@@ -74,7 +72,6 @@ pub fn run(load: &Load) -> io::Result<()> {
             crew::workers(address, stream, consumer, *batch, *workers, *count)
         }
         Load::Paced { address, subject, count, per_second } => paced(address, subject, *count, *per_second),
-        Load::Pull { address, stream, consumer, batch } => pull(address, stream, consumer, *batch),
         Load::Idle { address, count } => idle(address, *count),
     }?;
     println!("{}", serde_json::to_string(&measured)?);
@@ -259,39 +256,6 @@ fn persist(
         }
     }
     Ok(with_percentiles(start_ns, nanos))
-}
-
-fn pull(address: &str, stream: &str, consumer: &str, batch: u64) -> io::Result<Measured> {
-    let mut wire = Wire::connect(address, "worker")?;
-    let inbox = format!("_INBOX.worker.{}", std::process::id());
-    wire.subscribe(&inbox, 1);
-    wire.round_trip()?;
-    ready_then_go()?;
-    let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-    let ask = format!("{{\"batch\":{batch},\"expires\":5000000000}}");
-    let mut outstanding = 0;
-    let mut acks = Vec::new();
-    loop {
-        if outstanding == 0 {
-            wire.publish(next.as_bytes(), inbox.as_bytes(), ask.as_bytes());
-            outstanding = batch;
-        }
-        // The acks of all that one read brought and the next pull go out in one write.
-        wire.flush()?;
-        wire.fill()?;
-        acks.clear();
-        while let Some(message) = wire.next_buffered()? {
-            if message.is_status() {
-                outstanding = 0;
-                continue;
-            }
-            outstanding = outstanding.saturating_sub(1);
-            acks.extend_from_slice(b"PUB ");
-            acks.extend_from_slice(message.reply);
-            acks.extend_from_slice(b" 4\r\n+ACK\r\n");
-        }
-        wire.out.extend_from_slice(&acks);
-    }
 }
 
 fn paced(address: &str, subject: &str, count: u64, per_second: f64) -> io::Result<Measured> {

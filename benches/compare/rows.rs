@@ -68,16 +68,16 @@ impl From<f64> for Outcome {
 }
 
 /// The server's processor time from here on.
-struct Meter {
+pub struct Meter {
     before: Duration,
 }
 
 impl Meter {
-    fn start(server: &Server) -> Meter {
+    pub fn start(server: &Server) -> Meter {
         Meter { before: server.cpu() }
     }
 
-    fn stop(self, server: &Server, loads: &[&Process], count: u64, values: Vec<f64>) -> Outcome {
+    pub fn stop(self, server: &Server, loads: &[&Process], count: u64, values: Vec<f64>) -> Outcome {
         let per_message = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
         let server_us = per_message(server.cpu().saturating_sub(self.before));
         let load_us = per_message(loads.iter().map(|load| load.cpu()).sum());
@@ -391,8 +391,10 @@ pub fn start_persist(server: &Server, count: u64) -> Result<Process, String> {
 }
 
 fn start_workers(server: &Server, workers: usize) -> Result<Vec<Process>, String> {
-    let load =
-        |_| Load::Pull { address: server.address(), stream: STREAM.into(), consumer: CONSUMER.into(), batch: 500 };
+    let load = |_| {
+        let (address, stream, consumer) = (server.address(), STREAM.into(), CONSUMER.into());
+        Load::Workers { address, stream, consumer, batch: 500, workers: 1, count: u64::MAX }
+    };
     (0..workers).map(load).map(Process::start).collect()
 }
 

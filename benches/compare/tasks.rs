@@ -3,7 +3,7 @@
 
 use crate::load::{Load, Measured};
 use crate::process::Process;
-use crate::rows::{CONSUMER, Control, Outcome, STREAM, SUBJECT, Scale, WINDOW, per_second, start_persist};
+use crate::rows::{CONSUMER, Control, Meter, Outcome, STREAM, SUBJECT, Scale, WINDOW, per_second, start_persist};
 use crate::support::server::{Program, Server};
 use serde_json::json;
 
@@ -74,13 +74,12 @@ fn run(
         None if program.is_real() => start_persist(&server, count)?,
         None => Process::start(Load::Submit { address, count, window: WINDOW })?,
     };
-    let before = server.cpu();
+    let meter = Meter::start(&server);
     crew.go()?;
     submitter.go()?;
     let start_ns = submitter.finish()?.start_ns;
     let measured = crew.finish()?;
-    let per_message = |time: std::time::Duration| time.as_secs_f64() * 1e6 / count as f64;
-    let cpu_us = (per_message(server.cpu().saturating_sub(before)), per_message(crew.cpu() + submitter.cpu()));
+    let cpu_us = meter.stop(&server, &[&crew, &submitter], count, Vec::new()).cpu_us;
     if program.is_real() {
         control.wait(|control| Ok(control.stream_state()?["messages"] == 0))?;
     } else {
@@ -89,5 +88,5 @@ fn run(
             return Err(format!("{count} tasks submitted, {} completed", completed["total"]));
         }
     }
-    Ok((Measured { start_ns, ..measured }, Some(cpu_us)))
+    Ok((Measured { start_ns, ..measured }, cpu_us))
 }
