@@ -120,10 +120,15 @@ impl Consumer {
         self.raise_floor(Position { consumer, stream: seq });
     }
 
-    /// An ack whose delivery is not known. After a crash that is a delivery from before it.
+    /// An ack whose delivery is not known. After a crash that is a delivery from before it. What answers flow control
+    /// knows by itself how far it is, however often the consumer has started over; nats-server believes it, too.
     fn acknowledge_ahead(&mut self, ack: &Ack, view: &View, now: Timestamp) -> Result<bool, NotDelivered> {
         let seq = ack.stream_seq;
-        if seq > self.recovered_until || !view.index.exists(seq) {
+        let is_possible = match self.setup.config.ack_policy {
+            AckPolicy::FlowControl => seq <= view.index.last_seq(),
+            _ => seq <= self.recovered_until && view.index.exists(seq),
+        };
+        if !is_possible {
             return Err(NotDelivered);
         }
         match self.setup.config.ack_policy {
@@ -141,9 +146,12 @@ impl Consumer {
                 let most = self.delivered.consumer.saturating_add(forgotten);
                 let consumer = ack.consumer_seq.clamp(self.delivered.consumer, most);
                 self.delivered = Position { consumer, stream: self.delivered.stream.max(seq) };
-                self.cursor.jump(seq + 1);
                 self.finish_up_to(seq, consumer);
-                self.report_consumed(seq);
+                while let Some(passed) = self.cursor.peek(view.index).filter(|&next| next <= seq) {
+                    self.cursor.advance(passed);
+                    self.report_consumed(passed);
+                }
+                self.cursor.jump(seq + 1);
             }
         }
         self.last_acked = Some(now);

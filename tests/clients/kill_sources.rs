@@ -54,6 +54,21 @@ async fn sourced(js: &Context, stream: &str, count: u64) -> Vec<u64> {
     timeout(PATIENCE, messages.map(seq).collect()).await.expect("all messages in time")
 }
 
+/// Where each stream stands, with its sources and the consumers that others take through.
+async fn standings(js: &Context) -> String {
+    let mut told = String::new();
+    for name in ["ORIGIN", "MIRROR", "SOURCED", "QUEUE", "WORKED"] {
+        let stream = js.get_stream(name).await.expect("the stream is there");
+        let info = stream.cached_info();
+        told += &format!("{name}: {:?}\n  mirror {:?}\n  sources {:?}\n", info.state, info.mirror, info.sources);
+        let mut consumers = stream.consumers();
+        while let Some(Ok(consumer)) = consumers.next().await {
+            told += &format!("  {consumer:?}\n");
+        }
+    }
+    told
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_from_others_survives_kill_nine_once_and_in_order() {
     let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"));
@@ -100,7 +115,9 @@ async fn what_is_taken_from_others_survives_kill_nine_once_and_in_order() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, caught_up).await.expect("both catch up");
+    if timeout(PATIENCE, caught_up).await.is_err() {
+        panic!("not all catch up with {last} messages:\n{}", standings(&js).await);
+    }
     let mirror = js.get_stream("MIRROR").await.unwrap().cached_info().state.clone();
     let origin = js.get_stream("ORIGIN").await.unwrap().cached_info().state.clone();
     assert_eq!((mirror.messages, mirror.last_sequence, mirror.bytes), (origin.messages, last, origin.bytes));

@@ -189,11 +189,11 @@ impl Follower {
                     DeliveryInfo::parse(&inbound.reply).filter(|info| info.consumer == line.consumer.as_bytes())
                     && info.ack.delivery_count <= 1
                 {
+                    self.progress.set_lag(info.pending);
                     match track.step(info.ack.consumer_seq, info.ack.stream_seq) {
                         Step::Known => {}
                         Step::Gap => end = Some(End::Lost),
                         Step::Next => {
-                            self.progress.set_lag(info.pending);
                             bytes += inbound.message.as_bytes().len();
                             let stored =
                                 StoredMessage { seq: info.ack.stream_seq, time: info.time, message: inbound.message };

@@ -119,16 +119,51 @@ fn flow_control_acks_cover_what_was_delivered() {
     let config = ConsumerConfig { ack_policy: AckPolicy::FlowControl, max_ack_pending: 2, ..push() };
     let mut world = World::new(config, &["a", "b", "c"]);
     world.interest(true);
-    let mut reply = Bytes::new();
-    let mut lines = Vec::new();
+    let (lines, asked) = poll_to_flow_control(&mut world);
+    assert_eq!(lines, ["d <- 1/1 x1 +2", "d <- 2/2 x1 +1", "d <- 100 FlowControl Request asks for an answer"]);
+    answer_flow_control(&mut world, &asked, 2, 2);
+    world.expect(&["d <- 3/3 x1 +0"]).expect_state("2/2", "3/3", [1, 0, 0, 0]);
+}
+
+#[test]
+fn flow_control_acks_may_be_ahead_of_a_consumer_that_starts_over() {
+    let config = ConsumerConfig { ack_policy: AckPolicy::FlowControl, max_ack_pending: 2, ..push() };
+    let mut world = World::new(config, &["a", "b", "c", "d", "e", "f"]);
+    world.consumer.setup.reports_consumed = true;
+    world.consumer.handle_reset(0, world.stream.index(), 6).unwrap();
+    world.interest(true);
+    let (lines, asked) = poll_to_flow_control(&mut world);
+    assert_eq!(lines, ["d <- 1/1 x1 +5", "d <- 2/2 x1 +4", "d <- 100 FlowControl Request asks for an answer"]);
+    // It has had up to 5 already; one message of those is gone.
+    world.delete(4);
+    answer_flow_control(&mut world, &asked, 5, 2);
+    world.expect(&["consumed 1", "consumed 2", "consumed 3", "consumed 5", "d <- 6/3 x1 +0"]);
+    world.expect_state("2/5", "3/6", [1, 0, 0, 0]);
+}
+
+#[test]
+fn flow_control_acks_beyond_the_stream_are_not_believed() {
+    let config = ConsumerConfig { ack_policy: AckPolicy::FlowControl, max_ack_pending: 1, ..push() };
+    let mut world = World::new(config, &["a", "b"]);
+    world.interest(true);
+    let (_, asked) = poll_to_flow_control(&mut world);
+    answer_flow_control(&mut world, &asked, 3, 1);
+    world.expect(&[]).expect_state("0/0", "1/1", [1, 0, 1, 0]);
+}
+
+/// What is done now, and the subject on which the last flow control request is to be answered.
+fn poll_to_flow_control(world: &mut World) -> (Vec<String>, Bytes) {
+    let (mut lines, mut asked) = (Vec::new(), Bytes::new());
     while let Some(output) = world.with(|consumer, view, now| consumer.poll(view, now)) {
         if let Output::Status(status) = &output {
-            reply = status.reply.clone();
+            asked = status.reply.clone();
         }
         lines.push(line(&output));
     }
-    assert_eq!(lines, ["d <- 1/1 x1 +2", "d <- 2/2 x1 +1", "d <- 100 FlowControl Request asks for an answer"]);
-    let headers = b"NATS/1.0\r\nNats-Last-Consumer: 2\r\nNats-Last-Stream: 2\r\n\r\n";
-    world.with(|consumer, view, now| consumer.handle_flow_control(&reply, headers, view, now));
-    world.expect(&["d <- 3/3 x1 +0"]).expect_state("2/2", "3/3", [1, 0, 0, 0]);
+    (lines, asked)
+}
+
+fn answer_flow_control(world: &mut World, asked: &[u8], stream_seq: u64, consumer_seq: u64) {
+    let headers = format!("NATS/1.0\r\nNats-Last-Consumer: {consumer_seq}\r\nNats-Last-Stream: {stream_seq}\r\n\r\n");
+    world.with(|consumer, view, now| consumer.handle_flow_control(asked, headers.as_bytes(), view, now));
 }

@@ -169,6 +169,17 @@ fn an_ack_of_all_passes_the_last_of_each_subject() {
 }
 
 #[test]
+fn an_ack_of_all_consumes_forgotten_deliveries_too() {
+    let mut world = World::new(ConsumerConfig { ack_policy: AckPolicy::All, ..explicit() }, &["a", "b", "c", "d"]);
+    let mut rows = ConsumerRows::default();
+    world.consumer.setup.reports_consumed = true;
+    world.commit(&mut rows).pull("r", "3").poll();
+    world.crash(&rows).consumer.setup.reports_consumed = true;
+    world.ack((3, 3, 1), "").expect(&["consumed 1", "consumed 2", "consumed 3"]);
+    world.expect_state("3/3", "3/3", [0, 0, 1, 0]).pull("s", "9").expect(&["s <- 4/4 x1 +0"]);
+}
+
+#[test]
 fn a_reset_survives() {
     let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
     let mut rows = ConsumerRows::default();
