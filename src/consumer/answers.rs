@@ -90,6 +90,8 @@ impl Consumer {
                 Ok(true)
             }
             AckPolicy::All | AckPolicy::FlowControl => {
+                // The cursor also passes what the filter does not match.
+                let seq = seq.min(self.delivered.stream);
                 if seq <= self.floor.stream {
                     return Ok(false);
                 }

@@ -180,6 +180,18 @@ fn an_ack_of_all_consumes_forgotten_deliveries_too() {
 }
 
 #[test]
+fn an_ack_of_what_was_passed_over_does_not_raise_the_floor_above_what_was_delivered() {
+    let config =
+        ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, ack_policy: AckPolicy::All, ..explicit() };
+    let mut world = World::new(config.clone(), &["a", "b", "b"]);
+    let mut rows = ConsumerRows::default();
+    world.consumer.setup.created = Timestamp(2 * SECOND);
+    world.pass(1000).publish("k.b").update(ConsumerConfig { filter_subject: "k.*".into(), ..config });
+    world.commit(&mut rows).crash(&rows).ack((2, 2, 1), "").expect_state("0/0", "0/0", [0, 0, 1, 0]);
+    world.pull("r", "1").expect(&["r <- 4/1 x1 +0"]);
+}
+
+#[test]
 fn a_reset_survives() {
     let mut world = World::new(explicit(), &["a", "b", "c", "d"]);
     let mut rows = ConsumerRows::default();
