@@ -297,7 +297,7 @@ impl Bench {
                 }
             }
             AckKind::Ack | AckKind::Next { .. } | AckKind::Term { .. } if config.ack_policy == AckPolicy::All => {
-                if seq <= self.facts.passed || seq <= self.recovered_until && self.stream.index().exists(seq) {
+                if seq <= self.facts.passed.max(self.recovered_until) {
                     self.facts.out = self.facts.out.split_off(&seq.saturating_add(1));
                     self.facts.exact &= seq <= self.facts.passed;
                 }

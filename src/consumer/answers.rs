@@ -69,37 +69,71 @@ impl Consumer {
     /// Takes an ack; `Ok` says whether it ended anything. `Err` when it is for a message never delivered, which is not
     /// answered.
     fn acknowledge(&mut self, ack: &Ack, sample: bool, view: &View, now: Timestamp) -> Result<bool, NotDelivered> {
+        let ended = match self.setup.config.ack_policy {
+            AckPolicy::None => return Err(NotDelivered),
+            AckPolicy::Explicit => self.acknowledge_one(ack, sample, view, now)?,
+            AckPolicy::All | AckPolicy::FlowControl => self.acknowledge_up_to(ack, view)?,
+        };
+        if ended {
+            self.last_acked = Some(now);
+        }
+        Ok(ended)
+    }
+
+    fn acknowledge_one(&mut self, ack: &Ack, sample: bool, view: &View, now: Timestamp) -> Result<bool, NotDelivered> {
         let seq = ack.stream_seq;
         if !self.cursor.has_passed(seq) {
-            return self.acknowledge_ahead(ack, view, now);
-        }
-        match self.setup.config.ack_policy {
-            AckPolicy::None => Err(NotDelivered),
-            AckPolicy::Explicit => {
-                if let Some(entry) = self.finish(seq) {
-                    if sample {
-                        self.sample(ack, entry.sent, now);
-                    }
-                } else if self.exceeded.remove(&seq).is_some() {
-                    self.touched.insert(seq);
-                } else {
-                    return Ok(false);
-                }
-                self.last_acked = Some(now);
-                self.report_consumed(seq);
-                Ok(true)
+            // After a crash that is a delivery from before it, which is not known any more.
+            if seq > self.recovered_until || !view.index.exists(seq) {
+                return Err(NotDelivered);
             }
-            AckPolicy::All | AckPolicy::FlowControl => {
-                // The cursor also passes what the filter does not match.
-                let seq = seq.min(self.delivered.stream);
-                if seq <= self.floor.stream {
-                    return Ok(false);
-                }
-                self.finish_up_to(seq, ack.consumer_seq);
-                self.last_acked = Some(now);
-                Ok(true)
+            if !self.cursor.ack_ahead(seq, view.index) {
+                return Ok(false);
             }
+            self.acked.insert(seq);
+        } else if let Some(entry) = self.finish(seq) {
+            if sample {
+                self.sample(ack, entry.sent, now);
+            }
+        } else if self.exceeded.remove(&seq).is_some() {
+            self.touched.insert(seq);
+        } else {
+            return Ok(false);
         }
+        self.report_consumed(seq);
+        Ok(true)
+    }
+
+    fn acknowledge_up_to(&mut self, ack: &Ack, view: &View) -> Result<bool, NotDelivered> {
+        let seq = ack.stream_seq;
+        if seq <= self.floor.stream {
+            return Ok(false);
+        }
+        if seq <= self.delivered.stream {
+            self.finish_up_to(seq, ack.consumer_seq);
+        } else {
+            // What answers flow control knows by itself how far it is, however often the consumer has started over;
+            // nats-server believes it, too. Otherwise it is a delivery from before a crash.
+            let most = match self.setup.config.ack_policy {
+                AckPolicy::FlowControl => view.index.last_seq(),
+                _ => self.recovered_until,
+            };
+            if seq > most {
+                return Err(NotDelivered);
+            }
+            // What was not written down was delivered for the first time, so no message counts twice.
+            let forgotten = seq - self.delivered.stream;
+            let most = self.delivered.consumer.saturating_add(forgotten);
+            let consumer = ack.consumer_seq.clamp(self.delivered.consumer, most);
+            self.delivered = Position { consumer, stream: seq };
+            self.finish_up_to(seq, consumer);
+            while let Some(passed) = self.cursor.peek(view.index).filter(|&next| next <= seq) {
+                self.cursor.advance(passed);
+                self.report_consumed(passed);
+            }
+            self.cursor.jump(seq + 1);
+        }
+        Ok(true)
     }
 
     /// Acks everything up to a message.
@@ -120,44 +154,6 @@ impl Consumer {
         let before_next = self.pending.front().map_or(u64::MAX, |entry| entry.consumer_seq - 1);
         let consumer = consumer_seq.min(self.delivered.consumer).min(before_next);
         self.raise_floor(Position { consumer, stream: seq });
-    }
-
-    /// An ack whose delivery is not known. After a crash that is a delivery from before it. What answers flow control
-    /// knows by itself how far it is, however often the consumer has started over; nats-server believes it, too.
-    fn acknowledge_ahead(&mut self, ack: &Ack, view: &View, now: Timestamp) -> Result<bool, NotDelivered> {
-        let seq = ack.stream_seq;
-        let is_possible = match self.setup.config.ack_policy {
-            AckPolicy::FlowControl => seq <= view.index.last_seq(),
-            _ => seq <= self.recovered_until && view.index.exists(seq),
-        };
-        if !is_possible {
-            return Err(NotDelivered);
-        }
-        match self.setup.config.ack_policy {
-            AckPolicy::None => return Err(NotDelivered),
-            AckPolicy::Explicit => {
-                if !self.cursor.ack_ahead(seq, view.index) {
-                    return Ok(false);
-                }
-                self.acked.insert(seq);
-                self.report_consumed(seq);
-            }
-            AckPolicy::All | AckPolicy::FlowControl => {
-                // What was not written down was delivered for the first time, so no message counts twice.
-                let forgotten = seq.saturating_sub(self.delivered.stream);
-                let most = self.delivered.consumer.saturating_add(forgotten);
-                let consumer = ack.consumer_seq.clamp(self.delivered.consumer, most);
-                self.delivered = Position { consumer, stream: self.delivered.stream.max(seq) };
-                self.finish_up_to(seq, consumer);
-                while let Some(passed) = self.cursor.peek(view.index).filter(|&next| next <= seq) {
-                    self.cursor.advance(passed);
-                    self.report_consumed(passed);
-                }
-                self.cursor.jump(seq + 1);
-            }
-        }
-        self.last_acked = Some(now);
-        Ok(true)
     }
 
     /// A `-NAK` for a message that is out.

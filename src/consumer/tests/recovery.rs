@@ -180,15 +180,20 @@ fn an_ack_of_all_consumes_forgotten_deliveries_too() {
 }
 
 #[test]
-fn an_ack_of_what_was_passed_over_does_not_raise_the_floor_above_what_was_delivered() {
-    let config =
-        ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, ack_policy: AckPolicy::All, ..explicit() };
-    let mut world = World::new(config.clone(), &["a", "b", "b"]);
+fn an_ack_of_all_counts_for_a_message_that_is_gone() {
+    let config = ConsumerConfig { ack_policy: AckPolicy::All, max_ack_pending: 1, ..explicit() };
+    let mut world = World::new(config, &["a", "b", "c"]);
     let mut rows = ConsumerRows::default();
-    world.consumer.setup.created = Timestamp(2 * SECOND);
-    world.pass(1000).publish("k.b").update(ConsumerConfig { filter_subject: "k.*".into(), ..config });
-    world.commit(&mut rows).crash(&rows).ack((2, 2, 1), "").expect_state("0/0", "0/0", [0, 0, 1, 0]);
-    world.pull("r", "1").expect(&["r <- 4/1 x1 +0"]);
+    world.commit(&mut rows).delete(2).crash(&rows).pull("r", "9").expect(&["r <- 1/1 x1 +1"]);
+    world.ack((2, 2, 1), "").expect_state("2/2", "2/2", [0, 0, 1, 1]).expect(&["r <- 3/3 x1 +0"]);
+}
+
+#[test]
+fn an_ack_of_all_is_for_nothing_beyond_what_was_delivered() {
+    let config = ConsumerConfig { ack_policy: AckPolicy::All, filter_subject: "k.*".into(), ..explicit() };
+    let mut world = World::new(config, &["k.a", "b"]);
+    world.pull("r", "9").expect(&["r <- 1/1 x1 +0"]);
+    world.ack((2, 2, 1), "").expect_state("0/0", "1/1", [1, 0, 0, 1]);
 }
 
 #[test]
