@@ -500,6 +500,54 @@ fn the_configuration_is_reloaded_by_signal_and_by_request() {
 }
 
 #[test]
+fn a_password_is_hashed_for_the_config_file() {
+    let hash = |arguments: &[&str], typed: &str| {
+        let mut command = natterjack();
+        command.args(["passwd", "--cost", "4"]).args(arguments);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is there");
+        child.stdin.take().expect("a pipe").write_all(typed.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text").trim_end().to_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, typed, said) = hash(&[], "open sesame\nnot this\n");
+    assert_eq!((code, &*said), (Some(0), ""));
+    let (code, generated, said) = hash(&["--generate"], "");
+    let made_up = said.strip_prefix("Password: ").expect("what it made up");
+    assert_eq!((code, made_up.len()), (Some(0), 22));
+    let (code, _, said) = hash(&[], &"x".repeat(73));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("of which bcrypt reads 72"), "{said}");
+    let (code, _, said) = hash(&[], "");
+    assert_eq!(code, Some(2));
+    assert!(said.contains("There is no password"), "{said}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "authorization {{ users: [ {{user: a, password: \"{typed}\"}}, {{user: b, password: \"{generated}\"}} ] }}\n"
+    );
+    let config = write(folder.path(), "c.conf", &text);
+    let serving = Serving::start(&folder.path().join("store"), &["-c", config.to_str().unwrap()]);
+    let answer = |user: &str, password: &str| {
+        let mut connection =
+            Connection { socket: BufReader::new(TcpStream::connect(("127.0.0.1", serving.port())).unwrap()) };
+        connection.line();
+        connection
+            .send(&format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\"}}\r\nPING\r\n"));
+        connection.line()
+    };
+    assert_eq!(answer("a", "open sesame"), "PONG");
+    assert_eq!(answer("b", made_up), "PONG");
+    assert_eq!(answer("a", made_up), "-ERR 'Authorization Violation'");
+    assert_eq!(answer("a", &typed), "-ERR 'Authorization Violation'", "the hash itself lets nobody in");
+}
+
+#[test]
 #[cfg(unix)]
 fn a_server_without_a_file_is_not_reloaded() {
     let folder = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ pub use operator::Operators;
 pub use permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 pub use permit::{Permit, PublishCache};
 pub use responses::Responses;
-pub use secret::{Secret, check_hash};
+pub use secret::{HASHED_BYTES_MAX, Secret, check_hash};
 pub use sharing::{
     Export, Import, Latency, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError, Span,
 };

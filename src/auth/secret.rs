@@ -37,9 +37,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// So many bytes of a password count for its bcrypt hash.
+pub const HASHED_BYTES_MAX: usize = 72;
+
 /// Whether `presented` has this bcrypt hash. Takes tens of milliseconds and more, as bcrypt is meant to.
 pub fn check_hash(hash: &Secret, presented: &Secret) -> bool {
-    // Go refuses nothing longer than 72 bytes when it compares: further bytes do not count.
+    // Go refuses nothing longer when it compares: further bytes do not count.
     let bytes = presented.0.as_bytes();
-    bcrypt::verify(&bytes[..bytes.len().min(72)], &hash.0).unwrap_or(false)
+    bcrypt::verify(&bytes[..bytes.len().min(HASHED_BYTES_MAX)], &hash.0).unwrap_or(false)
 }

@@ -12,6 +12,7 @@ use super::cron::CronCommand;
 use super::demo::DemoCommand;
 use super::dlq::DlqCommand;
 use super::doctor::DoctorCommand;
+use super::passwd::PasswdCommand;
 use super::queue::QueueCommand;
 use super::task::TaskCommand;
 use crate::config::{Config, Listen, Log, LogFormat, LogLevel, file};
@@ -62,6 +63,7 @@ pub enum Command {
     Dlq(DlqCommand),
     Coordinator(Box<CoordinatorCommand>),
     Doctor(DoctorCommand),
+    Passwd(PasswdCommand),
     Completions(CompletionsCommand),
 }
 
@@ -77,6 +79,7 @@ pub const SUBCOMMANDS: &[&str] = &[
     "dlq",
     "coordinator",
     "doctor",
+    "passwd",
     "completions",
     "help",
 ];

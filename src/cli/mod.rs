@@ -17,6 +17,7 @@ mod flags;
 mod log;
 mod log_file;
 mod output;
+mod passwd;
 mod queue;
 #[cfg(unix)]
 mod send_signal;
@@ -68,6 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, settled: fn()) -> Exi
         Some(Command::Cron(cron)) => outcome(cron.run()),
         Some(Command::Dlq(dlq)) => outcome(dlq.run()),
         Some(Command::Doctor(doctor)) => outcome(doctor.run()),
+        Some(Command::Passwd(passwd)) => outcome(passwd.run()),
         Some(Command::Completions(completions)) => {
             completions.print();
             ExitCode::SUCCESS
