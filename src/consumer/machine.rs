@@ -436,10 +436,10 @@ impl Consumer {
     }
 
     /// Marks as done what the filter matches between floor and cursor and is not out: an earlier filter did not deliver
-    /// it, and a restart must not take it for a message without an ack.
+    /// it, and a restart must neither take it for a message without an ack nor deliver it.
     fn mark_passed(&mut self, index: &Index) {
         let mut from = self.floor.stream + 1;
-        let end = self.delivered.stream.min(self.cursor.next_seq().saturating_sub(1));
+        let end = self.cursor.next_seq() - 1;
         while let Some(seq) = index.next(from, self.cursor.filter_mut()).filter(|&seq| seq <= end) {
             if self.pending.get(seq).is_none() {
                 self.acked.insert(seq);

@@ -185,7 +185,7 @@ impl Model {
             out.unfiltered = !self.wanted.contains(seq);
         }
         // What an earlier filter passed over stays passed over.
-        let passed = self.delivered.min(self.next - 1);
+        let passed = self.next - 1;
         if passed > self.floor {
             let skipped = self.wanted.range(self.floor + 1..=passed).filter(|seq| !self.out.contains_key(seq));
             self.done.extend(skipped);

@@ -125,6 +125,16 @@ fn new_filters_do_not_bring_back_what_the_old_ones_passed() {
 }
 
 #[test]
+fn new_filters_do_not_bring_back_what_was_passed_without_a_delivery() {
+    let config = ConsumerConfig { filter_subject: "a".into(), ..explicit() };
+    let mut world = World::new(config.clone(), &["b"]);
+    let mut rows = ConsumerRows::default();
+    world.pull("r", "9").expect(&[]).update(ConsumerConfig { filter_subject: "b".into(), ..config });
+    world.publish("b").expect(&["r <- 2/1 x1 +0"]).stop(&mut rows).expect_state("0/0", "1/2", [1, 0, 0, 0]);
+    world.ack((2, 1, 1), "").pull("s", "9").expect(&[]).expect_state("1/2", "1/2", [0, 0, 0, 1]);
+}
+
+#[test]
 fn what_is_out_stays_out_though_a_new_filter_does_not_match_it() {
     let config = ConsumerConfig { filter_subject: "a".into(), ..explicit() };
     let mut world = World::new(config.clone(), &["a", "b", "a", "b"]);
@@ -132,11 +142,11 @@ fn what_is_out_stays_out_though_a_new_filter_does_not_match_it() {
     world.pull("r", "9").poll();
     world.ack((3, 2, 1), "").update(ConsumerConfig { filter_subject: "b".into(), ..config }).commit(&mut rows);
     let progress = world.consumer.progress();
-    world.crash(&rows).expect_state("0/0", "2/3", [1, 0, 1, 0]);
+    world.crash(&rows).expect_state("0/0", "2/3", [1, 0, 0, 0]).publish("b").expect_state("0/0", "2/3", [1, 0, 1, 0]);
     assert_eq!(progress.into_rows(&world.consumer.setup, world.stream.index()).redeliveries, rows.redeliveries);
-    world.pull("r", "9").expect(&["r <- 4/3 x1 +0"]).pass(30_000);
-    world.expect(&["r <- 1/4 x2 +0 after commit", "r <- 4/5 x2 +0 after commit"]);
-    world.ack((1, 4, 2), "").ack((4, 5, 2), "").commit(&mut rows).expect_state("5/4", "5/4", [0, 0, 0, 1]);
+    world.pull("r", "9").expect(&["r <- 5/3 x1 +0"]).pass(30_000);
+    world.expect(&["r <- 1/4 x2 +0 after commit", "r <- 5/5 x2 +0 after commit"]);
+    world.ack((1, 4, 2), "").ack((5, 5, 2), "").commit(&mut rows).expect_state("5/5", "5/5", [0, 0, 0, 1]);
     assert_eq!(rows.redeliveries, []);
 }
 
