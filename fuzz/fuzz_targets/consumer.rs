@@ -448,6 +448,8 @@ fn run(life: Life) {
                 let mut changes = Changes::new();
                 let _ = bench.stream.handle_delete(u64::from(seq), &mut changes);
                 bench.removed(&changes);
+                // Written together with the removal.
+                bench.commit(false);
             }
             Step::Purge { keep, subject } => {
                 let mut changes = Changes::new();

@@ -253,6 +253,9 @@ impl Consumer {
         };
         if from == to {
             self.forget_removed(from, reason);
+            if let Removal::One { subject, .. } = removal {
+                self.mark_superseded(from, subject, index);
+            }
         } else {
             let mut gone: Vec<u64> = self.pending.iter().map(|entry| entry.stream_seq).collect();
             gone.extend(self.exceeded.keys());
@@ -291,6 +294,25 @@ impl Consumer {
             }
         } else if self.exceeded.remove(&seq).is_some() {
             self.touched.insert(seq);
+        }
+    }
+
+    /// What was the last of its subject when the consumer was created has gone. A restart must not take the one before it,
+    /// which was never to be delivered, for the last.
+    fn mark_superseded(&mut self, gone: u64, subject: &[u8], index: &Index) {
+        let config = &self.setup.config;
+        if config.deliver_policy != DeliverPolicy::LastPerSubject || config.ack_policy == AckPolicy::None {
+            return;
+        }
+        let until = replayed_subjects_until(&self.setup, index);
+        if gone > until {
+            return;
+        }
+        let before = index.last_up_to(subject, until);
+        if let Some(seq) =
+            before.filter(|&seq| seq < gone && seq > self.floor.stream && self.pending.get(seq).is_none())
+        {
+            self.acked.insert(seq);
         }
     }
 

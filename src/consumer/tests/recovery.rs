@@ -165,6 +165,20 @@ fn the_last_of_each_subject_goes_on_where_it_was() {
 }
 
 #[test]
+fn the_last_of_a_subject_leaves_nothing_to_the_one_before_it() {
+    let config = ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, max_ack_pending: 2, ..explicit() };
+    let mut world = World::new(config, &["a", "a", "b", "b", "c", "c"]);
+    let mut rows = ConsumerRows::default();
+    world.consumer.setup.created = Timestamp(2 * SECOND);
+    world.pull("r", "2").expect(&["r <- 2/1 x1 +2", "r <- 4/2 x1 +1"]);
+    // One that is out, one that was acked, and one that was still to come.
+    world.ack((2, 1, 1), "").delete(2).delete(4).delete(6).poll();
+    world.expect_state("2/4", "2/4", [0, 0, 0, 0]);
+    world.stop(&mut rows).expect_state("2/4", "2/4", [0, 0, 0, 0]).pull("s", "9").expect(&[]);
+    world.publish("c").expect(&["s <- 7/3 x1 +0"]);
+}
+
+#[test]
 fn an_ack_of_all_passes_the_last_of_each_subject() {
     let mut world = World::new(
         ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, ack_policy: AckPolicy::All, ..explicit() },

@@ -214,6 +214,11 @@ impl Index {
         self.subjects.find(subject).map(|id| self.subjects.get(id).last)
     }
 
+    /// The last live sequence up to `up_to` of exactly this subject.
+    pub fn last_up_to(&self, subject: &[u8], up_to: u64) -> Option<u64> {
+        self.subjects.find(subject).and_then(|id| self.last_of(id, up_to))
+    }
+
     /// The first live sequence of exactly this subject.
     pub fn first_for(&self, subject: &[u8]) -> Option<u64> {
         self.subjects.find(subject).map(|id| self.subjects.get(id).first)
