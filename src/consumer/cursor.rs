@@ -236,9 +236,18 @@ impl Cursor {
         self.filter = Filter::new(config.filters());
         self.visible = self.visible.max(visible);
         if let Some(skip) = &mut self.skip {
-            skip.seqs.retain(|&seq| index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject)));
+            // As a restart finds them.
+            skip.seqs = index.last_per_subject(&mut self.filter, skip.until.min(self.visible)).into();
+            skip.seqs.retain(|&seq| seq >= self.next);
         }
         self.recount(index);
+    }
+
+    /// `seq` is not to be delivered, should it still be ahead.
+    pub(super) fn pass_over(&mut self, seq: u64) {
+        if seq >= self.next {
+            self.ahead.insert(seq);
+        }
     }
 
     fn recount(&mut self, index: &Index) {
@@ -259,6 +268,7 @@ impl Cursor {
         }
         // What an earlier filter matched may be among them.
         let matched = |seq| index.subject_of(seq).is_some_and(|subject| self.filter.matches(subject));
-        count.saturating_sub(self.ahead.range(self.next..).filter(|&&seq| matched(seq)).count() as u64)
+        let done = self.ahead.range(self.next..).filter(|&&seq| self.is_ahead(seq) && matched(seq)).count();
+        count.saturating_sub(done as u64)
     }
 }

@@ -313,6 +313,7 @@ impl Consumer {
             before.filter(|&seq| seq < gone && seq > self.floor.stream && self.pending.get(seq).is_none())
         {
             self.acked.insert(seq);
+            self.cursor.pass_over(seq);
         }
     }
 

@@ -179,6 +179,21 @@ fn the_last_of_a_subject_leaves_nothing_to_the_one_before_it() {
 }
 
 #[test]
+fn new_filters_choose_again_what_is_left_of_the_last_of_each_subject() {
+    let config = |filter: &str| ConsumerConfig {
+        deliver_policy: DeliverPolicy::LastPerSubject,
+        filter_subject: filter.into(),
+        ..explicit()
+    };
+    let mut world = World::new(config("a"), &["a", "b", "c", "c"]);
+    let mut rows = ConsumerRows::default();
+    world.consumer.setup.created = Timestamp(2 * SECOND);
+    world.delete(4).update(config("b")).update(config("")).expect_state("0/0", "0/0", [0, 0, 2, 0]);
+    world.pull("r", "1").expect(&["r <- 1/1 x1 +1"]);
+    world.stop(&mut rows).expect_state("0/0", "1/1", [1, 0, 1, 0]).pull("r", "9").expect(&["r <- 2/2 x1 +0"]);
+}
+
+#[test]
 fn an_ack_of_all_passes_the_last_of_each_subject() {
     let mut world = World::new(
         ConsumerConfig { deliver_policy: DeliverPolicy::LastPerSubject, ack_policy: AckPolicy::All, ..explicit() },
