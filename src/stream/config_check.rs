@@ -273,6 +273,11 @@ impl StreamConfig {
                     subject::overlaps(bytes, b"$SYS.>") && !subject::matches(b"$SYS.ACCOUNT.>", bytes),
                     "subjects that overlap with system api require no-ack to be true",
                 )?;
+                // Ours: whoever submits a task would get the PubAck for the answer.
+                refuse_if(
+                    subject::overlaps(bytes, b"$TASK.API.>"),
+                    "subjects that overlap with the task api require no-ack to be true",
+                )?;
             }
             // Itself, and those behind it: what comes before overlaps with none.
             if all.overlapping(bytes, 2).map_err(invalid)? > 1 {
@@ -349,6 +354,10 @@ mod tests {
                 r#"{"name":"S","subjects":["$SYS.>"]}"#,
                 "subjects that overlap with system api require no-ack to be true",
             ),
+            (
+                r#"{"name":"S","subjects":["$TASK.*.SUBMIT"]}"#,
+                "subjects that overlap with the task api require no-ack to be true",
+            ),
             (r#"{"name":"S","sources":[{"name":"O"},{"name":"O"}]}"#, "duplicate source configuration detected"),
             (r#"{"name":"S","sources":[{"name":"O.x"}]}"#, "sourced stream name is invalid"),
             (
@@ -364,6 +373,8 @@ mod tests {
             check(json, expected);
         }
         assert!(parse(r#"{"name":"S","subjects":["$JS.EVENT.>","a"]}"#).check_create(true).is_ok());
+        assert!(parse(r#"{"name":"S","subjects":["$TASK.P.*","$TASK.E.>"]}"#).check_create(true).is_ok());
+        assert!(parse(r#"{"name":"S","subjects":["$TASK.API.>"],"no_ack":true}"#).check_create(true).is_ok());
         assert!(parse(r#"{"name":"S","subjects":[">"],"no_ack":true}"#).check_create(true).is_ok());
     }
 
