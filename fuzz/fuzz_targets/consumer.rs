@@ -282,7 +282,7 @@ impl Bench {
         let index = self.stream.index();
         self.facts.out.retain(|&seq, _| index.exists(seq));
         for out in self.facts.out.values_mut() {
-            *out = Out { count: out.count.max(1), not_before: 0, lost: out.count == 0 };
+            *out = Out { count: out.count.max(1), not_before: 0, lost: out.lost || out.count == 0 };
         }
         // A message that was removed after the last commit may have been the floor.
         self.facts.floor = (0, 0);
