@@ -294,6 +294,15 @@ fn started_as_in_a_container_it_answers_health_checks_and_stops_in_order() {
     assert!(container.exec("wget --spider -q http://localhost:8222/healthz"));
     assert!(container.exec("wget -q -O /dev/null http://localhost:8222/healthz"));
     assert!(!container.exec("wget --spider -q http://localhost:8222/nowhere"));
+    // Every address is those of IPv6 too.
+    let hello = write(
+        folder.path(),
+        "hello.sh",
+        r#"exec 3<>"/dev/tcp/$1/4222"; read -r info <&3; [[ $info == *"\"host\":\"0.0.0.0\""*"\"client_ip\":\"$1\""* ]]"#,
+    );
+    for address in ["127.0.0.1", "::1"] {
+        assert!(container.exec(&format!("bash {} {address}", hello.display())), "{address}");
+    }
     assert!(data.is_dir());
     let killed = Command::new("kill").args(["-TERM", &container.pid()]).status().unwrap();
     assert!(killed.success());

@@ -1,8 +1,10 @@
 //! Takes new connections and gives each its tasks.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,10 +51,17 @@ impl Backoff {
     }
 }
 
-/// Listens on the first address that `listen` resolves to.
+/// Listens on the first address that `listen` resolves to. 0.0.0.0 is every address of the machine, those of IPv6 too, as
+/// for nats-server.
 pub async fn bind(listen: &Listen) -> std::io::Result<TcpListener> {
     let mut last_error = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the name has no address");
     for address in tokio::net::lookup_host((listen.bare_host(), listen.port)).await? {
+        if address.ip() == Ipv4Addr::UNSPECIFIED {
+            match bind_both(address.port()) {
+                Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {} // A machine without IPv6.
+                bound => return bound,
+            }
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restarted broker gets its port back while old connections linger.
         #[cfg(unix)]
@@ -63,6 +72,30 @@ pub async fn bind(listen: &Listen) -> std::io::Result<TcpListener> {
         }
     }
     Err(last_error)
+}
+
+/// One socket for IPv4 and IPv6.
+fn bind_both(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(BACKLOG as i32)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Where `listener`, bound as `listen`, really is: with its port, and with the host that was asked for.
+pub fn bound_address(listen: &Listen, listener: &TcpListener) -> Option<SocketAddr> {
+    let address = listener.local_addr().ok()?;
+    let asked = listen.bare_host().parse::<IpAddr>().ok().filter(IpAddr::is_unspecified);
+    Some(SocketAddr::new(asked.unwrap_or(address.ip()), address.port()))
+}
+
+/// A peer's address; one of IPv4 as such, though it came to a socket for both.
+pub fn peer_address(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 /// Accepts for ever. Drop the future to stop.

@@ -17,6 +17,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::accept::peer_address;
 use super::tls::{Handshake, peer_names};
 use crate::auth::CertificateNames;
 use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, Queued, Share, TlsTerms};
@@ -93,7 +94,7 @@ pub async fn serve_tcp(
     handshake: Option<Arc<Handshake>>,
     stop: CancellationToken,
 ) {
-    let Ok(peer) = socket.peer_addr() else { return };
+    let Ok(peer) = socket.peer_addr().map(peer_address) else { return };
     // Small messages must not wait for one another; the outbox already joins what can be joined.
     let _ = socket.set_nodelay(true);
     match handshake {

@@ -208,19 +208,22 @@ impl Server {
         let websocket_tls = config.websocket.as_ref().and_then(|websocket| websocket.tls.as_ref());
         let websocket_handshake = websocket_tls.map(Handshake::new).transpose()?;
         broker::show_traces(trace_terms(&config.log));
+        let bound_at = |listen: Option<&Listen>, listener: &Option<TcpListener>| {
+            listen.zip(listener.as_ref()).and_then(|(listen, listener)| accept::bound_address(listen, listener))
+        };
         let listener = listen(config.listen.as_ref(), "-p").await?;
         let websocket = config.websocket.as_ref().map(|websocket| &websocket.listen);
         let websocket_listener = listen(websocket, "websocket.port").await?;
-        let websocket_address = websocket_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let websocket_address = bound_at(websocket, &websocket_listener);
         let monitor_listener = match config.unasked_monitor() {
             // Somebody else's monitoring may be there.
             Some(address) => accept::bind(address).await.ok(),
             None => listen(config.monitor.as_ref(), "-m").await?,
         };
         let monitor_tls_listener = listen(config.monitor_tls.as_ref(), "-ms").await?;
-        let monitor_tls_address = monitor_tls_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let client_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let monitor_address = monitor_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let monitor_tls_address = bound_at(config.monitor_tls.as_ref(), &monitor_tls_listener);
+        let client_address = bound_at(config.listen.as_ref(), &listener);
+        let monitor_address = bound_at(config.unasked_monitor().or(config.monitor.as_ref()), &monitor_listener);
         let book = Book::new(&config.auth_plan()).map_err(ConfigError::from)?;
         let keys = ServerKeys::default();
         let info = first_info(&config, keys.id(), client_address);

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::accept::Backoff;
+use super::accept::{Backoff, peer_address};
 use super::tls::{CurrentHandshake, peer_names};
 use super::websocket_stream::WebSocketStream;
 use super::{connection, deflate};
@@ -53,7 +53,7 @@ pub async fn accept(listener: TcpListener, entrance: Arc<Entrance>, tasks: TaskT
         match listener.accept().await {
             Ok((socket, peer)) => {
                 backoff.succeed();
-                tasks.spawn(async move { entrance.receive(socket, peer).await });
+                tasks.spawn(async move { entrance.receive(socket, peer_address(peer)).await });
             }
             Err(error) => backoff.fail(&error).await,
         }
