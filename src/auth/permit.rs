@@ -53,6 +53,10 @@ impl Permit {
         Permit::new(&permissions).expect("it denies something")
     }
 
+    pub fn permissions(&self) -> &Permissions {
+        &self.permissions
+    }
+
     /// Whether both allow and deny the same.
     pub fn is_like(&self, other: &Permit) -> bool {
         self.permissions == other.permissions

@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
 use crate::api::ClientInfo;
-use crate::auth::{ConnectionType, Login};
+use crate::auth::{ConnectionType, Login, Permit};
 use crate::session::SessionTraffic;
 use crate::types::Timestamp;
 
@@ -29,6 +29,14 @@ pub struct Identity {
     pub login: Login,
 }
 
+/// What the client may do, and until when.
+#[derive(Clone, Default)]
+pub struct Rights {
+    /// `None`: everything.
+    pub permit: Option<Arc<Permit>>,
+    pub expires: Option<Timestamp>,
+}
+
 /// One client, shared by its connection, its subscriptions and the registry.
 pub struct ClientState {
     /// From 1, never reused while the process lives (nats-server's `cid`).
@@ -43,6 +51,7 @@ pub struct ClientState {
     subscription_bytes: AtomicUsize,
     input_bytes: AtomicUsize,
     identity: Mutex<Identity>,
+    rights: Mutex<Rights>,
     in_msgs: AtomicU64,
     in_bytes: AtomicU64,
     last_activity: AtomicU64,
@@ -82,6 +91,7 @@ impl ClientState {
             subscription_bytes: AtomicUsize::new(0),
             input_bytes: AtomicUsize::new(0),
             identity: Mutex::new(Identity::default()),
+            rights: Mutex::new(Rights::default()),
             in_msgs: AtomicU64::new(0),
             in_bytes: AtomicU64::new(0),
             last_activity: AtomicU64::new(started.nanos() as u64),
@@ -136,6 +146,14 @@ impl ClientState {
 
     pub(super) fn set_identity(&self, identity: Identity) {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    pub fn rights(&self) -> Rights {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_rights(&self, rights: Rights) {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 
     pub(super) fn set_traffic(&self, traffic: SessionTraffic, now: Timestamp) {

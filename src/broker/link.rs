@@ -11,7 +11,7 @@ use tracing::{debug, error, info};
 use super::account::Account;
 use super::arrival::{Arrival, PeerCertificate};
 use super::bridge::Mapped;
-use super::client_state::{ClientState, Identity};
+use super::client_state::{ClientState, Identity, Rights};
 use super::closed::ClosedClient;
 use super::courier::{Courier, Delivered, Parcel};
 use super::gate::Admission;
@@ -490,6 +490,7 @@ impl Link {
     fn take_grant_anew(&mut self, grant: &Grant) {
         let before = self.session.permit().cloned();
         self.session.handle_granted_anew(grant);
+        self.tell_rights();
         self.subscriptions_max = self.subscriptions_of(grant);
         let permit = self.session.permit().cloned();
         let same = match (&before, &permit) {
@@ -571,6 +572,7 @@ impl Link {
             account: self.account.name.clone(),
             login,
         });
+        self.tell_rights();
         if !self.present {
             self.present = true;
             self.broker.tell_presence(&self.client, None);
@@ -578,6 +580,10 @@ impl Link {
         if self.session.verbose() {
             self.say(encode::ok);
         }
+    }
+
+    fn tell_rights(&self) {
+        self.client.set_rights(Rights { permit: self.session.permit().cloned(), expires: self.session.expires() });
     }
 
     fn drop_subscriptions(&self) {

@@ -26,7 +26,7 @@ mod trace;
 pub use account::{Account, AccountRole};
 pub use arrival::{Arrival, Cookies, TlsTerms};
 pub use callout::ServerKeys;
-pub use client_state::{ClientState, Identity};
+pub use client_state::{ClientState, Identity, Rights};
 pub use closed::{AccountTraffic, ClosedClient, ClosedSubscription};
 pub use courier::{Courier, Parcel};
 pub use gate::Gate;

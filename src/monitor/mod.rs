@@ -22,6 +22,7 @@ mod source;
 mod subsz;
 mod system;
 mod text;
+mod user;
 mod varz;
 
 pub use events::Events;

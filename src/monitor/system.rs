@@ -17,6 +17,7 @@ use super::jsz::JszOptions;
 use super::query::BadQuery;
 use super::reports::Reports;
 use super::subsz::SubszOptions;
+use super::user;
 use crate::api::{Strictness, decode};
 use crate::broker::{Account, Broker, Inbound, Service};
 use crate::types::{Timestamp, subject};
@@ -323,10 +324,7 @@ impl Desk {
             return Err(Answer::Silence);
         }
         Ok(match question {
-            Question::User => {
-                let user = request.client.identity().user;
-                Answer::Data(json!({"user": user, "account": account, "account_name": account}))
-            }
+            Question::User => Answer::Data(user::report(&request.client, account, now)),
             Question::Subscribers => Answer::Silence,
             Question::Server(verb) => self.server_report(verb, body, now).await?,
             Question::Account(named, verb) => self.account_report(named, verb, body, now).await?,

@@ -367,6 +367,11 @@ impl Session {
         self.expires = grant.expires;
     }
 
+    /// When the client's credentials end.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
     /// What the client may do; `None` for everything.
     pub fn permit(&self) -> Option<&Arc<Permit>> {
         self.permit.as_ref()

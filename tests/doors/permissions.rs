@@ -2,6 +2,7 @@
 
 use async_nats::jetstream;
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 
 use super::{PATIENCE, World, next, settle};
 
@@ -108,6 +109,51 @@ async fn defaults_hold_for_those_who_have_no_permissions() {
     let connect = r#"CONNECT {"verbose":false,"user":"plain","pass":"p"}"#;
     let violation = r#"-ERR 'Permissions Violation for Publish to "x"'"#;
     assert_eq!(wire.ask(&format!("{connect}\r\nSUB > 1\r\nPUB x 0\r\n")).await, [violation, "PONG"]);
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_told_what_it_may_do() {
+    let world = World::start(
+        r#"authorization { users: [
+            { user: free, password: p }
+            { user: bob, password: p, permissions: {
+                publish: { allow: ["$SYS.REQ.USER.INFO", "bob.>"], deny: "bob.secret" }
+                subscribe: { allow: ["inbox", "work q1"], deny: "bob.secret.>" }
+            } }
+            { user: service, password: p, permissions: {
+                publish: "$SYS.REQ.USER.INFO", subscribe: "inbox", allow_responses: { max: 2, expires: "1m" }
+            } }
+        ] }"#,
+    )
+    .await;
+    for (user, permissions) in [
+        ("free", json!(null)),
+        (
+            "bob",
+            json!({
+                "publish": {"allow": ["$SYS.REQ.USER.INFO", "bob.>"], "deny": ["bob.secret"]},
+                "subscribe": {"allow": ["inbox", "work q1"], "deny": ["bob.secret.>"]},
+            }),
+        ),
+        (
+            "service",
+            json!({
+                "publish": {"allow": ["$SYS.REQ.USER.INFO"]}, "subscribe": {"allow": ["inbox"]},
+                "responses": {"max": 2, "ttl": 60_000_000_000_i64},
+            }),
+        ),
+    ] {
+        let asker = world.user(user, "p").await.unwrap();
+        let mut answers = asker.subscribe("inbox").await.unwrap();
+        asker.publish_with_reply("$SYS.REQ.USER.INFO", "inbox", "".into()).await.unwrap();
+        let told: Value = serde_json::from_slice(&next(&mut answers).await.payload).unwrap();
+        let mut expected = json!({"user": user, "account": "$G", "account_name": "$G"});
+        if !permissions.is_null() {
+            expected["permissions"] = permissions;
+        }
+        assert_eq!(told["data"], expected);
+    }
     world.server.stop().await;
 }
 
