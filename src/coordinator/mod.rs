@@ -24,6 +24,7 @@ pub mod random;
 mod rate;
 pub mod record;
 pub mod scheduler;
+mod seconds;
 mod service;
 pub mod task;
 

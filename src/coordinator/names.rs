@@ -136,7 +136,8 @@ pub fn seconds(text: &str) -> Option<f64> {
         _ => return None,
     };
     let number: f64 = text[..split].trim().parse().ok()?;
-    (number.is_finite() && number >= 0.0).then_some(number * unit)
+    let seconds = number * unit;
+    (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
 }
 
 #[cfg(test)]
@@ -151,6 +152,8 @@ mod tests {
             ("250ms", Some(0.25)),
             ("2h", Some(7200.0)),
             ("-1", None),
+            ("inf", None),
+            ("1e308d", None),
             ("x", None),
         ] {
             assert_eq!(seconds(text), expected, "{text}");

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::names;
 use super::scheduler::Order;
+use super::seconds::{self, SECONDS_MAX};
 
 /// How a queue's tasks reach whoever does the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +143,7 @@ impl QueueConfig {
         if !(0.05..=86_400.0).contains(&self.lease_s) {
             return Err("lease_s is between 0.05 and 86400".to_owned());
         }
-        if !(0.0..=3650.0 * 86_400.0).contains(&self.retention_s) {
+        if !(0.0..=SECONDS_MAX).contains(&self.retention_s) {
             return Err("retention_s is between 0 and ten years".to_owned());
         }
         if !(0.0..=86_400.0).contains(&self.ageing_s) {
@@ -167,16 +168,16 @@ impl QueueConfig {
     }
 
     pub fn lease(&self) -> Duration {
-        Duration::from_secs_f64(self.lease_s)
+        seconds::duration(self.lease_s)
     }
 
     pub fn retention(&self) -> Duration {
-        Duration::from_secs_f64(self.retention_s)
+        seconds::duration(self.retention_s)
     }
 
     /// How its waiting tasks are ordered and limited.
     pub fn order(&self) -> Order {
-        Order { ageing: Duration::from_secs_f64(self.ageing_s), max_per_key: self.max_per_key }
+        Order { ageing: seconds::duration(self.ageing_s), max_per_key: self.max_per_key }
     }
 
     /// The pauses between attempts.

@@ -1,7 +1,6 @@
 //! A token bucket: so many a second, with a burst of one second's worth.
 
-use std::time::Duration;
-
+use super::seconds;
 use crate::types::Timestamp;
 
 /// A bucket; time is passed in and need not be even.
@@ -41,12 +40,14 @@ impl Bucket {
     /// When there is a token again.
     pub fn next(&self, rate: f64, now: Timestamp) -> Timestamp {
         let missing = (1.0 - self.tokens(rate, now)).max(0.0);
-        now + Duration::from_secs_f64((missing / rate).min(1e9))
+        now + seconds::duration(missing / rate)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const START: Timestamp = Timestamp(1_700_000_000_000_000_000);

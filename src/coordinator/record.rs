@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::Question;
 use super::queue::Mode;
+use super::seconds;
 use crate::types::Timestamp;
 
 /// A2A's names for where a task is.
@@ -326,7 +327,7 @@ impl Record {
     }
 
     pub fn timeout(&self) -> Option<Duration> {
-        (self.timeout_s > 0.0).then(|| Duration::from_secs_f64(self.timeout_s))
+        (self.timeout_s > 0.0).then(|| seconds::duration(self.timeout_s))
     }
 }
 

@@ -170,8 +170,8 @@ impl Record {
             Event::Assign { agent, lease } => match self.phase {
                 Phase::Queued if self.mode.is_assigned() => {
                     let mut next = self.next(Phase::Assigned, context.now);
-                    next.attempt += 1;
-                    next.deliveries += 1;
+                    next.attempt = next.attempt.saturating_add(1);
+                    next.deliveries = next.deliveries.saturating_add(1);
                     next.agent = agent.clone();
                     next.lease = lease.clone();
                     next.assigned = context.now;
@@ -288,7 +288,7 @@ impl Record {
                         next.set_phase(Phase::Blocked);
                         next.queued = Timestamp::ZERO;
                     }
-                    next.run += 1;
+                    next.run = next.run.saturating_add(1);
                     next.attempt = 0;
                     next.attempts_before = 0;
                     if let Some(origin) = next.origin.as_mut().filter(|origin| origin.seq > 0) {
@@ -347,7 +347,7 @@ impl Record {
     pub(super) fn speaking(&self) -> u32 {
         let over = self.fault.as_ref().is_some_and(|fault| fault.attempt == self.attempt);
         let new = self.mode.is_pulled() && (self.attempt == self.attempts_before || over);
-        self.attempt + u32::from(new)
+        self.attempt.saturating_add(u32::from(new))
     }
 
     /// The next record without agent and lease; a pull task keeps its lease, which belongs to the run.

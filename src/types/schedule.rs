@@ -21,7 +21,7 @@ pub enum Schedule {
 
 /// A time on full seconds, the half ones rounded up, as Go's `Round`.
 fn round(time: Timestamp) -> Timestamp {
-    Timestamp((time.0 + SECOND / 2).div_euclid(SECOND) * SECOND)
+    Timestamp(time.0.saturating_add(SECOND / 2).div_euclid(SECOND).saturating_mul(SECOND))
 }
 
 impl Schedule {

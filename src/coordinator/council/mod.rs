@@ -16,13 +16,13 @@ mod terms;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use terms::Terms;
 
 use crate::coordinator::record::is_id;
+use crate::coordinator::seconds;
 use crate::types::Timestamp;
 
 /// Where a council is.
@@ -142,7 +142,7 @@ fn is_never(time: &Timestamp) -> bool {
 impl Record {
     /// A council that begins to form.
     pub fn forming(council: &str, run: u32, terms: Terms, now: Timestamp) -> Record {
-        let deadline = now + Duration::from_secs_f64(terms.deadline_s);
+        let deadline = now + seconds::duration(terms.deadline_s);
         let council = council.to_owned();
         Record { council, run, terms, created: now, updated: now, deadline, ..Record::default() }
     }
@@ -150,7 +150,7 @@ impl Record {
     /// The same as `status`, to be told.
     fn with(&self, status: Status, now: Timestamp) -> Record {
         let due = !self.terms.status_to.is_empty();
-        Record { status, updated: now, change: self.change + 1, due, ..self.clone() }
+        Record { status, updated: now, change: self.change.saturating_add(1), due, ..self.clone() }
     }
 
     /// The end by DISSOLVE.
@@ -306,7 +306,7 @@ impl Council {
     }
 
     fn lapses(&self, present: impl Fn(&str) -> bool) -> impl Iterator<Item = (&Seat, &Sitter, Timestamp)> {
-        let ttl = Duration::from_secs_f64(self.record.terms.seat_ttl_s);
+        let ttl = seconds::duration(self.record.terms.seat_ttl_s);
         let mortal = self.sitting.iter().filter(move |(_, sitter)| !ttl.is_zero() && !present(&sitter.agent));
         mortal.map(move |(seat, sitter)| (seat, sitter, sitter.renewed + ttl))
     }
@@ -325,6 +325,8 @@ pub fn sitter_of(value: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 

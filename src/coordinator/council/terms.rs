@@ -119,7 +119,7 @@ impl Terms {
 
     /// Seats that count for the quorum.
     pub fn required(&self) -> u32 {
-        self.roles.values().sum()
+        self.roles.values().fold(0, |sum: u32, seats| sum.saturating_add(*seats))
     }
 
     /// How many of them must be taken.

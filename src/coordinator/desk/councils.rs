@@ -148,7 +148,7 @@ impl Desk {
                 self.respond_council(name, message, Some(true));
                 return Ok(());
             }
-            Some(held) if held.exists => run = held.council.record.run + 1,
+            Some(held) if held.exists => run = held.council.record.run.saturating_add(1),
             _ => {}
         }
         if self.councils.held.values().filter(|held| !held.status().is_final()).count() >= OPEN_MAX {

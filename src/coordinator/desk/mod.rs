@@ -542,4 +542,8 @@ impl Task {
 #[cfg(test)]
 mod council_simulation;
 #[cfg(test)]
+mod numbers_tests;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
 mod simulation;

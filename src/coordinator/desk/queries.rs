@@ -95,7 +95,7 @@ impl Desk {
             Some(text) => names::seconds(text).ok_or_else(|| errors::bad_request("Task-Wait is a duration"))?,
             None => AWAIT_DEFAULT_S,
         };
-        let until = self.now + std::time::Duration::from_secs_f64(wait.min(AWAIT_MAX_S));
+        let until = self.now + crate::coordinator::seconds::duration(wait.min(AWAIT_MAX_S));
         let past_questions = match message.headers().get_str("Task-Await") {
             None | Some("question") => false,
             Some("end") => true,

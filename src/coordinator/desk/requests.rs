@@ -8,7 +8,7 @@ use super::{Desk, Input, Output};
 use crate::client::Incoming;
 use crate::coordinator::record::Descendants;
 use crate::coordinator::task::Event;
-use crate::coordinator::{errors, names, record};
+use crate::coordinator::{errors, names, record, seconds};
 use crate::types::header::HeaderBuilder;
 use crate::types::{ApiError, Timestamp};
 
@@ -260,12 +260,12 @@ fn fail_event(lease: String, body: &[u8]) -> Result<Event, ApiError> {
         #[serde(default)]
         error: String,
         retry: Option<bool>,
-        delay_ms: Option<u64>,
+        delay_ms: Option<f64>,
     }
     if body.trim_ascii_start().starts_with(b"{")
         && let Ok(body) = serde_json::from_slice::<Body>(body)
     {
-        let delay = body.delay_ms.map(|delay| std::time::Duration::from_millis(delay.min(30 * 86_400_000)));
+        let delay = body.delay_ms.map(|delay| seconds::pause(delay / 1e3));
         return Ok(Event::Fail { lease, error: clip(&body.error), retry: body.retry.unwrap_or(true), delay });
     }
     Ok(Event::Fail { lease, error: clip(&String::from_utf8_lossy(body)), retry: true, delay: None })

@@ -1,14 +1,12 @@
 //! The desk's memory after a restart: everything from what the stream holds.
 
-use std::time::Duration;
-
 use super::Desk;
 use super::agents::InfoPurpose;
 use crate::client::Incoming;
 use crate::coordinator::agent::{Agent, Card, Link, Status};
-use crate::coordinator::names;
 use crate::coordinator::queue::{Mode, QueueConfig};
 use crate::coordinator::record::{Phase, Record};
+use crate::coordinator::{names, seconds};
 use crate::types::{Headers, Timestamp};
 
 /// A message of the buckets as a restart reads it.
@@ -190,7 +188,7 @@ impl Desk {
             self.ready.settle_home(&record.sticky, &had.agent, had.at, &self.roster);
         }
         let rate = self.queue_config(&record.queue).rate;
-        let recent = Duration::from_secs_f64(if rate > 0.0 { 1.0 / rate.min(1.0) } else { 0.0 });
+        let recent = seconds::duration(if rate > 0.0 { 1.0 / rate.min(1.0) } else { 0.0 });
         if rate > 0.0 && self.now.since(record.assigned) < recent {
             self.queue_mut(&record.queue).bucket.take(rate, record.assigned);
         }

@@ -18,6 +18,7 @@ use crate::coordinator::directory::{self, Directory};
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{self, Phase};
+use crate::coordinator::seconds;
 use crate::coordinator::task::Event;
 use crate::types::Timestamp;
 
@@ -185,7 +186,7 @@ impl Desk {
                 let number = code.parse().unwrap_or(500);
                 let retry = !(400..500).contains(&number) || number == 429;
                 let delay = headers.get_str("Retry-After").and_then(names::seconds);
-                let delay = delay.map(|seconds| Duration::from_secs_f64(seconds.min(30.0 * 86_400.0)));
+                let delay = delay.map(seconds::pause);
                 let error = clip(format!("{code} {text}").trim());
                 return self.enqueue_event(index, Event::Fail { lease, error, retry, delay });
             }

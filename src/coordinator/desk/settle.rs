@@ -181,7 +181,7 @@ impl Desk {
             && let Some(holder) = self.roster.find(&record.agent)
             && let Some(agent) = self.roster.get_mut(holder)
         {
-            agent.card.completed += 1;
+            agent.card.completed = agent.card.completed.saturating_add(1);
             agent.card.tasks_completed = agent.card.completed;
             agent.dirty = true;
         }

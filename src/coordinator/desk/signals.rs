@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::Desk;
 use super::requests::clip;
 use crate::client::Incoming;
-use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::task::Event;
+use crate::coordinator::{names, seconds};
 use crate::types::Timestamp;
 
 /// What an ack says.
@@ -199,9 +199,9 @@ fn nak_delay(text: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok()?;
     if text.starts_with('{') {
         let body: serde_json::Value = serde_json::from_str(text).ok()?;
-        return body["delay"].as_u64().map(Duration::from_nanos);
+        return body["delay"].as_f64().filter(|nanos| *nanos >= 0.0).map(|nanos| seconds::pause(nanos / 1e9));
     }
-    names::seconds(text).filter(|_| !text.is_empty()).map(Duration::from_secs_f64)
+    names::seconds(text).filter(|_| !text.is_empty()).map(seconds::pause)
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl Desk {
         let Some(task) = self.task_mut(index) else { return };
         task.request = None;
         let mut next = next;
-        next.change = task.record.change + 1;
+        next.change = task.record.change.saturating_add(1);
         let from = input.as_ref().and_then(|input| input.from.as_ref());
         let before = (!submitted).then_some(&task.record);
         let record = serde_json::to_vec(&next).expect("a record is plain data");
@@ -435,7 +435,7 @@ fn needs_payload(before: &Record, next: &Record) -> bool {
 /// What an agent gets with a task: full subjects, so that it builds nothing.
 fn delivery_lines(record: &Record, user: &str) -> String {
     let Record { id, queue, attempt, run, deliveries, lease, .. } = record;
-    let attempt = if record.mode == Mode::Pull { record.attempts_before + 1 } else { (*attempt).max(1) };
+    let attempt = if record.mode == Mode::Pull { record.attempts_before.saturating_add(1) } else { (*attempt).max(1) };
     let mut lines = format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
          Task-Delivery: {deliveries}\r\n\

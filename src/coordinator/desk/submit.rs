@@ -8,10 +8,13 @@ use crate::coordinator::labels::Requirement;
 use crate::coordinator::queue::{Mode, Paused, QueueConfig};
 use crate::coordinator::record::{self, Phase, Record};
 use crate::coordinator::scheduler::ClassKey;
+use crate::coordinator::seconds::{self, SECONDS_MAX};
 use crate::coordinator::task::Event;
 use crate::coordinator::{errors, names};
 use crate::types::{ApiError, Headers, Timestamp, subject};
 
+/// Steps of a task's own backoff.
+const BACKOFF_MAX: usize = 32;
 /// Tasks that one may wait for.
 const AFTER_MAX: usize = 100;
 /// Headers that travel with a task: they are in its record and in all that is told of it.
@@ -209,11 +212,16 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
         record.max_attempts = attempts.ok_or_else(|| errors::bad_request("Task-Max-Attempts is 1 to 1000"))?;
     }
     if let Some(value) = headers.get_str("Task-Timeout") {
-        record.timeout_s = names::seconds(value).ok_or_else(|| errors::bad_request("Task-Timeout is a duration"))?;
+        let timeout = names::seconds(value).filter(|seconds| *seconds <= SECONDS_MAX);
+        record.timeout_s =
+            timeout.ok_or_else(|| errors::bad_request("Task-Timeout is a duration of up to ten years"))?;
     }
     if let Some(value) = headers.get_str("Task-Backoff") {
         let steps: Option<Vec<f64>> = value.split(',').map(|step| names::seconds(step.trim())).collect();
         record.backoff = steps.ok_or_else(|| errors::bad_request("Task-Backoff is durations joined by commas"))?;
+        if record.backoff.len() > BACKOFF_MAX {
+            return Err(errors::bad_request(format!("Task-Backoff has more than {BACKOFF_MAX} steps")));
+        }
         Backoff::from_seconds(&record.backoff).map_err(errors::bad_request)?;
     }
     for id in text("Task-After").split(',').map(str::trim).filter(|id| !id.is_empty()) {
@@ -270,8 +278,11 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
 /// A time as RFC 3339, or as a duration from now.
 fn time(headers: Headers<'_>, name: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     let Some(value) = headers.get_str(name) else { return Ok(Timestamp::ZERO) };
-    let from_now = || names::seconds(value).map(|seconds| now + std::time::Duration::from_secs_f64(seconds.min(1e9)));
+    let from_now = || {
+        let seconds = names::seconds(value).filter(|seconds| *seconds <= SECONDS_MAX)?;
+        Some(now + seconds::duration(seconds))
+    };
     Timestamp::parse_rfc3339(value)
         .or_else(from_now)
-        .ok_or_else(|| errors::bad_request(format!("{name} is an RFC 3339 time or a duration")))
+        .ok_or_else(|| errors::bad_request(format!("{name} is an RFC 3339 time or a duration of up to ten years")))
 }
