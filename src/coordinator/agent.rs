@@ -100,8 +100,10 @@ pub struct Agent {
     pub renewed: bool,
     /// Whether it ever sent a heartbeat; then three missed ones end it.
     pub beats: bool,
-    /// It let an assignment lie; nothing new until a sign of life.
+    /// It let an assignment lie; nothing new until it fetches.
     pub stalled: bool,
+    /// The newest sequence that its consumer was seen to have delivered.
+    pub delivered: Option<u64>,
     /// Tasks that hold one of its slots.
     pub live: Vec<u32>,
     /// Stream sequences of assignments that are over and still stored.

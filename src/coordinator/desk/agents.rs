@@ -225,6 +225,7 @@ impl Desk {
                     agent.renewed = false;
                     agent.beats = false;
                     agent.stalled = false;
+                    agent.delivered = None;
                     agent.dirty = true;
                 }
                 self.roster.recast(index);
@@ -322,10 +323,6 @@ impl Desk {
         let Some(agent) = self.roster.get_mut(index) else { return };
         agent.card.last_seen = now;
         agent.ask_pause = std::time::Duration::ZERO;
-        if agent.stalled {
-            agent.stalled = false;
-            self.schedule = true;
-        }
         if returning && matches!(agent.link, Link::Gone(_)) {
             agent.link = Link::Unknown;
             self.schedule = true;
@@ -338,6 +335,13 @@ impl Desk {
             self.schedule = true;
             self.ready.look_at_asker(index, &self.roster);
             self.announce_agent(&id, if draining { "draining" } else { "online" });
+        }
+    }
+
+    /// It pulls, acks or has been delivered something: what it is given now will not lie. That it is there says no such thing.
+    pub(super) fn fetches(&mut self, index: u32) {
+        if let Some(agent) = self.roster.get_mut(index) {
+            self.schedule |= std::mem::take(&mut agent.stalled);
         }
     }
 

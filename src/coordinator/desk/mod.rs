@@ -540,6 +540,8 @@ impl Task {
 }
 
 #[cfg(test)]
+mod agents_tests;
+#[cfg(test)]
 mod council_simulation;
 #[cfg(test)]
 mod numbers_tests;

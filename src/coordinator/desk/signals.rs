@@ -94,9 +94,14 @@ impl Desk {
         // Deliveries of this item that its attempts allow.
         let left = task.record.max_attempts.saturating_sub(task.record.attempts_before);
         let holder = task.holder;
+        // A sign of work on a delivery that is known says nothing of the next one.
+        let fetches = !task.seen || !matches!(signal, Signal::Progress { .. });
         let lease_time = self.queue_config(&task.record.queue).lease();
         if let Some(holder) = holder {
             self.alive(holder, false);
+            if fetches {
+                self.fetches(holder);
+            }
         }
         if let Some(task) = self.task_mut(index).filter(|_| mode.is_assigned()) {
             task.seen = true;

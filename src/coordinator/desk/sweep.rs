@@ -1,5 +1,7 @@
 //! What is looked after now and then: agents' presence, deliveries not seen yet, spent assignments, late calls.
 
+use std::time::Duration;
+
 use super::Desk;
 use super::agents::InfoPurpose;
 use super::answers::ConsumerState;
@@ -9,6 +11,9 @@ use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::Phase;
 use crate::coordinator::task::Event;
+
+/// How long an agent that let an assignment lie may pull without its being noticed.
+const STALLED_PAUSE: Duration = Duration::from_secs(1);
 
 impl Desk {
     pub(super) fn sweep(&mut self) {
@@ -55,6 +60,7 @@ impl Desk {
             }
             _ => {}
         }
+        self.look_for_pulls(index);
         if offline && self.expire_agent(index) {
             return;
         }
@@ -84,12 +90,29 @@ impl Desk {
         }
     }
 
+    /// Whether an agent that let an assignment lie pulls by now: nobody else would tell.
+    fn look_for_pulls(&mut self, index: u32) {
+        let (now, sweep) = (self.now, self.settings.sweep);
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        if !agent.stalled || agent.card.status == Status::Offline || agent.ask_at > now {
+            return;
+        }
+        agent.ask_pause = (agent.ask_pause * 2).clamp(sweep, STALLED_PAUSE.max(sweep));
+        agent.ask_at = now + agent.ask_pause;
+        self.ask_agent(index, InfoPurpose::LookAfter);
+    }
+
     /// An agent's consumer tells what was delivered and whether somebody pulls.
     pub(super) fn looked_after(&mut self, index: u32, state: ConsumerState) {
         let now = self.now;
         let patience = self.settings.heartbeat * 3;
         if state.waiting > 0 {
             self.alive(index, true);
+        }
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        let before = agent.delivered.replace(state.delivered_seq);
+        if state.waiting > 0 || before.is_some_and(|before| before < state.delivered_seq) {
+            self.fetches(index);
         }
         let Some(agent) = self.roster.get(index) else { return };
         let gone = agent.card.status != Status::Offline
