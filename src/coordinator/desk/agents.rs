@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::Desk;
 use super::answers::ConsumerState;
 use super::calls::{Answer, Call};
+use super::{Desk, Loss};
 use crate::client::{BatchEntry, Incoming, decode_ack};
 use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::labels::Labels;
@@ -364,8 +364,13 @@ impl Desk {
     /// Takes all tasks from an agent. Which of them it had is asked first: those count as attempts.
     pub(super) fn lose_tasks(&mut self, index: u32) {
         let Some(agent) = self.roster.get(index) else { return };
-        let held: Vec<(u32, String)> =
-            agent.live.iter().filter_map(|task| Some((*task, self.task(*task)?.record.lease.clone()))).collect();
+        // A task that is to be given to it and is not on its way to the store stays where it is: see `Desk::is_there`.
+        let held: Vec<(u32, String)> = agent
+            .live
+            .iter()
+            .filter_map(|task| Some((*task, self.task(*task)?.coming_lease().to_owned())))
+            .filter(|(_, lease)| !lease.is_empty())
+            .collect();
         if !held.is_empty() {
             self.ask_agent(index, InfoPurpose::Lost(held));
         }
@@ -409,12 +414,7 @@ impl Desk {
                 // kills agents for ever.
                 let delivered = state.map_or(u64::MAX, |state| state.delivered_seq);
                 for (task, lease) in held {
-                    let Some(task_state) = self.task_mut(task) else { continue };
-                    if task_state.record.lease != lease || !task_state.record.phase.is_leased() {
-                        continue;
-                    }
-                    task_state.seen |= task_state.item > 0 && task_state.item <= delivered;
-                    self.enqueue_event(task, Event::AgentLost);
+                    self.lose_task(task, lease, delivered);
                 }
             }
             InfoPurpose::Rival(registration) => {
@@ -425,6 +425,25 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Takes a task from an agent that is gone, whose consumer had delivered up to a sequence.
+    pub(super) fn lose_task(&mut self, index: u32, lease: String, delivered: u64) {
+        let Some(task) = self.task_mut(index).filter(|task| task.coming_lease() == lease) else { return };
+        if task.record.lease != lease {
+            // Where the assignment is stored, and whether it was delivered, is known when it is.
+            task.loss = Some(Loss { lease, delivered });
+        } else if task.record.phase.is_leased() {
+            task.seen |= task.item > 0 && task.item <= delivered;
+            self.enqueue_event(index, Event::AgentLost);
+        }
+    }
+
+    /// Whether an assignment's agent can still be given it.
+    pub(super) fn is_there(&self, agent: &str, index: u32) -> bool {
+        let Some(found) = self.roster.find(agent) else { return false };
+        self.task(index).is_some_and(|task| task.holder == Some(found))
+            && self.roster.get(found).is_some_and(|agent| agent.card.status == Status::Online)
     }
 
     /// Removes what is stored of assignments that are over: in one purge below the oldest live one, else one by one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::Rig;
-use super::{ConnectionEvent, Settings};
+use super::{ConnectionEvent, Output, Settings};
 use crate::coordinator::record::Phase;
 
 fn seconds(seconds: u64) -> Duration {
@@ -42,4 +42,51 @@ fn an_agent_slow_to_its_first_fetch_gets_its_task_when_it_pulls() {
         let record = rig.record("t");
         assert_eq!((record.phase, record.agent.as_str(), record.attempt), (Phase::Assigned, "ann", 1));
     }
+}
+
+fn is_batch(output: &Output) -> bool {
+    matches!(output, Output::Batch { .. })
+}
+
+#[test]
+fn an_agent_that_goes_while_its_assignment_is_stored_costs_the_task_no_attempt() {
+    for removed in [true, false] {
+        let mut rig = Rig::new(Settings::default());
+        rig.ask("AGENT.REGISTER.ann", "", "");
+        rig.request("SUBMIT", "Task-Id: t\r\nTask-Max-Attempts: 1\r\n", "");
+        let ann = rig.desk.roster.find("ann").unwrap();
+        if removed {
+            rig.request("AGENT.REMOVE.ann", "", "");
+        } else {
+            rig.desk.lose(ann, "it is gone");
+        }
+        rig.run_but(is_batch);
+        assert_eq!(rig.record("t").phase, Phase::Queued, "it is not stored yet");
+        rig.run();
+        let record = rig.record("t");
+        assert_eq!((record.phase, record.attempt, record.agent.as_str()), (Phase::Queued, 0, ""), "removed: {removed}");
+        let index = rig.desk.ids["t"];
+        assert_eq!(rig.desk.task(index).unwrap().holder, None);
+        rig.ask("AGENT.REGISTER.bob", "", "");
+        let record = rig.record("t");
+        assert_eq!((record.phase, record.attempt, record.agent.as_str()), (Phase::Assigned, 1, "bob"));
+        let holder = rig.desk.task(index).unwrap().holder;
+        assert_eq!(holder, rig.desk.roster.find("bob"));
+    }
+}
+
+#[test]
+fn an_agent_removed_before_a_payload_is_read_is_given_nothing() {
+    // Payloads are dropped at once, and read again for the assignment.
+    let mut rig = Rig::new(Settings { payload_bytes_max: 0, ..Settings::default() });
+    rig.ask("SUBMIT", "Task-Id: t\r\n", "body");
+    let reply = rig.request("AGENT.REGISTER.ann", "", "");
+    let reads = |output: &Output| matches!(output, Output::Publish { subject, .. } if subject.starts_with(b"$JS.API.STREAM.MSG.GET"));
+    rig.run_but(reads);
+    assert_eq!(rig.answer(&reply)["agent"], "ann");
+    rig.request("AGENT.REMOVE.ann", "", "");
+    rig.run();
+    let record = rig.record("t");
+    assert_eq!((record.phase, record.attempt, record.deliveries), (Phase::Queued, 0, 0));
+    assert!(rig.desk.tasks.iter().flatten().all(|task| task.holder.is_none() && task.spot.is_some()));
 }

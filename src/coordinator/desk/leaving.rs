@@ -76,6 +76,10 @@ impl Desk {
         self.lose_tasks(index);
         self.flush_spent(index);
         self.vacate(id);
+        // Its number will be another's.
+        for task in self.roster.get(index).map(|agent| agent.live.clone()).unwrap_or_default() {
+            self.release(task);
+        }
         self.roster.remove(index);
         let api = format!("CONSUMER.DELETE.{}.{}", names::STREAM, names::agent_consumer(id));
         self.call_api(Call::Unimportant, &api, &Value::Null);

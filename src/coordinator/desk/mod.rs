@@ -177,6 +177,14 @@ enum Busy {
     Reloading { next: Box<Record>, input: Option<Input>, entries: u64, item_at: Option<u64>, submitted: bool },
 }
 
+/// What is known of an agent that was lost before its assignment was stored.
+#[derive(Debug)]
+struct Loss {
+    lease: String,
+    /// What its consumer had delivered by then.
+    delivered: u64,
+}
+
 #[derive(Debug)]
 struct Waiter {
     reply: Bytes,
@@ -200,6 +208,8 @@ struct Task {
     holder: Option<u32>,
     /// The holder has shown that it has the task.
     seen: bool,
+    /// Its agent was lost while the assignment was being stored.
+    loss: Option<Loss>,
     lease_until: Timestamp,
     cancel_until: Timestamp,
     /// Until then it waits for the agent that asked alone, when queued.
@@ -426,6 +436,7 @@ impl Desk {
             item: 0,
             holder: None,
             seen: false,
+            loss: None,
             lease_until: Timestamp::ZERO,
             cancel_until: Timestamp::ZERO,
             asker_until: Timestamp::ZERO,
@@ -503,6 +514,16 @@ impl Task {
             std::borrow::Cow::Owned(record)
         } else {
             std::borrow::Cow::Borrowed(&self.record)
+        }
+    }
+
+    /// The lease it has, or will have once the step under way is stored.
+    fn coming_lease(&self) -> &str {
+        match &self.busy {
+            Some(Busy::Committing { next, .. } | Busy::Reloading { next, .. }) if self.record.lease.is_empty() => {
+                &next.lease
+            }
+            _ => &self.record.lease,
         }
     }
 

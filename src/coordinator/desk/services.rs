@@ -17,7 +17,7 @@ use crate::coordinator::agent::{Agent, Card, Link, Micro, Status};
 use crate::coordinator::directory::{self, Directory};
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
-use crate::coordinator::record::{self, Phase};
+use crate::coordinator::record;
 use crate::coordinator::seconds;
 use crate::coordinator::task::Event;
 use crate::types::Timestamp;
@@ -214,10 +214,7 @@ impl Desk {
     /// What becomes of a service's tasks when it is gone: there is nobody to ask, and all were sent.
     pub(super) fn service_lost(&mut self, held: Vec<(u32, String)>) {
         for (index, lease) in held {
-            let has = |phase: Phase| phase.is_leased();
-            if self.task(index).is_some_and(|task| task.record.lease == lease && has(task.record.phase)) {
-                self.enqueue_event(index, Event::AgentLost);
-            }
+            self.lose_task(index, lease, 0);
         }
     }
 

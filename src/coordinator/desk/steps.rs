@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::calls::{Answer, Call};
 use super::requests::clip;
 use super::submit::class_of;
-use super::{Busy, Desk, Input, Parcel};
+use super::{Busy, Desk, Input, Loss, Parcel};
 use crate::client::{BatchEntry, ClientError, Incoming, JetStreamError, decode_ack};
 use crate::coordinator::backoff::Backoff;
 use crate::coordinator::queue::Mode;
@@ -41,11 +41,16 @@ impl Desk {
     }
 
     fn process(&mut self, index: u32, mut input: Input) {
-        let Some(task) = self.task(index) else { return };
         // The first one has been stored meanwhile, and this one changes nothing.
         if let Some(again) = input.from.as_ref().filter(|message| is_submit(message)) {
             return self.respond_state(index, again, Some(true));
         }
+        if let Event::Assign { agent, .. } = &input.event
+            && !self.is_there(agent, index)
+        {
+            return self.abandon(index, &input.event);
+        }
+        let Some(task) = self.task(index) else { return };
         let queue = task.record.queue.clone();
         let pauses = match task.record.backoff.as_slice() {
             [] => self.queue_config(&queue).pauses(),
@@ -398,6 +403,11 @@ impl Desk {
         let Some(task) = self.task_mut(index) else { return };
         let before = std::mem::replace(&mut task.record, next);
         task.revision = revision;
+        let loss = task.loss.take().filter(|loss| loss.lease == task.record.lease);
+        if loss.is_some() {
+            // Nobody is to be asked any more.
+            task.request = None;
+        }
         let old_item = task.item;
         if item > 0 {
             task.item = item;
@@ -414,6 +424,9 @@ impl Desk {
         debug_assert!(item == 0 || old_item == 0, "one live assignment per task");
         self.settle(index, (!submitted).then_some(&before));
         self.release_early();
+        if let Some(Loss { lease, delivered }) = loss {
+            self.lose_task(index, lease, delivered);
+        }
         self.drain(index);
     }
 }
