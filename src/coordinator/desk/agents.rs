@@ -1,5 +1,7 @@
 //! AGENT.REGISTER, INFO, LIST, DRAIN and REMOVE; agents' coming and going.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -25,12 +27,6 @@ pub(super) struct Registration {
     request: Incoming,
 }
 
-impl Registration {
-    pub fn request(&self) -> &Incoming {
-        &self.request
-    }
-}
-
 /// Why an agent's consumer is asked for its state.
 #[derive(Debug)]
 pub(super) enum InfoPurpose {
@@ -42,6 +38,8 @@ pub(super) enum InfoPurpose {
     Rival(Box<Registration>),
 }
 
+/// Requests that wait for the registration of one agent.
+const LINE_MAX: usize = 100;
 /// Cards in one page of a list.
 const LIST_MAX: usize = 10_000;
 /// Bytes of what an agent says of itself beyond what the coordinator acts on.
@@ -66,6 +64,13 @@ impl Desk {
     pub(super) fn agent_register(&mut self, id: &str, message: &Incoming) -> Result<(), ApiError> {
         if !record::is_id(id) {
             return Err(errors::bad_request("an agent's id is one token of A-Z a-z 0-9 _ -, up to 64"));
+        }
+        if let Some(line) = self.registering.get_mut(id) {
+            if line.len() >= LINE_MAX {
+                return Err(errors::AGENT_IN_USE);
+            }
+            line.push_back(message.clone());
+            return Ok(());
         }
         let mut request: Request = match message.payload().trim_ascii() {
             [] => Request::default(),
@@ -112,12 +117,10 @@ impl Desk {
             _ => self.random.token(12),
         };
         let completed = known.map_or(request.tasks_completed.unwrap_or(0), |(_, agent)| agent.card.completed);
-        let draining = known.is_some_and(|(_, agent)| resumed && agent.card.draining);
         let card = Card {
             id: id.to_owned(),
-            // Who comes back with its token goes on with what it was told; a new life has not been told anything.
-            status: if draining { Status::Draining } else { Status::Online },
-            draining,
+            status: Status::Online,
+            draining: false,
             labels: request.labels,
             seats: Vec::new(),
             slots,
@@ -141,19 +144,18 @@ impl Desk {
             return Err(errors::bad_request("this id is a micro service's"));
         }
         let rival = known.filter(|(_, agent)| !resumed && agent.card.status != Status::Offline);
-        match rival.map(|(index, agent)| (index, agent.link)) {
-            None | Some((_, Link::Gone(_))) => self.create_agent_consumer(registration),
-            Some((index, Link::Connected)) => {
-                // What counts as its connection may be the asker's: that of a process that took its predecessor's place.
-                let its = |agent: &Agent| match request.client_id {
-                    0 => agent.renewed,
-                    id => agent.card.client_id == id,
-                };
-                if !self.roster.get(index).is_some_and(its) {
-                    return Err(errors::AGENT_IN_USE);
-                }
-                self.create_agent_consumer(registration);
-            }
+        // What counts as its connection may be the asker's: that of a process that took its predecessor's place.
+        let its = |agent: &Agent| match request.client_id {
+            0 => agent.renewed,
+            id => agent.card.client_id == id,
+        };
+        if rival.is_some_and(|(_, agent)| agent.link == Link::Connected && !its(agent)) {
+            return Err(errors::AGENT_IN_USE);
+        }
+        let rival = rival.map(|(index, agent)| (index, agent.link));
+        self.registering.insert(id.to_owned(), VecDeque::new());
+        match rival {
+            None | Some((_, Link::Gone(_) | Link::Connected)) => self.create_agent_consumer(registration),
             Some((index, Link::Listening)) => {
                 let card = self.roster.get(index).map(|agent| agent.card.clone()).unwrap_or_default();
                 self.probe_rival(&card, registration);
@@ -161,6 +163,33 @@ impl Desk {
             Some((index, Link::Unknown)) => self.ask_agent(index, InfoPurpose::Rival(Box::new(registration))),
         }
         Ok(())
+    }
+
+    pub(super) fn registration_refused(&mut self, registration: &Registration, error: ApiError) {
+        self.refuse(&registration.request, error);
+        self.registration_over(&registration.card.id, false);
+    }
+
+    /// Takes up the requests that came while an agent registered. When it has, it is alive to all others, and none of them can
+    /// have seen it pull or subscribe.
+    fn registration_over(&mut self, id: &str, registered: bool) {
+        for message in self.registering.remove(id).unwrap_or_default() {
+            let others = registered && !self.is_its(id, &message);
+            let outcome = if others { Err(errors::AGENT_IN_USE) } else { self.agent_register(id, &message) };
+            if let Err(error) = outcome {
+                self.refuse(&message, error);
+            }
+        }
+    }
+
+    /// Whether a REGISTER shows that it comes from the agent that has the id.
+    fn is_its(&self, id: &str, message: &Incoming) -> bool {
+        let request: Request = serde_json::from_slice(message.payload()).unwrap_or_default();
+        let agent = self.roster.find(id).and_then(|index| self.roster.get(index));
+        agent.is_some_and(|agent| {
+            !request.resume.is_empty() && request.resume == agent.resume
+                || request.client_id > 0 && request.client_id == agent.card.client_id
+        })
     }
 
     fn agent_lease(&self, card: &Card) -> QueueConfig {
@@ -195,7 +224,7 @@ impl Desk {
 
     pub(super) fn agent_consumer_answered(&mut self, registration: Registration, answer: Answer) {
         if let Err(reason) = super::answers::json(&answer) {
-            return self.refuse(&registration.request, errors::UNAVAILABLE.with(reason));
+            return self.registration_refused(&registration, errors::UNAVAILABLE.with(reason));
         }
         let entry = card_entry(&registration.card, &registration.resume);
         self.call_batch(Call::AgentCard(Box::new(registration)), vec![entry]);
@@ -206,10 +235,10 @@ impl Desk {
             Answer::Message(message) => decode_ack(message).map(drop).map_err(|error| error.to_string()),
             _ => Err(answer.reason()),
         };
-        let Registration { card, resume, link, resumed, request } = registration;
         if let Err(reason) = outcome {
-            return self.refuse(&request, errors::UNAVAILABLE.with(reason));
+            return self.registration_refused(&registration, errors::UNAVAILABLE.with(reason));
         }
+        let Registration { mut card, resume, link, resumed, request } = registration;
         let id = card.id.clone();
         let lease_s = self.agent_lease(&card).lease_s;
         let instance = card.instance.clone();
@@ -219,6 +248,13 @@ impl Desk {
                     self.lose_tasks(index);
                 }
                 if let Some(agent) = self.roster.get_mut(index) {
+                    // Who comes back with its token goes on with what it was told, if only just now; a new life has not been
+                    // told anything.
+                    if resumed && agent.card.draining {
+                        (card.draining, card.status) = (true, Status::Draining);
+                    }
+                    card.completed = card.completed.max(agent.card.completed);
+                    card.tasks_completed = card.completed;
                     agent.card = card;
                     agent.resume = resume.clone();
                     agent.link = link;
@@ -252,6 +288,7 @@ impl Desk {
             "resume": resume,
         });
         self.respond(&request, fields);
+        self.registration_over(&id, true);
     }
 
     pub(super) fn find_agent(&self, id: &str) -> Result<u32, ApiError> {
@@ -419,7 +456,7 @@ impl Desk {
             }
             InfoPurpose::Rival(registration) => {
                 if same && state.is_ok_and(|state| state.waiting > 0) {
-                    self.refuse(&registration.request, errors::AGENT_IN_USE);
+                    self.registration_refused(&registration, errors::AGENT_IN_USE);
                 } else {
                     self.create_agent_consumer(*registration);
                 }

@@ -90,3 +90,52 @@ fn an_agent_removed_before_a_payload_is_read_is_given_nothing() {
     assert_eq!((record.phase, record.attempt, record.deliveries), (Phase::Queued, 0, 0));
     assert!(rig.desk.tasks.iter().flatten().all(|task| task.holder.is_none() && task.spot.is_some()));
 }
+
+#[test]
+fn of_two_that_register_one_id_at_once_the_second_is_refused() {
+    for presence in [true, false] {
+        let mut rig = if presence { with_presence() } else { Rig::new(Settings::default()) };
+        connect(&mut rig, 7, "a");
+        connect(&mut rig, 8, "b");
+        let requests = [r#"{"client_id":7}"#, r#"{"client_id":8}"#, "", r#"{"client_id":7,"slots":2}"#];
+        let [first, second, third, again] = requests.map(|body| rig.request("AGENT.REGISTER.ann", "", body));
+        rig.run();
+        assert_eq!(rig.answer(&first)["agent"], "ann");
+        for other in [second, third] {
+            let answer = rig.answer(&other);
+            assert_eq!((&answer["error"]["code"], &answer["error"]["err_code"]), (&409.into(), &30414.into()));
+        }
+        assert_eq!(rig.answer(&again)["agent"], "ann", "the same connection asks again");
+        assert_eq!(rig.desk.roster.iter().count(), 1);
+        assert!(rig.desk.registering.is_empty());
+    }
+}
+
+#[test]
+fn who_registers_takes_over_when_the_one_before_it_cannot() {
+    let mut rig = Rig::new(Settings::default());
+    let replies = [(); 2].map(|()| rig.request("AGENT.REGISTER.ann", "", ""));
+    rig.run_but(is_batch);
+    // The answer to the first one's card is lost.
+    rig.outputs.clear();
+    rig.pass(seconds(6));
+    let [first, second] = replies.map(|reply| rig.answer(&reply));
+    assert!(first["error"].is_object(), "{first}");
+    assert_eq!(second["agent"], "ann");
+}
+
+#[test]
+fn a_drain_while_an_agent_resumes_holds() {
+    let mut rig = Rig::new(Settings::default());
+    let card = rig.ask("AGENT.REGISTER.ann", "", "");
+    let resume = serde_json::json!({ "resume": card["resume"] }).to_string();
+    let reply = rig.request("AGENT.REGISTER.ann", "", &resume);
+    rig.run_but(is_batch);
+    rig.request("AGENT.DRAIN.ann", "", "");
+    rig.run();
+    assert_eq!(rig.answer(&reply)["resume"], card["resume"]);
+    assert_eq!(status(&mut rig, "ann"), "draining");
+    rig.pass(seconds(1));
+    rig.restart();
+    assert_eq!(status(&mut rig, "ann"), "draining", "it is stored");
+}

@@ -246,6 +246,8 @@ pub struct Desk {
     /// What holds for a queue nobody configured.
     default_queue: QueueConfig,
     roster: Roster,
+    /// Requests that wait for a registration of their agent; there is a line for each that is under way.
+    registering: HashMap<String, VecDeque<Incoming>>,
     ready: Ready,
     /// Blocked tasks by the ids of those they wait for.
     dependents: HashMap<String, BTreeSet<u32>>,
@@ -307,6 +309,7 @@ impl Desk {
             queues: HashMap::new(),
             default_queue: QueueConfig::default(),
             roster: Roster::default(),
+            registering: HashMap::new(),
             ready: Ready::default(),
             dependents: HashMap::new(),
             children: HashMap::new(),

@@ -79,7 +79,7 @@ impl Desk {
     pub(super) fn rival_probed(&mut self, registration: Registration, answer: &Answer) {
         match answer {
             Answer::Message(message) if message.is_no_responders() => self.create_agent_consumer(registration),
-            _ => self.refuse(registration.request(), errors::AGENT_IN_USE),
+            _ => self.registration_refused(&registration, errors::AGENT_IN_USE),
         }
     }
 
@@ -90,7 +90,7 @@ impl Desk {
         for probe in probes {
             match self.calls.remove(&probe).map(|outstanding| outstanding.call) {
                 Some(Call::Probe { agent, instance }) if told => self.present(agent, &instance),
-                Some(Call::ProbeRival(registration)) => self.refuse(registration.request(), errors::AGENT_IN_USE),
+                Some(Call::ProbeRival(registration)) => self.registration_refused(&registration, errors::AGENT_IN_USE),
                 _ => {}
             }
         }
