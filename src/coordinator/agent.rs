@@ -98,8 +98,10 @@ pub struct Agent {
     pub link: Link,
     /// It registered over another connection than it has now, which is known by its name only.
     pub renewed: bool,
-    /// Whether it ever sent a heartbeat; then three missed ones end it.
+    /// Whether it ever sent a heartbeat; then three missed ones end it, connected or not.
     pub beats: bool,
+    /// When it was heard of last by what it does itself: a beat, an ack, a pull.
+    pub spoke: Timestamp,
     /// It let an assignment lie; nothing new until it fetches.
     pub stalled: bool,
     /// The newest sequence that its consumer was seen to have delivered.

@@ -260,6 +260,7 @@ impl Desk {
                     agent.link = link;
                     agent.renewed = false;
                     agent.beats = false;
+                    agent.spoke = self.now;
                     agent.stalled = false;
                     agent.delivered = None;
                     agent.dirty = true;
@@ -354,6 +355,14 @@ impl Desk {
         Ok(())
     }
 
+    /// A sign of life of the agent's own, and not only of its connection.
+    pub(super) fn speaks(&mut self, index: u32, returning: bool) {
+        if let Some(agent) = self.roster.get_mut(index) {
+            agent.spoke = self.now;
+        }
+        self.alive(index, returning);
+    }
+
     /// A sign of life. `returning` brings an agent back that was given up.
     pub(super) fn alive(&mut self, index: u32, returning: bool) {
         let now = self.now;
@@ -365,6 +374,11 @@ impl Desk {
             self.schedule = true;
         }
         if returning && agent.card.status == Status::Offline {
+            // It may have lost its way to send beats, and not its life.
+            agent.beats = false;
+            if agent.link == Link::Unknown && self.connections.contains_key(&agent.card.client_id) {
+                agent.link = Link::Connected;
+            }
             let draining = agent.card.draining;
             agent.card.status = if draining { Status::Draining } else { Status::Online };
             agent.dirty = true;
@@ -387,7 +401,6 @@ impl Desk {
         let Some(agent) = self.roster.get_mut(index) else { return };
         agent.card.status = Status::Offline;
         agent.link = Link::Unknown;
-        agent.beats = false;
         agent.dirty = true;
         let id = agent.card.id.clone();
         tracing::info!(agent = id, reason, "agent lost");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::rig::Rig;
 use super::{ConnectionEvent, Output, Settings};
+use crate::coordinator::agent::Link;
 use crate::coordinator::record::Phase;
 
 fn seconds(seconds: u64) -> Duration {
@@ -138,4 +139,30 @@ fn a_drain_while_an_agent_resumes_holds() {
     rig.pass(seconds(1));
     rig.restart();
     assert_eq!(status(&mut rig, "ann"), "draining", "it is stored");
+}
+
+#[test]
+fn three_missed_heartbeats_end_an_agent_that_is_connected_or_subscribed() {
+    let mut connected = with_presence();
+    connect(&mut connected, 7, "ann");
+    let mut subscribed = Rig::new(Settings::default());
+    subscribed.listening.insert("ann".to_owned());
+    for mut rig in [connected, subscribed] {
+        rig.ask("AGENT.REGISTER.ann", "", "");
+        rig.pass(seconds(120));
+        assert_eq!(status(&mut rig, "ann"), "online", "it never sent any");
+        rig.desk.heartbeat("ann", rig.now);
+        rig.pass(seconds(40));
+        assert_eq!(status(&mut rig, "ann"), "online");
+        rig.desk.heartbeat("ann", rig.now);
+        rig.pass(seconds(50));
+        assert_eq!(status(&mut rig, "ann"), "offline");
+        rig.pass(seconds(120));
+        assert_eq!(status(&mut rig, "ann"), "offline", "its connection alone does not bring it back");
+        let link = |rig: &Rig| rig.desk.roster.get(rig.desk.roster.find("ann").unwrap()).unwrap().link;
+        rig.desk.heartbeat("ann", rig.now);
+        rig.pass(seconds(20));
+        assert_eq!(status(&mut rig, "ann"), "online");
+        assert_ne!(link(&rig), Link::Unknown, "what is known of its connection counts again");
+    }
 }

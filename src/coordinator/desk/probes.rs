@@ -105,6 +105,10 @@ impl Desk {
             agent.card.listens = true;
             agent.dirty = true;
         }
+        if agent.beats && agent.card.status == Status::Offline {
+            // Its subscription was there all the time.
+            return;
+        }
         self.alive(index, true);
         if let Some(agent) = self.roster.get_mut(index) {
             agent.link = Link::Listening;

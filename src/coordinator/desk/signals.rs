@@ -98,7 +98,7 @@ impl Desk {
         let fetches = !task.seen || !matches!(signal, Signal::Progress { .. });
         let lease_time = self.queue_config(&task.record.queue).lease();
         if let Some(holder) = holder {
-            self.alive(holder, false);
+            self.speaks(holder, false);
             if fetches {
                 self.fetches(holder);
             }
@@ -151,10 +151,10 @@ impl Desk {
     pub fn heartbeat(&mut self, agent: &str, now: Timestamp) {
         self.now = now;
         let Some(index) = self.roster.find(agent) else { return };
+        self.speaks(index, true);
         if let Some(agent) = self.roster.get_mut(index) {
             agent.beats = true;
         }
-        self.alive(index, true);
     }
 }
 

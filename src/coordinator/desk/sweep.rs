@@ -38,12 +38,12 @@ impl Desk {
         let Some(agent) = self.roster.get(index) else { return };
         let silent = now.since(agent.last_heard());
         let offline = agent.card.status == Status::Offline;
+        let mute = agent.beats && now.since(agent.spoke) > patience;
         match agent.link {
             Link::Gone(since) if !offline && since + grace <= now => return self.lose(index, "its connection ended"),
+            // A process that hangs keeps its connection.
+            _ if mute && !offline => return self.lose(index, "three heartbeats missed"),
             Link::Unknown if !offline && silent > patience => {
-                if agent.beats {
-                    return self.lose(index, "three heartbeats missed");
-                }
                 // Leases speak for an agent that works; one that idles shows itself by pulling.
                 if agent.live.is_empty() {
                     self.ask_agent(index, InfoPurpose::LookAfter);
@@ -107,7 +107,7 @@ impl Desk {
         let now = self.now;
         let patience = self.settings.heartbeat * 3;
         if state.waiting > 0 {
-            self.alive(index, true);
+            self.speaks(index, true);
         }
         let Some(agent) = self.roster.get_mut(index) else { return };
         let before = agent.delivered.replace(state.delivered_seq);
