@@ -166,3 +166,33 @@ fn three_missed_heartbeats_end_an_agent_that_is_connected_or_subscribed() {
         assert_ne!(link(&rig), Link::Unknown, "what is known of its connection counts again");
     }
 }
+
+/// A micro service for the queue `q`, found; its agent's id.
+fn with_service(rig: &mut Rig) -> String {
+    let metadata = serde_json::json!({ "task.queue": "q" });
+    let endpoint = serde_json::json!({ "name": "run", "subject": "hand.run" });
+    let info = serde_json::json!({ "name": "hand", "id": "H1", "metadata": metadata, "endpoints": [endpoint] });
+    rig.services = vec![info];
+    rig.ask("QUEUE.PUT.q", "", r#"{"mode":"service"}"#);
+    rig.pass(seconds(1));
+    let shown = rig.ask("QUEUE.INFO.q", "", "");
+    shown["services"][0]["agent"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_nameless_connection_is_nobodys() {
+    let mut rig = with_presence();
+    let service = with_service(&mut rig);
+    connect(&mut rig, 7, "");
+    let answer = rig.ask("AGENT.REGISTER.ann", "", r#"{"client_name":""}"#);
+    assert_eq!(answer["heartbeat_needed"], true, "a connection without a name is not taken for its own");
+    rig.pass(seconds(1));
+    rig.services.clear();
+    rig.restart();
+    connect(&mut rig, 8, "");
+    rig.desk.heartbeat(&service, rig.now);
+    assert_eq!(status(&mut rig, &service), "offline", "nobody answers for the service");
+    rig.desk.connection(ConnectionEvent::Disconnected { client_id: 8 }, rig.now);
+    let found = rig.desk.roster.get(rig.desk.roster.find(&service).unwrap()).unwrap();
+    assert_eq!((found.link, found.card.client_id), (Link::Unknown, 0));
+}

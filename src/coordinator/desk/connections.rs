@@ -17,7 +17,11 @@ impl Desk {
         self.now = now;
         match event {
             ConnectionEvent::Connected { client_id, name } => {
-                let is_its = |card: &Card| card.client_id == client_id || card.client_name == name;
+                // Many connections have no name, and a service is known by its answers alone.
+                let is_its = |card: &Card| {
+                    let named = !name.is_empty() && card.client_name == name;
+                    card.micro.is_none() && (card.client_id == client_id || named)
+                };
                 let matching: Vec<u32> =
                     self.roster.iter().filter(|(_, agent)| is_its(&agent.card)).map(|(index, _)| index).collect();
                 self.connections.insert(client_id, name);
@@ -57,7 +61,7 @@ impl Desk {
         if client_id > 0 && self.connections.contains_key(&client_id) {
             return (Link::Connected, client_id);
         }
-        let mut named = self.connections.iter().filter(|(_, name)| *name == client_name);
+        let mut named = self.connections.iter().filter(|(_, name)| !name.is_empty() && *name == client_name);
         match (named.next(), named.next()) {
             (Some((id, _)), None) => (Link::Connected, *id),
             _ => (Link::Unknown, client_id),

@@ -34,6 +34,8 @@ pub(super) struct Rig {
     pub consumers: HashSet<String>,
     /// Who subscribes to its own subject.
     pub listening: HashSet<String>,
+    /// What answers to `$SRV.INFO`.
+    pub services: Vec<Value>,
     /// What else was published.
     pub published: Vec<(String, Bytes)>,
 }
@@ -54,6 +56,7 @@ impl Rig {
             pulling: HashSet::new(),
             consumers: HashSet::new(),
             listening: HashSet::new(),
+            services: Vec::new(),
             published: Vec::new(),
         }
     }
@@ -138,7 +141,11 @@ impl Rig {
                         let nobody = Incoming::new(b"i", b"", b"NATS/1.0 503\r\n\r\n", b"");
                         self.desk.answer(call, Answer::Message(nobody), self.now);
                     }
-                } else if let (Some(call), false) = (call, subject == "$SRV.INFO") {
+                } else if let (Some(call), "$SRV.INFO") = (call, subject.as_str()) {
+                    for info in self.services.clone() {
+                        self.respond(call, &info);
+                    }
+                } else if let Some(call) = call {
                     let answer = self.store(&[BatchEntry::new(subject, payload)]);
                     self.respond(call, &answer);
                 } else {

@@ -151,6 +151,9 @@ impl Desk {
     pub fn heartbeat(&mut self, agent: &str, now: Timestamp) {
         self.now = now;
         let Some(index) = self.roster.find(agent) else { return };
+        if self.roster.get(index).is_some_and(|agent| agent.subject().is_some()) {
+            return;
+        }
         self.speaks(index, true);
         if let Some(agent) = self.roster.get_mut(index) {
             agent.beats = true;
