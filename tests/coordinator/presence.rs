@@ -310,3 +310,40 @@ async fn who_stays_away_is_asked_ever_more_seldom() {
     assert_eq!(pulling.await.unwrap().headers().get_str("Task-Id"), Some("t"));
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_agents_consumer_that_was_deleted_by_hand_is_made_again() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let eve = Agent::register(world.client("x").await, "eve", json!({})).await;
+    let deleted: Value = user.api("CONSUMER.DELETE.KV_TASK.agent_eve", &Value::Null).await.unwrap();
+    assert_eq!(deleted["success"], true);
+    submit(&user, &[("Task-Id", "t"), ("Task-Max-Attempts", "1")], b"body").await;
+    let restored = async || {
+        let info: Result<Value, _> = user.api("CONSUMER.INFO.KV_TASK.agent_eve", &Value::Null).await;
+        info.is_ok()
+    };
+    while !restored().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let task = eve.pull().await;
+    assert_eq!((task.payload(), task.headers().get_str("Task-Attempt")), (&b"body"[..], Some("1")));
+    eve.complete(&task, b"done").await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_slow_to_its_first_fetch_gets_the_task_once_it_pulls() {
+    let settings = Settings { accept_timeout: Duration::from_millis(300), ..quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    let (eve, _alive) = listening(&world, "eve", json!({})).await;
+    submit(&user, &[("Task-Id", "t")], b"body").await;
+    until(&user, "t", |record| record["phase"] == "queued").await;
+    let why = ask(&user, "EXPLAIN.t", Value::Null).await.to_string();
+    assert!(why.contains("stalled"), "{why}");
+    let task = eve.pull().await;
+    assert_eq!(task.headers().get_str("Task-Attempt"), Some("1"));
+    eve.complete(&task, b"done").await.unwrap();
+    world.end().await;
+}

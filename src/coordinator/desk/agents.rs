@@ -201,7 +201,22 @@ impl Desk {
     }
 
     pub(super) fn create_agent_consumer(&mut self, registration: Registration) {
-        let id = &registration.card.id;
+        let card = registration.card.clone();
+        self.call_create_consumer(Call::AgentConsumer(Box::new(registration)), &card);
+    }
+
+    /// Somebody deleted an agent's consumer. The new one delivers again what is not done.
+    fn restore_agent_consumer(&mut self, index: u32) {
+        self.flush_spent(index);
+        let Some(agent) = self.roster.get_mut(index) else { return };
+        agent.delivered = None;
+        let card = agent.card.clone();
+        tracing::warn!(agent = card.id, "an agent's consumer was deleted, and is made again");
+        self.call_create_consumer(Call::Unimportant, &card);
+    }
+
+    fn call_create_consumer(&mut self, call: Call, card: &Card) {
+        let id = &card.id;
         let name = names::agent_consumer(id);
         // One delivery per assignment: a new attempt is a new message. The lease is counted by the coordinator, which sees
         // the acks; ack_wait only tells the consumer when to forget a message.
@@ -213,13 +228,13 @@ impl Desk {
                 "filter_subject": format!("$KV.TASK.a.{id}.>"),
                 "ack_policy": "explicit",
                 "deliver_policy": "all",
-                "ack_wait": self.agent_lease(&registration.card).lease().as_nanos() as u64,
+                "ack_wait": self.agent_lease(card).lease().as_nanos() as u64,
                 "max_deliver": 1,
                 "max_ack_pending": -1,
             },
         });
         let api = format!("CONSUMER.CREATE.{}.{name}", names::STREAM);
-        self.call_api(Call::AgentConsumer(Box::new(registration)), &api, &body);
+        self.call_api(call, &api, &body);
     }
 
     pub(super) fn agent_consumer_answered(&mut self, registration: Registration, answer: Answer) {
@@ -455,6 +470,7 @@ impl Desk {
                     agent.asked = false;
                     match state {
                         Ok(state) => self.looked_after(index, state),
+                        Err(_) if super::answers::is_without_consumer(&answer) => self.restore_agent_consumer(index),
                         Err(reason) => tracing::debug!(reason, "an agent's consumer does not answer"),
                     }
                 }

@@ -196,3 +196,21 @@ fn a_nameless_connection_is_nobodys() {
     let found = rig.desk.roster.get(rig.desk.roster.find(&service).unwrap()).unwrap();
     assert_eq!((found.link, found.card.client_id), (Link::Unknown, 0));
 }
+
+#[test]
+fn an_agents_consumer_that_somebody_deleted_is_made_again() {
+    let mut rig = Rig::new(Settings::default());
+    rig.ask("AGENT.REGISTER.ann", "", "");
+    rig.consumers.clear();
+    rig.ask("SUBMIT", "Task-Id: t\r\nTask-Max-Attempts: 1\r\n", "");
+    rig.pass(seconds(2));
+    assert!(rig.consumers.contains("ann"));
+    rig.pass(seconds(10));
+    let record = rig.record("t");
+    assert_eq!((record.phase, record.attempt), (Phase::Queued, 0), "it was not fetched");
+    rig.pulling.insert("ann".to_owned());
+    rig.pass(seconds(2));
+    rig.deliver("ann");
+    rig.pass(seconds(1));
+    assert_eq!(rig.record("t").phase, Phase::Running);
+}

@@ -38,6 +38,13 @@ pub(super) fn json(answer: &Answer) -> Result<Value, String> {
     }
 }
 
+/// Whether JetStream says that there is no such consumer.
+pub(super) fn is_without_consumer(answer: &Answer) -> bool {
+    let Answer::Message(message) = answer else { return false };
+    let value: Value = serde_json::from_slice(message.payload()).unwrap_or_default();
+    value["error"]["err_code"].as_u64() == Some(ApiError::CONSUMER_NOT_FOUND.err_code.into())
+}
+
 /// How far a consumer is, from its INFO.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ConsumerState {
