@@ -214,3 +214,22 @@ fn an_agents_consumer_that_somebody_deleted_is_made_again() {
     rig.pass(seconds(1));
     assert_eq!(rig.record("t").phase, Phase::Running);
 }
+
+#[test]
+fn a_drained_service_is_still_drained_after_a_restart_and_when_it_comes_back() {
+    let mut rig = Rig::new(Settings::default());
+    let service = with_service(&mut rig);
+    rig.ask(&format!("AGENT.DRAIN.{service}"), "", "");
+    rig.pass(seconds(1));
+    rig.restart();
+    rig.pass(seconds(25));
+    assert_eq!(status(&mut rig, &service), "draining");
+    let infos = std::mem::take(&mut rig.services);
+    rig.pass(seconds(120));
+    assert_eq!(status(&mut rig, &service), "offline");
+    rig.services = infos;
+    rig.pass(seconds(25));
+    assert_eq!(status(&mut rig, &service), "draining");
+    rig.ask(&format!("AGENT.DRAIN.{service}"), "", r#"{"drain":false}"#);
+    assert_eq!(status(&mut rig, &service), "online");
+}

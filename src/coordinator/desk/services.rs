@@ -129,8 +129,9 @@ impl Desk {
         agent.card.labels = endpoint.labels();
         agent.card.queues = endpoint.queues;
         agent.card.last_seen = now;
+        let back = if agent.card.draining { Status::Draining } else { Status::Online };
         if agent.card.status == Status::Offline {
-            agent.card.status = Status::Online;
+            agent.card.status = back;
         }
         let news = Card { last_seen: before.last_seen, ..agent.card.clone() } != before;
         let (id, cameback) = (agent.card.id.clone(), before.status == Status::Offline);
@@ -140,7 +141,7 @@ impl Desk {
             self.roster.recast(index);
         }
         if cameback {
-            self.announce_agent(&id, "online");
+            self.announce_agent(&id, if back == Status::Draining { "draining" } else { "online" });
         }
         self.schedule |= news;
     }
@@ -202,7 +203,7 @@ impl Desk {
         let Some(index) = self.roster.find(agent) else { return };
         let Some(agent) = self.roster.get_mut(index) else { return };
         let (Some(subject), id) = (agent.subject().map(str::to_owned), agent.card.id.clone()) else { return };
-        if agent.card.status != Status::Online {
+        if agent.card.status == Status::Offline {
             return;
         }
         agent.card.status = Status::Offline;
