@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::rig::Rig;
 use super::{ConnectionEvent, Output, Settings};
+use crate::client::BatchEntry;
 use crate::coordinator::agent::Link;
 use crate::coordinator::record::Phase;
 
@@ -232,4 +233,36 @@ fn a_drained_service_is_still_drained_after_a_restart_and_when_it_comes_back() {
     assert_eq!(status(&mut rig, &service), "draining");
     rig.ask(&format!("AGENT.DRAIN.{service}"), "", r#"{"drain":false}"#);
     assert_eq!(status(&mut rig, &service), "online");
+}
+
+#[test]
+fn a_record_of_another_coordinator_has_its_slot_item_and_lease() {
+    let mut rig = Rig::new(Settings::default());
+    rig.ask("AGENT.REGISTER.ann", "", r#"{"slots":2}"#);
+    rig.ask("SUBMIT", "Task-Id: t\r\nTask-Requires: gpu\r\n", "body");
+    let mut record = rig.record("t");
+    record.set_phase(Phase::Assigned);
+    (record.agent, record.lease, record.attempt, record.deliveries) = ("ann".into(), "other".into(), 1, 1);
+    let stored = serde_json::to_vec(&record).unwrap();
+    rig.store(&[BatchEntry::new("$KV.TASK.s.t", stored), BatchEntry::new("$KV.TASK.a.ann.t", "body")]);
+    let item = rig.last("$KV.TASK.a.ann.t").unwrap().0;
+    // The next step meets it.
+    rig.ask("AGENT.REGISTER.bob", "", r#"{"labels":["gpu"]}"#);
+    assert_eq!(rig.record("t"), record);
+    let index = rig.desk.ids["t"];
+    let live = |rig: &Rig, agent: &str| rig.desk.roster.get(rig.desk.roster.find(agent).unwrap()).unwrap().live.clone();
+    assert_eq!((live(&rig, "ann"), live(&rig, "bob")), (vec![index], vec![]));
+    assert_eq!(rig.desk.queues["default"].running, 1);
+    let task = rig.desk.task(index).unwrap();
+    assert_eq!((task.holder, task.item), (rig.desk.roster.find("ann"), item));
+    assert_eq!(rig.desk.items.get(&item), Some(&index));
+    // Its agent is asked whether it has it, and its lease runs.
+    rig.deliver("ann");
+    rig.pass(seconds(2));
+    assert_eq!(rig.record("t").phase, Phase::Running);
+    rig.pass(seconds(35));
+    let record = rig.record("t");
+    assert_eq!((record.agent.as_str(), record.attempt), ("bob", 2), "the lease has expired");
+    assert!(rig.last("$KV.TASK.a.ann.t").is_none(), "what is over is removed");
+    assert_eq!((live(&rig, "ann"), rig.desk.queues["default"].running), (vec![], 1));
 }

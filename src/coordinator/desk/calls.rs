@@ -30,6 +30,13 @@ pub(super) enum Call {
         task: u32,
         serial: u64,
     },
+    /// What is to be fetched of a task whose record another coordinator wrote.
+    Item {
+        task: u32,
+        serial: u64,
+        revision: u64,
+        old_item: u64,
+    },
     /// `r.<id>` for somebody who waits for it.
     Result {
         task: u32,
@@ -264,6 +271,9 @@ impl Desk {
             Call::Step { task, serial } => self.step_answered(task, serial, answer),
             Call::Payload { task, serial } => self.payload_answered(task, serial, answer),
             Call::Reload { task, serial } => self.reload_answered(task, serial, answer),
+            Call::Item { task, serial, revision, old_item } => {
+                self.item_answered(task, serial, revision, old_item, &answer)
+            }
             Call::Result { task, serial, reply } => self.result_answered(task, serial, reply, answer),
             Call::ResultToSend { task, serial, run } => self.result_to_send_answered(task, serial, run, answer),
             Call::ResultSent { task, serial, run } => self.result_sent(task, serial, run, answer),

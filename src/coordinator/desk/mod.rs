@@ -34,6 +34,7 @@ mod signals;
 mod steps;
 mod submit;
 mod sweep;
+mod takeover;
 mod watch;
 
 use std::cmp::Reverse;

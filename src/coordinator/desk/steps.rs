@@ -332,40 +332,7 @@ impl Desk {
                 }
                 match found.filter(|_| entry.seq != task.revision) {
                     // Somebody else wrote it: theirs is the truth, and the event meets that.
-                    Some(found) => {
-                        let queued_again = found.phase;
-                        let before = std::mem::replace(&mut task.record, found);
-                        task.revision = entry.seq;
-                        task.request = None;
-                        task.result = None;
-                        tracing::warn!(task = before.id, phase = queued_again.as_str(), "took over a record");
-                        let holder_kept = before.agent == self.task(index).map_or("", |task| &task.record.agent);
-                        if !holder_kept {
-                            self.release(index);
-                        }
-                        self.settle(index, (!submitted).then_some(&before));
-                        match input {
-                            Some(input) if submitted => {
-                                if let Some(message) = &input.from {
-                                    let same = self.task(index).is_some_and(|task| {
-                                        task.record.digest == crate::coordinator::record::digest(message.payload())
-                                    });
-                                    if same {
-                                        self.respond_state(index, message, Some(true));
-                                    } else {
-                                        self.refuse(message, errors::SAME_ID_OTHER_BODY);
-                                    }
-                                }
-                            }
-                            Some(input) => {
-                                if let Some(task) = self.task_mut(index) {
-                                    task.line.push_front(input);
-                                }
-                            }
-                            None => {}
-                        }
-                        self.drain(index);
-                    }
+                    Some(found) => self.take_record_over(index, found, entry.seq, input, submitted),
                     // Unchanged: our batch was not stored.
                     None => self.again(index, input, submitted),
                 }
