@@ -105,6 +105,10 @@ impl Account {
 
     #[cold]
     fn mapped_by_rule(&self, subject: &[u8]) -> Option<Mapped> {
+        // What is no subject stays what it is: nobody hears it.
+        if !crate::types::subject::is_valid_literal(subject) {
+            return None;
+        }
         let mappings = self.mappings.read().unwrap_or_else(PoisonError::into_inner);
         let mapping = mappings.iter().find(|mapping| mapping.matches(subject))?;
         let to = mapping.apply(subject, rand::random_range(0..100), &mut Dice::new(rand::random()));

@@ -201,6 +201,18 @@ pub(super) enum Mapped {
     Nowhere,
 }
 
+impl Mapped {
+    /// What `subject` has become; empty for nothing.
+    #[inline]
+    pub(super) fn of<'a>(&'a self, subject: &'a [u8]) -> &'a [u8] {
+        match self {
+            Mapped::Same => subject,
+            Mapped::To(to) => to,
+            Mapped::Nowhere => b"",
+        }
+    }
+}
+
 /// Puts the routes into the accounts' routers, in place of those put there before.
 pub(super) fn install(
     routes: &[Route],

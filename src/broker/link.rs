@@ -163,13 +163,18 @@ impl Link {
                 trace::incoming(&self.client, &op, &input[fed.consumed..fed.consumed + taken]);
             }
             fed.consumed += taken;
-            let done = match self.session.admit(&op) {
-                Ok(admit) => self.carry_out(admit, op),
+            // Before it is judged: what a client may publish on is where it comes out.
+            let (mapped, said) = match op {
+                ClientOp::Pub { subject, .. } => (self.account.mapped(subject), subject),
+                _ => (Mapped::Same, &b""[..]),
+            };
+            let done = match self.session.admit_as(&op, mapped.of(said)) {
+                Ok(admit) => self.carry_out(admit, op, &mapped),
                 Err(error) => Err(error),
             };
             if let (Err(ProtocolError::PublishDenied(denied)), ClientOp::Pub { subject, headers, payload, .. }) =
                 (&done, &op)
-                && **denied == **subject
+                && **denied == *mapped.of(subject)
             {
                 let error = ProtocolError::PublishDenied(denied.clone()).text().into_owned();
                 self.trace_refused(subject, headers, headers.len() + payload.len(), error);
@@ -198,7 +203,7 @@ impl Link {
     }
 
     #[inline]
-    fn carry_out(&mut self, admit: Admit, op: ClientOp<'_>) -> Result<(), ProtocolError> {
+    fn carry_out(&mut self, admit: Admit, op: ClientOp<'_>, mapped: &Mapped) -> Result<(), ProtocolError> {
         match (admit, op) {
             (Admit::Publish, ClientOp::Pub { subject, reply, headers, payload }) => {
                 if self.session.verbose() {
@@ -208,19 +213,20 @@ impl Link {
                     match self.trace_asked(headers) {
                         Asked::Nothing => {}
                         Asked::Never => {
-                            return self.publish(subject, reply, &message_trace::disabled(headers), payload);
+                            let headers = message_trace::disabled(headers);
+                            return self.publish(subject, mapped, reply, &headers, payload);
                         }
                         Asked::Nowhere => return Ok(()),
                         Asked::Trace { dest, only } => {
-                            return self.publish_traced((dest, only), subject, reply, headers, payload);
+                            return self.publish_traced((dest, only), (subject, mapped), reply, headers, payload);
                         }
                     }
                 }
-                self.publish(subject, reply, headers, payload)?;
+                self.publish(subject, mapped, reply, headers, payload)?;
             }
             (Admit::PublishInvalid, ClientOp::Pub { .. }) => {
                 self.refuse(&ProtocolError::InvalidPublishSubject);
-                return self.carry_out(Admit::Publish, op);
+                return self.carry_out(Admit::Publish, op, mapped);
             }
             (Admit::Subscribe, ClientOp::Sub { subject, queue, sid }) => {
                 self.subscribe(subject, queue, sid)?;
@@ -248,10 +254,11 @@ impl Link {
                 self.connected(again, login);
             }
             (Admit::PublishAnswer, ClientOp::Pub { subject, .. }) => {
-                if !self.guard.as_ref().is_some_and(|guard| guard.may_answer(subject)) {
-                    return Err(ProtocolError::PublishDenied(subject.into()));
+                let to = mapped.of(subject);
+                if !self.guard.as_ref().is_some_and(|guard| guard.may_answer(to)) {
+                    return Err(ProtocolError::PublishDenied(to.into()));
                 }
-                return self.carry_out(Admit::Publish, op);
+                return self.carry_out(Admit::Publish, op, mapped);
             }
             // Done by whoever feeds the link: see `Fed::authenticate`.
             (Admit::Authenticate, _) => {}
@@ -261,21 +268,19 @@ impl Link {
     }
 
     #[inline]
-    fn publish(&mut self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
-        let mapped = self.account.mapped(subject);
-        let receivers = match &mapped {
-            Mapped::Nowhere => 0,
-            Mapped::Same => {
-                self.check_named(subject, reply, headers, payload)?;
-                self.courier.publish(subject, reply, headers, payload)
-            }
-            Mapped::To(to) => {
-                self.check_named(to, reply, headers, payload)?;
-                self.courier.publish(to, reply, headers, payload)
-            }
-        };
+    fn publish(
+        &mut self,
+        subject: &[u8],
+        mapped: &Mapped,
+        reply: &[u8],
+        headers: &[u8],
+        payload: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let to = mapped.of(subject);
+        self.check_named(to, reply, headers, payload)?;
+        let receivers = if to.is_empty() { 0 } else { self.courier.publish(to, reply, headers, payload) };
         if receivers == 0 && !reply.is_empty() && self.session.no_responders() {
-            self.answer_no_responders(subject, reply);
+            self.answer_no_responders(to, reply);
         }
         Ok(())
     }
@@ -292,7 +297,7 @@ impl Link {
     fn publish_traced(
         &mut self,
         asked: (String, bool),
-        subject: &[u8],
+        (subject, mapped): (&[u8], &Mapped),
         reply: &[u8],
         headers: &[u8],
         payload: &[u8],
@@ -303,15 +308,10 @@ impl Link {
         let bytes = headers.len() + payload.len();
         let published = message_trace::Published { subject, block: headers, bytes, error: String::new() };
         let trace = Arc::new(self.trace(asked, published));
-        let mapped = self.account.mapped(subject);
-        let to = match &mapped {
-            Mapped::Same => subject,
-            Mapped::To(to) => {
-                trace.mapped(to);
-                to
-            }
-            Mapped::Nowhere => b"",
-        };
+        if let Mapped::To(to) = mapped {
+            trace.mapped(to);
+        }
+        let to = mapped.of(subject);
         self.check_named(to, reply, headers, payload)?;
         let parcel = Parcel { to, shown_subject: to, stored_subject: b"", reply, headers, payload };
         let delivered = if to.is_empty() { Delivered::default() } else { self.courier.send_traced(parcel, &trace) };
@@ -323,7 +323,7 @@ impl Link {
             trace.tell(&mut self.courier);
         }
         if delivered.receivers == 0 && !reply.is_empty() && self.session.no_responders() {
-            self.answer_no_responders(subject, reply);
+            self.answer_no_responders(to, reply);
         }
         Ok(())
     }

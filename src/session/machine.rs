@@ -229,6 +229,16 @@ impl Session {
     /// What to answer instead; the session is closing when the error [closes](ProtocolError::closes).
     #[inline]
     pub fn admit(&mut self, op: &ClientOp<'_>) -> Result<Admit, ProtocolError> {
+        let to = if let ClientOp::Pub { subject, .. } = *op { subject } else { b"" };
+        self.admit_as(op, to)
+    }
+
+    /// As [`Session::admit`]; what is published is routed as `to`, and judged by it.
+    ///
+    /// # Errors
+    /// As [`Session::admit`].
+    #[inline]
+    pub fn admit_as(&mut self, op: &ClientOp<'_>, to: &[u8]) -> Result<Admit, ProtocolError> {
         let served = match self.phase {
             Phase::Connected => true,
             Phase::AwaitingConnect => !self.settings.auth_required || matches!(op, ClientOp::Connect(_)),
@@ -241,7 +251,14 @@ impl Session {
             self.in_time = true;
         }
         match *op {
-            ClientOp::Pub { subject, reply, headers, payload } => self.publish(subject, reply, headers, payload),
+            ClientOp::Pub { subject, reply, headers, payload } => {
+                // As it was said: rules may make anything of a subject, also of none.
+                let invalid = self.options.pedantic && !subject::is_valid_literal(subject);
+                self.publish(to, reply, headers, payload).map(|admit| match admit {
+                    Admit::Publish if invalid => Admit::PublishInvalid,
+                    admit => admit,
+                })
+            }
             ClientOp::Sub { subject, queue, .. } => {
                 self.keepalive.hear();
                 if !subject::is_valid(subject) {
@@ -307,9 +324,6 @@ impl Session {
         }
         if is_reserved_reply(reply) {
             return Err(ProtocolError::ReplyDenied(reply.into()));
-        }
-        if self.options.pedantic && !subject::is_valid_literal(subject) {
-            return Ok(Admit::PublishInvalid);
         }
         Ok(Admit::Publish)
     }

@@ -158,7 +158,8 @@ fn config(users: &[(String, User)]) -> String {
     let of = |account: char| users.iter().filter(|(name, _)| name.starts_with(account)).map(line).collect::<String>();
     format!(
         "accounts {{\n A {{\n jetstream: enabled\n users: [ {{ user: admin, password: p }}\n {} ]\n \
-         exports: [ {{ stream: \"a.>\" }}, {{ stream: \"b.>\" }}, {{ service: \"svc.>\" }} ]\n }}\n \
+         exports: [ {{ stream: \"a.>\" }}, {{ stream: \"b.>\" }}, {{ service: \"svc.>\" }} ]\n \
+         mappings {{ \"map.*\": \"$KV.K.$1\", \"map.*.*\": \"$2.$1\" }}\n }}\n \
          B {{\n users: [ {{ user: boss, password: p }}\n {} ]\n imports: [ \
          {{ stream: {{ account: A, subject: \"a.>\" }}, prefix: imp }}\n {{ stream: {{ account: A, subject: \"b.>\" }}, prefix: imp }}\n \
          {{ service: {{ account: A, subject: \"svc.>\" }}, to: \"imp.>\" }} ]\n }}\n}}\nauthorization {{ timeout: 60 }}",
@@ -302,11 +303,21 @@ impl Case {
         round(watcher).await;
         let spaces: &[&str] = if imported.is_empty() { &SPACES } else { &["", "rep.", "$TASK."] };
         let subjects: Vec<String> = spaces.iter().flat_map(|space| literals(space)).collect();
-        for subject in &subjects {
-            let errors = peer.errors_of(&format!("PUB {subject} 3\r\nown\r\n")).await;
+        // What is mapped is judged by what it becomes.
+        let mapped = literals("map.").into_iter().filter(|_| imported.is_empty()).map(|subject| {
+            let to = match subject.split('.').collect::<Vec<_>>()[..] {
+                [_, key] => format!("$KV.K.{key}"),
+                [_, one, two] => format!("{two}.{one}"),
+                _ => unreachable!("there are no longer ones"),
+            };
+            (subject, to)
+        });
+        let plain = subjects.iter().map(|subject| (subject.clone(), subject.clone()));
+        for (said, subject) in plain.chain(mapped.collect::<Vec<_>>()) {
+            let errors = peer.errors_of(&format!("PUB {said} 3\r\nown\r\n")).await;
             let denied = format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'");
-            let wanted: Vec<String> = if user.may_publish(subject) { vec![] } else { vec![denied] };
-            assert_eq!(errors, wanted, "{name} PUB {subject}");
+            let wanted: Vec<String> = if user.may_publish(&subject) { vec![] } else { vec![denied] };
+            assert_eq!(errors, wanted, "{name} PUB {said}");
             self.cases += 1;
         }
         watcher.publish("end", "".into()).await.unwrap();
@@ -548,4 +559,75 @@ async fn every_way_a_message_takes_is_judged_as_the_model_judges() {
         cases += run(seed).await;
     }
     println!("{cases} questions, {} brokers of {USERS} users", seeds.count());
+}
+
+/// Each answer as nats-server 2.15.1 gave it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_is_judged_by_what_it_is_routed_as() {
+    let text = r#"
+jetstream { domain: hub }
+accounts {
+    A {
+        jetstream: enabled
+        users: [
+            { user: admin, password: p }
+            { user: less, password: p, permissions { publish { deny: [ "$JS.API.>", "secret.>" ] } } }
+            { user: only, password: p, permissions { publish { allow: [ "new.>" ] } } }
+            { user: hub, password: p, permissions { publish { allow: [ "$JS.hub.API.>", "old.>" ] } } }
+            { user: answers, password: p, permissions { publish { allow: [ "none" ] }, allow_responses: true } }
+        ]
+        mappings {
+            "alias.*": "secret.$1"
+            "alias.*.*": "secret.$2"
+            "old.*": "new.$1"
+            "nowhere": { destination: "nowhere", weight: 0 }
+        }
+    }
+}
+authorization { timeout: 30 }
+"#;
+    let world = World::start(text).await;
+    let admin = world.user("admin", "p").await.unwrap();
+    api(&admin, "STREAM.CREATE.S", r#"{"name":"S","subjects":["s"]}"#.to_owned()).await;
+    let mut all = admin.subscribe(">").await.unwrap();
+    round(&admin).await;
+    let denied = |subject: &str| vec![format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'")];
+    for (user, said, expected) in [
+        ("less", "$JS.hub.API.STREAM.DELETE.S", denied("$JS.API.STREAM.DELETE.S")),
+        ("less", "$JS.API.STREAM.DELETE.S", denied("$JS.API.STREAM.DELETE.S")),
+        ("less", "secret.x", denied("secret.x")),
+        ("less", "alias.x", denied("secret.x")),
+        ("less", "alias..x", vec![]),
+        ("less", "old.x", vec![]),
+        ("less", "nowhere", vec![]),
+        ("only", "new.x", vec![]),
+        ("only", "old.x", vec![]),
+        ("only", "alias.x", denied("secret.x")),
+        ("only", "nowhere", denied("")),
+        ("hub", "old.x", denied("new.x")),
+        ("hub", "$JS.hub.API.STREAM.DELETE.S", denied("$JS.API.STREAM.DELETE.S")),
+        ("answers", "old.x", denied("new.x")),
+    ] {
+        let mut peer = Peer::enter(&world, user).await;
+        assert_eq!(peer.errors_of(&format!("PUB {said} 0\r\n\r\n")).await, expected, "{user} PUB {said}");
+    }
+    api(&admin, "STREAM.INFO.S", String::new()).await;
+    // An answer is allowed by where it comes out, too.
+    let mut peer = Peer::enter(&world, "answers").await;
+    peer.errors_of("SUB ask 1\r\n").await;
+    admin.publish_with_reply("ask", "new.reply", "".into()).await.unwrap();
+    peer.read_until(|_, heard| heard.is_some()).await;
+    assert_eq!(peer.errors_of("PUB old.reply 0\r\n\r\n").await, Vec::<String>::new());
+    admin.publish("end", "".into()).await.unwrap();
+    let mut heard = Vec::new();
+    loop {
+        let message = super::next(&mut all).await;
+        match message.subject.as_str() {
+            "end" => break,
+            subject if subject.starts_with("new.") || subject.starts_with("secret.") => heard.push(subject.to_owned()),
+            _ => {}
+        }
+    }
+    assert_eq!(heard, ["new.x", "new.x", "new.x", "new.reply"]);
+    world.server.stop().await;
 }
