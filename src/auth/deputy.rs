@@ -1,4 +1,4 @@
-//! What a request to the task coordinator has it publish: with the coordinator's rights, not with the asker's.
+//! What a message has others do for whoever publishes it: with their rights, not with its own.
 //!
 //! The coordinator is a client and cannot know what its askers may do; the broker does. So whoever is restricted may name in
 //! such a request only what is its own: an answer goes where it may itself listen or publish, a result where it may publish
@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::permit::Permit;
+use crate::protocol::ProtocolError;
 use crate::types::Headers;
 
 const TASKS: &[u8] = b"$TASK.API.";
@@ -14,6 +15,12 @@ const TASKS: &[u8] = b"$TASK.API.";
 const RESULT_TO: &str = "Task-Result-To";
 const INBOXES: &[u8] = b"_INBOX.";
 const FORM: &[u8] = b"$TASK.API.COUNCIL.FORM.";
+/// What all the headers below begin with, too.
+const SCHEDULE: &str = "Nats-Schedule";
+const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+const SCHEDULE_SOURCE: &str = "Nats-Schedule-Source";
+const SCHEDULE_NEXT: &str = "Nats-Schedule-Next";
+const SCHEDULER: &str = "Nats-Scheduler";
 
 /// The subject that a request names and its asker must not have published on; `None` when all is well.
 #[inline]
@@ -37,6 +44,34 @@ pub fn oversteps<'a>(
     let to = Headers::new(headers).get(RESULT_TO)?;
     let fine = permit.may_publish(to) || to.starts_with(INBOXES) && permit.may_subscribe(to, None);
     (!fine).then_some(to.into())
+}
+
+/// What a message's schedule would reach that its publisher may not, or its wish to end one; `None` when all is well.
+#[inline]
+pub fn schedules_beyond(permit: &Permit, headers: &[u8]) -> Option<ProtocolError> {
+    if headers.is_empty() || memchr::memmem::find(headers, SCHEDULE.as_bytes()).is_none() {
+        return None;
+    }
+    let headers = Headers::new(headers);
+    // Every line of a name is judged, whichever of them counts.
+    let values = |wanted: &'static str| {
+        headers
+            .iter()
+            .filter(move |(name, value)| *name == wanted.as_bytes() && !value.is_empty())
+            .map(|(_, value)| value)
+    };
+    let mut published = Vec::new();
+    if values(SCHEDULE).next().is_some() {
+        if let Some(source) = values(SCHEDULE_SOURCE).find(|source| !permit.may_subscribe(source, None)) {
+            return Some(ProtocolError::SubscribeDenied(source.into()));
+        }
+        published.extend(values(SCHEDULE_TARGET));
+    }
+    if values(SCHEDULE_NEXT).any(|next| next == b"purge") {
+        published.extend(values(SCHEDULER));
+    }
+    let denied = published.into_iter().find(|subject| !permit.may_publish(subject))?;
+    Some(ProtocolError::PublishDenied(denied.into()))
 }
 
 /// Where COUNCIL.FORM has offers and statuses published.
@@ -117,5 +152,32 @@ mod tests {
         check(r#"{"offer_to":"results.mine.o","offer_to":"results.yours"}"#, Some(form));
         check(r#"["results.mine.o"]"#, Some(form));
         check("nonsense", Some(form));
+    }
+
+    #[test]
+    fn a_schedule_reaches_what_its_publisher_may() {
+        let rule = |text: &str| SubjectRule::parse(text).unwrap();
+        let permissions = Permissions {
+            publish: SubjectRules { allow: None, deny: vec![rule("t.theirs")] },
+            subscribe: SubjectRules { allow: None, deny: vec![rule("t.secret")] },
+            ..Permissions::default()
+        };
+        let permit = Permit::new(&permissions).unwrap();
+        let check = |lines: &[&str], expected: Option<ProtocolError>| {
+            let block = format!("NATS/1.0\r\n{}\r\n\r\n", lines.join("\r\n"));
+            assert_eq!(schedules_beyond(&permit, block.as_bytes()), expected, "{lines:?}");
+        };
+        let (target, source) = ("Nats-Schedule-Target: t.theirs", "Nats-Schedule-Source: t.secret");
+        let publish = || Some(ProtocolError::PublishDenied(b"t.theirs".as_slice().into()));
+        let every = "Nats-Schedule: @every 1s";
+        check(&[every, "Nats-Schedule-Target: t.mine"], None);
+        check(&[every, target], publish());
+        check(&[target, "Nats-Schedule:", every], publish());
+        check(&[every, "Nats-Schedule-Target:", "Nats-Schedule-Target: t.mine", target], publish());
+        check(&[every, source], Some(ProtocolError::SubscribeDenied(b"t.secret".as_slice().into())));
+        check(&[target, source], None);
+        check(&["Nats-Scheduler: t.theirs", "Nats-Schedule-Next: purge"], publish());
+        check(&["Nats-Scheduler: t.theirs", "Nats-Schedule-Next: 2030-01-01T00:00:00Z"], None);
+        check(&["Nats-Scheduler: t.mine", "Nats-Schedule-Next: purge"], None);
     }
 }

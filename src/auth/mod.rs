@@ -33,7 +33,7 @@ pub use callout::{
 pub use certificate::CertificateNames;
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};
 pub use connection_type::ConnectionType;
-pub use deputy::oversteps;
+pub use deputy::{oversteps, schedules_beyond};
 pub use mapping::{Mapping, MappingSpec};
 pub use nkey::{KeyKind, NONCE_BYTES, PublicKey};
 pub use operator::Operators;

@@ -22,7 +22,7 @@ use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
 use super::trace;
-use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, oversteps};
+use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, oversteps, schedules_beyond};
 use crate::protocol::{ClientOp, Connect, Info, Parser, ProtocolError, encode, quote};
 use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
@@ -285,10 +285,14 @@ impl Link {
         Ok(())
     }
 
-    /// Refuses a request that would have others publish where the client may not.
+    /// Refuses a message that would have others publish or read where the client may not.
     #[inline]
     fn check_named(&self, subject: &[u8], reply: &[u8], headers: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
-        let named = self.session.permit().and_then(|permit| oversteps(permit, subject, reply, headers, payload));
+        let Some(permit) = self.session.permit() else { return Ok(()) };
+        if let Some(error) = schedules_beyond(permit, headers) {
+            return Err(error);
+        }
+        let named = oversteps(permit, subject, reply, headers, payload);
         named.map_or(Ok(()), |named| Err(ProtocolError::PublishDenied((&*named).into())))
     }
 

@@ -180,3 +180,51 @@ async fn what_is_denied_is_not_to_be_had_from_a_stream() {
     assert_eq!(subjects, ["open.x"]);
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_reaches_no_further_than_who_sets_it() {
+    let text = r#"
+accounts { A {
+    jetstream: enabled
+    users: [
+        { user: admin, password: p }
+        { user: bob, password: p, permissions: {
+            publish: { deny: [ "t.theirs", "s.theirs" ] }
+            subscribe: { deny: "t.secret" }
+        } }
+    ]
+} }
+authorization { timeout: 30 }
+"#;
+    let world = World::start(text).await;
+    let admin = jetstream::new(world.user("admin", "p").await.unwrap());
+    let config = jetstream::stream::Config {
+        name: "S".into(),
+        subjects: vec!["s.>".into(), "t.>".into()],
+        allow_message_schedules: true,
+        ..Default::default()
+    };
+    admin.create_stream(config).await.unwrap();
+    let publish = async |subject: &str, lines: &[&str]| {
+        let block = format!("NATS/1.0\r\n{}\r\n\r\n", lines.join("\r\n"));
+        let mut wire = world.wire().await;
+        let connect = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true,"user":"bob","pass":"p"}"#;
+        let bytes = block.len();
+        let mut lines = wire.ask(&format!("{connect}\r\nHPUB {subject} {bytes} {bytes}\r\n{block}")).await;
+        assert_eq!(lines.pop().as_deref(), Some("PONG"));
+        lines
+    };
+    let violation = |what: &str| vec![format!("-ERR 'Permissions Violation for {what}'")];
+    let every = "Nats-Schedule: @every 1h";
+    let target = publish("s.bob", &[every, "Nats-Schedule-Target: t.theirs"]).await;
+    assert_eq!(target, violation(r#"Publish to "t.theirs""#));
+    let source = publish("s.bob", &[every, "Nats-Schedule-Target: t.bob", "Nats-Schedule-Source: t.secret"]).await;
+    assert_eq!(source, violation(r#"Subscription to "t.secret""#));
+    let end = publish("t.bob", &["Nats-Schedule-Next: purge", "Nats-Scheduler: s.theirs"]).await;
+    assert_eq!(end, violation(r#"Publish to "s.theirs""#));
+    let own = publish("s.bob", &[every, "Nats-Schedule-Target: t.bob", "Nats-Schedule-Source: t.open"]).await;
+    assert_eq!(own, Vec::<String>::new());
+    let own = publish("t.bob", &["Nats-Schedule-Next: purge", "Nats-Scheduler: s.mine"]).await;
+    assert_eq!(own, Vec::<String>::new());
+    world.server.stop().await;
+}
