@@ -158,6 +158,16 @@ pub fn without(block: &[u8], is_unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<
     Some(out)
 }
 
+/// A header block that says no status, empty when it then says nothing; `None` when it said none.
+pub fn without_status(block: &[u8]) -> Option<Vec<u8>> {
+    let rest = block.strip_prefix(VERSION_LINE).filter(|rest| !rest.starts_with(b"\r\n"))?;
+    let lines = &rest[line_end(rest)?..];
+    match lines {
+        b"\r\n\r\n" => Some(Vec::new()),
+        lines => Some([VERSION_LINE, lines].concat()),
+    }
+}
+
 /// A copy of `block` with a line added at its end. `value` holds no CR or LF.
 pub fn with_line(block: &[u8], name: &str, value: &str) -> Vec<u8> {
     extended(block, |out| push_line(out, name, value))
@@ -199,6 +209,20 @@ mod tests {
         assert_eq!(without(block, |name| name == b"a"), None);
         assert_eq!(without(b"NATS/1.0\r\nNats-X: 1\r\n\r\n", nats).unwrap(), b"");
         assert_eq!(without(b"", nats), None);
+    }
+
+    #[test]
+    fn a_status_goes_and_the_rest_stays() {
+        let check = |block: &str, expected: Option<&str>| {
+            assert_eq!(without_status(block.as_bytes()).as_deref(), expected.map(str::as_bytes), "{block:?}");
+        };
+        check("NATS/1.0 409 Consumer Deleted\r\n\r\n", Some(""));
+        check("NATS/1.0 100\r\nA: b\r\n\r\n", Some("NATS/1.0\r\nA: b\r\n\r\n"));
+        check("NATS/1.0409 x\rA: b\r\nC: d\r\n\r\n", Some("NATS/1.0\r\nC: d\r\n\r\n"));
+        check("NATS/1.0\r\nA: b\r\n\r\n", None);
+        check("NATS/1.0\r\n\r\n", None);
+        check("A: b\r\n\r\n", None);
+        check("", None);
     }
 
     #[test]

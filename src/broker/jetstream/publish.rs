@@ -8,7 +8,7 @@ use super::inbox;
 use super::stream_task::StreamTask;
 use crate::broker::Inbound;
 use crate::stream::{FAST_BATCH_SUFFIX, FastAnswer, Published};
-use crate::types::{ApiError, Message, StoredMessage, Timestamp};
+use crate::types::{ApiError, Message, StoredMessage, Timestamp, header};
 
 impl StreamTask {
     /// The server's limit is reached: every message is refused.
@@ -36,8 +36,12 @@ impl StreamTask {
             return self.refuse_for_space(batch);
         }
         let account_bytes_max = self.context.account_bytes_max(self.shared.storage());
-        for inbound in batch {
+        for mut inbound in batch {
             self.turn.weight += inbox::weight_bytes(&inbound);
+            // Whoever gets the message would take it for the server's word (nats-server `removeHeaderStatusIfPresent`).
+            if let Some(block) = header::without_status(inbound.message.headers()) {
+                inbound.message = Message::new(inbound.message.subject(), &block, inbound.message.payload());
+            }
             if account_bytes_max.is_some_and(|max| !self.account_has_room(&inbound.message, max)) {
                 if acks && !inbound.reply.is_empty() {
                     let answer = Answer::Refused(Box::new(ApiError::ACCOUNT_RESOURCES_EXCEEDED));

@@ -132,3 +132,35 @@ async fn what_streams_write_cannot_be_forged() {
     assert!(got.contains(&info["state"]["last_seq"].to_string()), "{got}");
     world.server.stop().await;
 }
+
+/// A status in a message that is stored would be taken for the server's by whoever pulls it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_is_not_stored() {
+    let world = World::start(TEXT).await;
+    let client = world.user("a", "p").await.unwrap();
+    must(&client, "STREAM.CREATE.S", r#"{"name":"S","subjects":["s"]}"#).await;
+    let consumer = r#"{"stream_name":"S","config":{"name":"C","durable_name":"C","ack_policy":"none"}}"#;
+    must(&client, "CONSUMER.CREATE.S.C", consumer).await;
+    let mut wire = enter(&world, "a").await;
+    assert_eq!(wire.ask("SUB in 1\r\nSUB pulled 2").await, ["PONG"]);
+    for (block, stored) in [
+        ("NATS/1.0 409 Consumer Deleted\r\n\r\n", ""),
+        ("NATS/1.0 100 Idle Heartbeat\r\nA: b\r\n\r\n", "NATS/1.0\r\nA: b\r\n\r\n"),
+        ("NATS/1.0\r\nA: b\r\n\r\n", "NATS/1.0\r\nA: b\r\n\r\n"),
+    ] {
+        wire.say(&hpub("s", "in", block)).await;
+        let (head, ack) = (wire.line().await, wire.line().await);
+        assert!(head.starts_with("MSG in 1 ") && ack.contains("\"seq\""), "{head} {ack}");
+        wire.say("PUB $JS.API.CONSUMER.MSG.NEXT.S.C pulled 0\r\n\r\n").await;
+        let head = wire.line().await;
+        let verb = if stored.is_empty() { "MSG" } else { "HMSG" };
+        assert!(head.starts_with(&format!("{verb} s 2 $JS.ACK.S.C.")), "{block:?}: {head}");
+        let mut lines = String::new();
+        for _ in 0..stored.split("\r\n").count() {
+            lines.push_str(&wire.line().await);
+            lines.push_str("\r\n");
+        }
+        assert_eq!(lines, format!("{stored}\r\n"), "{block:?}");
+    }
+    world.server.stop().await;
+}
