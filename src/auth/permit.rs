@@ -89,6 +89,11 @@ impl Permit {
         self.receive_deny.is_some()
     }
 
+    /// What may not be received whatever the queue group.
+    pub fn denied_filters(&self) -> impl Iterator<Item = &str> {
+        self.subscribe_deny.iter().filter(|rule| rule.queue.is_none()).map(|rule| &*rule.filter)
+    }
+
     /// Whether a message on `subject` may be delivered to a subscription in `queue`.
     pub fn may_receive(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
         let Some(deny) = &self.receive_deny else { return true };

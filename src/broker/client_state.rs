@@ -156,6 +156,11 @@ impl ClientState {
         *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 
+    /// What the client must not be given, in its own account: what is denied whatever the queue group.
+    pub fn denied_filters(&self) -> Vec<String> {
+        self.rights().permit.map_or_else(Vec::new, |permit| permit.denied_filters().map(str::to_owned).collect())
+    }
+
     pub(super) fn set_traffic(&self, traffic: SessionTraffic, now: Timestamp) {
         self.in_msgs.store(traffic.in_msgs, Ordering::Relaxed);
         self.in_bytes.store(traffic.in_bytes, Ordering::Relaxed);

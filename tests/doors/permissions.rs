@@ -228,3 +228,39 @@ authorization { timeout: 30 }
     assert_eq!(own, Vec::<String>::new());
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_goes_to_nobody_who_is_denied_what_is_in_it() {
+    let text = r#"
+accounts { A {
+    jetstream: enabled
+    users: [
+        { user: admin, password: p }
+        { user: bob, password: p, permissions: { subscribe: { deny: [ "t.secret.*", "old" ] } } }
+    ]
+} }
+authorization { timeout: 30 }
+"#;
+    let world = World::start(text).await;
+    let [admin, bob] = [world.user("admin", "p").await.unwrap(), world.user("bob", "p").await.unwrap()];
+    let api = async |client: &async_nats::Client, subject: &str, body: &str| -> serde_json::Value {
+        let answer = client.request(format!("$JS.API.STREAM.{subject}"), body.to_owned().into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    for (name, subjects) in [("OPEN", r#""s.>""#), ("CLOSED", r#""t.>""#), ("WAS", r#""old","new""#)] {
+        let body = format!(r#"{{"name":"{name}","subjects":[{subjects}]}}"#);
+        assert!(api(&admin, &format!("CREATE.{name}"), &body).await["error"].is_null());
+    }
+    admin.request("old", "".into()).await.unwrap();
+    api(&admin, "UPDATE.WAS", r#"{"name":"WAS","subjects":["new"]}"#).await;
+    for (name, denied) in [("OPEN", false), ("CLOSED", true), ("WAS", true)] {
+        let body = r#"{"deliver_subject":"_INBOX_bob.backup"}"#;
+        let answer = api(&bob, &format!("SNAPSHOT.{name}"), body).await;
+        let reason = &answer["error"]["description"];
+        assert_eq!(answer["error"]["err_code"] == 10064, denied, "{name}: {answer}");
+        assert!(!denied || reason.as_str().unwrap().contains("permissions violation"), "{name}: {answer}");
+        let answer = api(&admin, &format!("SNAPSHOT.{name}"), body).await;
+        assert!(answer["error"].is_null(), "{name}: {answer}");
+    }
+    world.server.stop().await;
+}

@@ -55,8 +55,8 @@ pub(super) enum Command {
     Standing { source: Arc<str>, reply: oneshot::Sender<Standing> },
     /// Messages of a stream this one takes from.
     Taken(Box<Taken>),
-    /// Says what a backup begins with, once that is durable.
-    Backup { consumers: bool, done: oneshot::Sender<Result<Box<Backup>, ApiError>> },
+    /// Says what a backup begins with, once that is durable. `denied`: subjects whose messages may not be in it.
+    Backup { consumers: bool, denied: Vec<String>, done: oneshot::Sender<Result<Box<Backup>, ApiError>> },
     /// The stream ends and its rows go.
     Delete { done: oneshot::Sender<Result<(), ApiError>> },
     /// The server stops: finish what is under way.

@@ -21,7 +21,7 @@ use crate::backup::consumer::CONSUMER_ENTRY;
 use crate::backup::{STATE_ENTRY, archive, consumer, s2};
 use crate::broker::{Courier, Inbound, Service};
 use crate::consumer::{ConsumerConfig, Progress};
-use crate::stream::{StreamConfig, StreamState};
+use crate::stream::{Filter, StreamConfig, StreamState};
 use crate::types::{ApiError, Timestamp, id, subject};
 
 /// How long the receiver may take to subscribe, and to acknowledge anything.
@@ -43,9 +43,26 @@ pub(super) struct Backup {
 }
 
 impl StreamTask {
-    /// Tells what a backup begins with, as soon as all of it is durable.
-    pub(super) fn begin_backup(&mut self, consumers: bool, done: oneshot::Sender<Result<Box<Backup>, ApiError>>) {
+    /// Tells what a backup begins with, as soon as all of it is durable; refuses where what is `denied` could be in it.
+    pub(super) fn begin_backup(
+        &mut self,
+        consumers: bool,
+        denied: &[String],
+        done: oneshot::Sender<Result<Box<Backup>, ApiError>>,
+    ) {
         let stream = &self.contents.stream;
+        let takes = |filter: &String| {
+            let subjects = &mut stream.config().subjects.iter();
+            subjects.any(|subject| subject::overlaps(subject.as_bytes(), filter.as_bytes()))
+        };
+        // Also what it took under another configuration, or from elsewhere.
+        if denied.iter().any(takes)
+            || !denied.is_empty() && stream.index().subjects(&Filter::new(denied)).next().is_some()
+        {
+            let _ = done
+                .send(Err(ApiError::STREAM_SNAPSHOT.with("permissions violation: subjects of the stream are denied")));
+            return;
+        }
         let mut backup = Backup {
             config: stream.config().clone(),
             state: stream.state(),
@@ -100,7 +117,10 @@ pub(super) async fn serve(registry: Arc<Registry>, shared: Arc<Shared>, request:
     let mut courier = context.courier();
     let start = Timestamp::now();
     let (done, begun) = oneshot::channel();
-    shared.inbox.push(Command::Backup { consumers: !wanted.no_consumers, done });
+    // Its own names say nothing of another account's subjects.
+    let is_own = request.client.identity().account == context.account.name;
+    let denied = if is_own { request.client.denied_filters() } else { Vec::new() };
+    shared.inbox.push(Command::Backup { consumers: !wanted.no_consumers, denied, done });
     let begun = begun.await.unwrap_or(Err(ApiError::STREAM_NOT_FOUND));
     context.api.end();
     let backup = match begun {

@@ -227,7 +227,7 @@ impl StreamTask {
             Command::Unfollow { id } => self.unfollow(id),
             Command::Standing { source, reply } => self.standing(source, reply),
             Command::Taken(taken) => self.take_from_origin(*taken, now),
-            Command::Backup { consumers, done } => self.begin_backup(consumers, done),
+            Command::Backup { consumers, denied, done } => self.begin_backup(consumers, &denied, done),
             Command::Delete { done } => self.delete(done),
             Command::Stop => self.stop(),
             Command::Committed { .. } => unreachable!("handled above"),
