@@ -162,11 +162,9 @@ impl Book {
         if account != DEFAULT_ACCOUNT && !delegated {
             return None;
         }
-        // Who came in without a name is known by the user it became.
-        let user = match (said_user(presented), granted) {
-            (said, Some(grant)) if said.is_empty() => grant.login.user.clone(),
-            (said, _) => said,
-        };
+        // Whoever was let in is who it turned out to be, whatever it says: its certificate may have said so, or another of
+        // the names it gave.
+        let user = granted.map_or_else(|| said_user(presented), |grant| grant.login.user.clone());
         if spec.users.contains(&user) {
             return None;
         }

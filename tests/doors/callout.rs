@@ -281,6 +281,35 @@ async fn without_a_service_nobody_comes_in_and_some_accounts_need_none() {
     }
 }
 
+/// Nobody is spared by a name that it gives itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_asked_about_is_who_was_let_in() {
+    let issuer = Arc::new(KeyPair::new_account());
+    let world = World::start(&text(&issuer, "")).await;
+    let service = Service::start(world.user("auth", "p").await.unwrap(), Manner::of(&issuer)).await;
+    let hello = r#"CONNECT {"verbose":false,"nkey":"auth","user":"known","pass":"p"}"#;
+    assert_eq!(says(&world, hello).await, ["PONG"]);
+    assert_eq!(service.asked(), 1);
+    // Who is none of them and says so is refused as ever.
+    let hello = r#"CONNECT {"verbose":false,"nkey":"auth","user":"known","pass":"wrong"}"#;
+    assert_eq!(says(&world, hello).await, REFUSED);
+    world.server.stop().await;
+
+    // A certificate says who a client is, and not its CONNECT.
+    let users = "users: [ { user: \"derek@example.com\" } ]";
+    let text = text(&issuer, "").replace("users: [ { user: known, password: p } ]", users);
+    let mapped = format!("{}{text}", super::tls::block("verify_and_map: true"));
+    let world = World::start(&mapped.replace("{ user: auth, password: p }", "{ user: auth }")).await;
+    let options = async_nats::ConnectOptions::with_user_and_password("auth".into(), "p".into())
+        .add_root_certificates(super::tls::file("ca.pem"))
+        .add_client_certificate(super::tls::file("client.pem"), super::tls::file("client-key.pem"))
+        .require_tls(true);
+    // Nobody who could answer has come, so nobody comes in.
+    let url = format!("tls://localhost:{}", world.address().port());
+    assert!(options.connect(url).await.is_err());
+    world.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_and_answers_are_encrypted_on_request() {
     let (issuer, own) = (Arc::new(KeyPair::new_account()), XKey::new());
