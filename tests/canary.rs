@@ -178,3 +178,39 @@ fn no_secret_is_ever_said() {
         assert!(!line.contains(CANARY) && !line.contains(&hash), "{line}");
     }
 }
+
+/// A request to those who say who clients are holds all that a client has shown.
+#[test]
+fn no_callout_request_is_traced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.conf");
+    let text = format!(
+        "listen: 127.0.0.1:-1\ntrace_verbose: true\n\
+         accounts {{ AUTH {{ users: [ {{ user: auth, password: p }} ] }}, APP {{}} }}\n\
+         authorization {{ timeout: 1, auth_callout {{ issuer: {}, account: AUTH, auth_users: [ auth ] }} }}\n",
+        nkeys::KeyPair::new_account().public_key()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut program = Program::start(&file, &folder.path().join("store"));
+    let address = program.wait_for("Listening for client connections on ").trim().to_owned();
+    program.wait_for("Server is ready");
+    let port = address.rsplit(':').next().unwrap().to_owned();
+    let mut service = TcpStream::connect(&address).unwrap();
+    service.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hello = "CONNECT {\"verbose\":false,\"user\":\"auth\",\"pass\":\"p\"}\r\nSUB $SYS.REQ.USER.AUTH 1\r\nPING\r\n";
+    service.write_all(hello.as_bytes()).unwrap();
+    let mut heard = BufReader::new(service.try_clone().unwrap()).lines().map_while(Result::ok);
+    assert!(heard.any(|line| line == "PONG"));
+    let refused = talk(&port, r#"CONNECT {"user":"joe","pass":"canary-password"}"#);
+    assert!(refused.contains("-ERR 'Auth"), "{refused}");
+    // What was asked, said again by the one who was.
+    let request = heard.find(|line| line.starts_with("eyJ")).expect("the service is asked");
+    let again = format!("PUB $SYS.REQ.USER.AUTH {}\r\n{request}\r\nPING\r\n", request.len());
+    service.write_all(again.as_bytes()).unwrap();
+    program.wait_for("Permissions Violation for Publish");
+    program.signal("TERM");
+    program.wait_for("Exiting");
+    assert!(program.log.contains("->> [MSG $SYS.REQ.USER.AUTH 1 "), "{}", program.log);
+    let claims = request.split('.').nth(1).unwrap();
+    assert!(!program.log.contains(claims) && !program.log.contains(CANARY), "{}", program.log);
+}

@@ -153,8 +153,9 @@ impl Broker {
         let (answer, answered) = oneshot::channel();
         let inbox = Inbox::open(&account, answer);
         let mut courier = self.courier_in(&account);
+        // It holds the client's password.
+        courier.keep_secret();
         let to = auth::CALLOUT_SUBJECT.as_bytes();
-        // Not as the server's other messages: it holds the client's password, and is in no log.
         let (reply, headers) = (inbox.subject.as_bytes(), &headers[..]);
         let heard =
             courier.send(Parcel { to, shown_subject: to, stored_subject: b"", reply, headers, payload: &request });

@@ -109,6 +109,8 @@ struct Bag {
     /// Whether the broker's own services listen to what is sent. They do not listen to what the broker sends for others,
     /// answers and deliveries: their subjects are the clients' choice, and the broker may do everything.
     asks: bool,
+    /// What is sent shows in no log.
+    secret: bool,
     /// Somebody would have got the message at hand but may not have it.
     denied: bool,
     to_wake: Vec<Arc<ClientState>>,
@@ -160,6 +162,7 @@ impl Courier {
                 origin,
                 echo: true,
                 asks: !is_own,
+                secret: false,
                 denied: false,
                 to_wake: Vec::new(),
                 behind: None,
@@ -181,6 +184,11 @@ impl Courier {
     /// The same, counting what it sends by subject where that is asked for.
     pub(super) fn metered(self, meter: Option<&Arc<Meter>>) -> Courier {
         Courier { meter: meter.cloned(), ..self }
+    }
+
+    /// Keeps what it sends out of the log.
+    pub(super) fn keep_secret(&mut self) {
+        self.bag.secret = true;
     }
 
     pub(super) fn set_echo(&mut self, echo: bool) {
@@ -550,15 +558,7 @@ impl Bag {
                     _ => None,
                 };
                 self.burst_bytes += if shared.is_some() { parcel.shown_subject.len() } else { parcel.payload.len() };
-                let appended = client.outbox.append_message(
-                    subscription,
-                    parcel.shown_subject,
-                    parcel.reply,
-                    parcel.headers,
-                    parcel.payload,
-                    shared,
-                );
-                match appended {
+                match client.outbox.append_message(subscription, &parcel, shared, self.secret) {
                     Appended::First => self.to_wake.push(client.clone()),
                     Appended::More => {}
                     Appended::Behind => {

@@ -369,7 +369,15 @@ impl Link {
             })
             .cloned();
         if let Some(subscription) = wanted {
-            if self.client.outbox.append_message(&subscription, reply, &[], &block, &[], None) == Appended::First {
+            let parcel = Parcel {
+                to: reply,
+                shown_subject: reply,
+                stored_subject: b"",
+                reply: b"",
+                headers: &block,
+                payload: b"",
+            };
+            if self.client.outbox.append_message(&subscription, &parcel, None, false) == Appended::First {
                 self.client.outbox.wake();
             }
             if subscription.is_exhausted() {

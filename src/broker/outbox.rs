@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::courier::Parcel;
 use super::memory::{Memory, Share};
 use super::subscription::Subscription;
 use super::trace;
+use crate::auth::CALLOUT_SUBJECT;
 use crate::protocol::encode;
 
 /// Buffers larger than this are given back to the allocator once the outbox runs empty.
@@ -180,17 +182,16 @@ impl Outbox {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends one message for `subscription`, counting it. `shown_subject` is what the client sees; `shared` are headers and
-    /// payload once more, to be kept instead of copied.
+    /// Appends one message for `subscription`, counting it. `shared` are headers and payload once more, to be kept instead of
+    /// copied. What is `secret` shows in no log.
     pub(super) fn append_message(
         &self,
         subscription: &Subscription,
-        shown_subject: &[u8],
-        reply: &[u8],
-        headers: &[u8],
-        payload: &[u8],
+        parcel: &Parcel<'_>,
         shared: Option<&Bytes>,
+        secret: bool,
     ) -> Appended {
+        let &Parcel { shown_subject, reply, headers, payload, .. } = parcel;
         let mut pending = self.lock();
         if pending.closed.is_some() {
             return Appended::Refused;
@@ -214,7 +215,9 @@ impl Outbox {
             }
         }
         if trace::is_on() {
-            trace::outgoing(&subscription.client, &pending.queued.bytes[before..], headers, payload);
+            // Also when it comes out of a stream.
+            let secret = secret || shown_subject == CALLOUT_SUBJECT.as_bytes();
+            trace::outgoing(&subscription.client, &pending.queued.bytes[before..], headers, payload, secret);
         }
         pending.out_msgs += 1;
         pending.out_bytes += body_bytes as u64;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tracing::{Level, enabled, trace};
 
 use super::client_state::ClientState;
+use crate::auth::CALLOUT_SUBJECT;
 use crate::protocol::{ClientOp, quote};
 
 /// How much of a payload is shown; 0 for all. The log is the process's, and so is this.
@@ -42,9 +43,11 @@ pub(super) fn is_on() -> bool {
 pub(super) fn incoming(client: &ClientState, op: &ClientOp<'_>, bytes: &[u8]) {
     match op {
         ClientOp::Connect(json) => line(client, "<<-", &format!("CONNECT {}", without_secrets(json))),
-        ClientOp::Pub { headers, payload, .. } => {
+        ClientOp::Pub { subject, headers, payload, .. } => {
             line(client, "<<-", &control_line(bytes));
-            body(client, "<<-", headers, payload);
+            if *subject != CALLOUT_SUBJECT.as_bytes() {
+                body(client, "<<-", headers, payload);
+            }
         }
         _ => line(client, "<<-", &control_line(bytes)),
     }
@@ -60,11 +63,13 @@ pub(super) fn of_the_server(client: &ClientState, subject: &[u8], headers: &[u8]
     }
 }
 
-/// One message to the client, its control line first in `bytes`.
+/// One message to the client, its control line first in `bytes`; only that of one that is `secret`.
 #[cold]
-pub(super) fn outgoing(client: &ClientState, bytes: &[u8], headers: &[u8], payload: &[u8]) {
+pub(super) fn outgoing(client: &ClientState, bytes: &[u8], headers: &[u8], payload: &[u8], secret: bool) {
     line(client, "->>", &control_line(bytes));
-    body(client, "->>", headers, payload);
+    if !secret {
+        body(client, "->>", headers, payload);
+    }
 }
 
 /// Protocol text to the client. INFO is not shown, as in nats-server.
