@@ -49,7 +49,10 @@ impl Permit {
     /// The same, less the right to publish on `subject`; `None` stands for everything.
     pub fn denying_publish(permit: Option<&Permit>, subject: &str) -> Permit {
         let mut permissions = permit.map(|permit| permit.permissions.clone()).unwrap_or_default();
-        permissions.publish.deny.push(SubjectRule { filter: subject.into(), queue: None });
+        let rule = SubjectRule { filter: subject.into(), queue: None };
+        if !permissions.publish.deny.contains(&rule) {
+            permissions.publish.deny.push(rule);
+        }
         Permit::new(&permissions).expect("it denies something")
     }
 

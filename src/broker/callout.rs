@@ -25,6 +25,21 @@ use crate::types::id;
 const XKEY_HEADER: &str = "Nats-Server-Xkey";
 /// What a JWT begins with; other answers are encrypted.
 const JWT_PREFIX: &[u8] = b"eyJ";
+/// How long the answer about a client that is in already may take at least.
+const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why somebody else let nobody in.
+enum Failure {
+    /// There was no answer.
+    Unanswered(String),
+    Refused(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure::Refused(reason)
+    }
+}
 
 /// What a server signs and opens messages with. Made anew with each start; its name is the server's id.
 pub struct ServerKeys {
@@ -82,25 +97,38 @@ impl Drop for Inbox {
 }
 
 impl Broker {
-    /// Lets a client in or not: by the book, and where that delegates it by whom it delegates it to.
+    /// Lets a client in or not: by the book, and where that delegates it by whom it delegates it to. Where no answer comes
+    /// from those, it is `known`, what they said of it before.
     pub(super) async fn judge(
         &self,
         client: &ClientState,
         presented: &Presented<'_>,
         patience: Duration,
         vouched: Option<&Secret>,
+        known: Option<&Arc<Grant>>,
     ) -> Result<Admission, (ProtocolError, Refusal)> {
         let judged = self.gate.judge(presented, patience, vouched).await;
         let book = self.gate.book();
         let mut admission = match book.callout(presented, judged.as_ref().ok().map(|admission| &*admission.grant)) {
             None => judged?,
-            Some(callout) => match self.call_out(client, &callout, presented).await {
-                Ok(grant) => Admission { grant: Arc::new(grant), hash: None },
-                Err(reason) => {
-                    warn!("{} - cid:{} - {reason}", client.address, client.id);
-                    return Err((ProtocolError::AuthorizationViolation, Refusal("auth callout")));
-                }
-            },
+            Some(callout) => {
+                let timeout = self.terms().options.session.connect_timeout;
+                // A reload asks about everybody at once.
+                let patience = if known.is_some() { timeout.max(REVIEW_PATIENCE) } else { patience.min(timeout) };
+                let grant = match (self.call_out(client, &callout, presented, patience).await, known) {
+                    (Ok(grant), _) => Arc::new(grant),
+                    (Err(Failure::Unanswered(reason)), Some(known)) => {
+                        let until = known.expires.map_or("for good", |_| "until its JWT expires");
+                        warn!("{} - cid:{} - {reason}: the client stays {until}", client.address, client.id);
+                        known.clone()
+                    }
+                    (Err(Failure::Unanswered(reason) | Failure::Refused(reason)), _) => {
+                        warn!("{} - cid:{} - {reason}", client.address, client.id);
+                        return Err((ProtocolError::AuthorizationViolation, Refusal("auth callout")));
+                    }
+                };
+                Admission { grant, hash: None, called_out: true }
+            }
         };
         // Nobody asks itself.
         if book.answers_callouts(&admission.grant.account) {
@@ -118,9 +146,10 @@ impl Broker {
         client: &ClientState,
         callout: &Callout,
         presented: &Presented<'_>,
-    ) -> Result<Grant, String> {
+        patience: Duration,
+    ) -> Result<Grant, Failure> {
         let Some(account) = self.find_account(&callout.account) else {
-            return Err(format!("No valid account {:?} for auth callout request", callout.account));
+            return Err(format!("No valid account {:?} for auth callout request", callout.account).into());
         };
         let keys = &self.keys;
         let service = match &callout.xkey {
@@ -128,7 +157,6 @@ impl Broker {
             Some(key) => Some(XKey::from_public_key(key).map_err(|_| "the callout's xkey cannot be read".to_owned())?),
         };
         let terms = self.terms();
-        let patience = terms.options.session.connect_timeout;
         let info = self.info();
         let asker = Asker {
             server_name: info.server_name,
@@ -162,13 +190,13 @@ impl Broker {
         courier.flush();
         drop(courier);
         if heard == 0 {
-            return Err(format!("Nobody answers auth callouts on account {:?}", callout.account));
+            let reason = format!("Nobody answers auth callouts on account {:?}", callout.account);
+            return Err(Failure::Unanswered(reason));
         }
         let Ok(Ok(answer)) = tokio::time::timeout(patience, answered).await else {
-            return Err(format!(
-                "Authorization callout response not received in time on account {:?}",
-                callout.account
-            ));
+            let account = &callout.account;
+            let reason = format!("Authorization callout response not received in time on account {account:?}");
+            return Err(Failure::Unanswered(reason));
         };
         let payload = answer.message.payload();
         let (token, sealed) = match &service {
@@ -180,7 +208,7 @@ impl Broker {
             _ => (payload.to_vec(), false),
         };
         let token = std::str::from_utf8(&token).map_err(|_| "auth callout response is no JWT".to_owned())?;
-        self.gate.book().judge_answer(callout, &asker, token, sealed, presented)
+        Ok(self.gate.book().judge_answer(callout, &asker, token, sealed, presented)?)
     }
 }
 

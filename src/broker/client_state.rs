@@ -68,6 +68,8 @@ pub struct ClientState {
 pub(super) struct Review {
     /// INFO says something else now.
     pub(super) news: bool,
+    /// Who may come in is what it was.
+    pub(super) same_rules: bool,
     /// Kept until it is done.
     pub(super) _token: TaskTrackerToken,
 }
@@ -243,7 +245,8 @@ impl ClientState {
         let mut waiting = self.review.lock().unwrap_or_else(PoisonError::into_inner);
         // What an earlier one would have told counts as well.
         let news = review.news || waiting.as_ref().is_some_and(|earlier| earlier.news);
-        *waiting = Some(Review { news, ..review });
+        let same_rules = review.same_rules && waiting.as_ref().is_none_or(|earlier| earlier.same_rules);
+        *waiting = Some(Review { news, same_rules, ..review });
         drop(waiting);
         self.to_review.store(true, Ordering::Release);
         self.outbox.nudge();

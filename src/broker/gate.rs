@@ -18,6 +18,8 @@ pub(super) struct Admission {
     pub(super) grant: Arc<Grant>,
     /// The slow hash that its password was found to have.
     pub(super) hash: Option<Secret>,
+    /// Somebody else said who it is.
+    pub(super) called_out: bool,
 }
 
 /// See the module.
@@ -60,15 +62,15 @@ impl Gate {
     ) -> Result<Admission, (ProtocolError, Refusal)> {
         let refused = |reason| Err((ProtocolError::AuthorizationViolation, Refusal(reason)));
         match self.book().judge(presented) {
-            Verdict::Granted(grant) => Ok(Admission { grant, hash: None }),
+            Verdict::Granted(grant) => Ok(Admission { grant, hash: None, called_out: false }),
             Verdict::Refused(Refusal(reason)) => refused(reason),
             Verdict::CheckPassword(PasswordCheck { grant: Some(grant), hash, .. }) if vouched == Some(&hash) => {
-                Ok(Admission { grant, hash: Some(hash) })
+                Ok(Admission { grant, hash: Some(hash), called_out: false })
             }
             Verdict::CheckPassword(check) => {
                 let hash = check.hash.clone();
                 match tokio::time::timeout(patience, self.check(check)).await {
-                    Ok(Some(grant)) => Ok(Admission { grant, hash: Some(hash) }),
+                    Ok(Some(grant)) => Ok(Admission { grant, hash: Some(hash), called_out: false }),
                     Ok(None) => refused("wrong user or password"),
                     Err(_) => Err((ProtocolError::AuthenticationTimeout, Refusal("too many passwords to check"))),
                 }

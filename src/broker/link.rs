@@ -58,6 +58,8 @@ pub struct Link {
     subscriptions_max: usize,
     /// The slow hash that the client's password was found to have.
     vouched: Option<Secret>,
+    /// What those have said of the client who are asked by auth callouts.
+    called_out: Option<Arc<Grant>>,
     client: Arc<ClientState>,
     session: Session,
     parser: Parser,
@@ -87,6 +89,7 @@ impl Link {
             guard: None,
             subscriptions_max: terms.options.subscriptions_max,
             vouched: None,
+            called_out: None,
             client,
             broker: broker.clone(),
             present: false,
@@ -394,10 +397,11 @@ impl Link {
         let connect = self.credentials();
         let presented = self.presented(&connect, now);
         let patience = self.broker.terms().options.session.connect_timeout;
-        let judged = self.broker.judge(&self.client, &presented, patience, None).await;
+        let judged = self.broker.judge(&self.client, &presented, patience, None, None).await;
         let done = match judged {
-            Ok(Admission { grant, hash }) => {
+            Ok(Admission { grant, hash, called_out }) => {
                 self.vouched = hash;
+                self.called_out = called_out.then(|| grant.clone());
                 self.enter(&grant)
             }
             Err((error, Refusal(reason))) => {
@@ -457,7 +461,15 @@ impl Link {
         self.session.change_settings(terms.settings(asked).clone());
         self.client.outbox.set_bytes_max(terms.options.pending_bytes_max);
         self.subscriptions_max = terms.options.subscriptions_max;
-        let stays = self.arrival.trusted.is_some() || self.review_credentials(asked, now).await;
+        let stays = match self.called_out.clone() {
+            _ if self.arrival.trusted.is_some() => true,
+            // Whoever said so need not say it again.
+            Some(grant) if review.same_rules => {
+                self.take_grant_anew(&grant);
+                true
+            }
+            _ => self.review_credentials(asked, now).await,
+        };
         if stays && review.news && self.client.hears_news() {
             let info = self.info();
             self.say(|out| encode::info(out, &info));
@@ -476,14 +488,16 @@ impl Link {
             return false;
         }
         let presented = self.presented(&connect, now);
-        let judged = self.broker.judge(&self.client, &presented, REVIEW_PATIENCE, self.vouched.as_ref()).await;
+        let (vouched, known) = (self.vouched.as_ref(), self.called_out.as_ref());
+        let judged = self.broker.judge(&self.client, &presented, REVIEW_PATIENCE, vouched, known).await;
         match judged {
-            Ok(Admission { grant, .. }) if grant.account != self.account.name => {
+            Ok(Admission { grant, .. }) if grant.account != self.account.name || self.account.is_retired() => {
                 self.client.close("Client Closed");
                 false
             }
-            Ok(Admission { grant, hash }) => {
+            Ok(Admission { grant, hash, called_out }) => {
                 self.vouched = hash;
+                self.called_out = called_out.then(|| grant.clone());
                 self.take_grant_anew(&grant);
                 true
             }

@@ -38,9 +38,16 @@ impl Broker {
     }
 
     /// Holds everybody to other options and another book from now on, and changes what INFO says. Clients whose
-    /// credentials no longer hold are sent away, the others keep what they may still do. Returns when every client has
-    /// been looked at, at the latest after `patience`.
-    pub async fn reload(&self, options: Options, book: Book, info: impl FnOnce(&mut Info), patience: Duration) {
+    /// credentials no longer hold are sent away, the others keep what they may still do. Where the book says the same as the
+    /// one before, nobody else is asked about them anew. Returns when every client has been looked at, at the latest after
+    /// `patience`.
+    pub async fn reload(
+        &self,
+        options: Options,
+        (book, is_same): (Book, bool),
+        info: impl FnOnce(&mut Info),
+        patience: Duration,
+    ) {
         let told = |broker: &Broker| {
             let book = broker.gate.book();
             let announced = [ConnectionType::Standard, ConnectionType::WebSocket].map(|way| book.is_announced(way));
@@ -58,7 +65,7 @@ impl Broker {
         let reviews = TaskTracker::new();
         let clients = self.clients();
         for client in &clients {
-            client.ask_for_review(Review { news, _token: reviews.token() });
+            client.ask_for_review(Review { news, same_rules: is_same, _token: reviews.token() });
         }
         self.send_away(&clients, connections_max);
         drop(clients);

@@ -98,7 +98,8 @@ impl Server {
         let info = |info: &mut crate::protocol::Info| {
             (info.host, info.port, info.max_payload) = (host, port, payload_bytes_max);
         };
-        broker.reload(options(new), book, info, PATIENCE).await;
+        let same_rules = old.auth_plan() == new.auth_plan();
+        broker.reload(options(new), (book, same_rules), info, PATIENCE).await;
         lines.extend(self.keep_coordinators().await);
         self.system.reports().show(shown(new, &broker, Some(Timestamp::now())));
         if new.streams != old.streams {

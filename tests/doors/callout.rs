@@ -181,15 +181,53 @@ async fn a_service_says_who_comes_in_and_as_whom() {
     assert_eq!(told(&mut inside, JOE).await, ["PONG"]);
     let refused = told(&mut inside, "PUB $SYS.REQ.USER.AUTH 0\r\n").await;
     assert_eq!(refused[0], "-ERR 'Permissions Violation for Publish to \"$SYS.REQ.USER.AUTH\"'");
-    // A reload asks anew: who may stay, stays; who is somebody else now, comes again.
+    // A reload that changes nobody's rights asks nobody.
     service.manner.lock().unwrap().more["aud"] = "APP".into();
+    let before = service.asked();
     world.reload(&text(&issuer, "").replace("timeout: 30", "timeout: 31")).await.unwrap();
+    assert_eq!(told(&mut inside, "PUB ok.x 0\r\n").await, ["PONG"]);
+    assert_eq!(service.asked(), before);
+    // Another asks anew: who may stay, stays; who is somebody else now, comes again.
+    world.reload(&with_another_user(&issuer)).await.unwrap();
     assert_eq!(told(&mut joe, "PUB ok.x 0\r\n").await, ["PONG"]);
     let mut last = inside.line().await;
     while last == "PING" {
         last = inside.line().await;
     }
     assert_eq!(last, "", "closed without a word");
+    world.server.stop().await;
+}
+
+fn with_another_user(issuer: &KeyPair) -> String {
+    text(issuer, "")
+        .replace("{ user: other, password: p }", "{ user: other, password: p }, { user: more, password: p }")
+}
+
+/// A service that is away when the rules change throws nobody out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_in_stays_while_nobody_can_be_asked() {
+    let issuer = Arc::new(KeyPair::new_account());
+    let mut world = World::start(&text(&issuer, "")).await;
+    let auth = world.user("auth", "p").await.unwrap();
+    let service = Service::start(auth.clone(), Manner::of(&issuer)).await;
+    let mut joe = world.wire().await;
+    assert_eq!(told(&mut joe, JOE).await, ["PONG"]);
+    service.manner.lock().unwrap().more["exp"] = (now() + 4).into();
+    let mut short = world.wire().await;
+    assert_eq!(told(&mut short, JOE).await, ["PONG"]);
+    auth.drain().await.unwrap();
+    while world.server.broker().clients().iter().any(|client| client.identity().user == "auth") {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.reload(&with_another_user(&issuer)).await.unwrap();
+    let denied = "-ERR 'Permissions Violation for Publish to \"no\"'";
+    assert_eq!(told(&mut joe, "PUB no 0\r\n").await, [denied, "PONG"], "with the rights it had");
+    assert_eq!(says(&world, JOE).await, REFUSED, "nobody new comes in");
+    let mut last = short.line().await;
+    while last == "PING" || last == "PONG" || last.starts_with("INFO") {
+        last = short.line().await;
+    }
+    assert_eq!(last, "-ERR 'User Authentication Expired'");
     world.server.stop().await;
 }
 
