@@ -18,6 +18,7 @@ use super::permission::Permissions;
 use super::permit::Permit;
 use super::secret::Secret;
 use super::sharing::{self, Export, Import, Route, SharingError};
+use super::tls_facts::TlsFacts;
 use super::{DEFAULT_ACCOUNT, SYSTEM_ACCOUNT};
 use crate::protocol::Connect;
 use crate::types::{JetStreamLimits, Timestamp};
@@ -188,6 +189,8 @@ pub struct Presented<'a> {
     pub ip: Option<IpAddr>,
     /// The peer's certificate, where certificates stand for users (`verify_and_map`).
     pub certificate: Option<&'a CertificateNames>,
+    /// What its TLS handshake settled, if there was one.
+    pub tls: Option<&'a TlsFacts>,
     /// Whether they do at the listener it came by.
     pub maps_certificates: bool,
     pub now: Timestamp,

@@ -89,7 +89,7 @@ pub fn request(callout: &Callout, asker: &Asker, presented: &Presented<'_>) -> V
         "name": asker.server_name, "host": asker.host, "id": asker.server_id, "version": asker.version,
         "tags": asker.tags, "xkey": asker.xkey,
     });
-    json!({
+    let mut claims = json!({
         "aud": AUDIENCE,
         "exp": asker.expires,
         "jti": asker.id,
@@ -104,7 +104,11 @@ pub fn request(callout: &Callout, asker: &Asker, presented: &Presented<'_>) -> V
             "type": "authorization_request",
             "version": 2,
         },
-    })
+    });
+    if let Some(tls) = presented.tls {
+        claims["nats"]["client_tls"] = tls.told();
+    }
+    claims
 }
 
 fn without_empty(mut value: Value) -> Value {

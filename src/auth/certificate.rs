@@ -36,6 +36,11 @@ impl CertificateNames {
         Some(names)
     }
 
+    /// The subject, as RFC 2253 writes it.
+    pub fn subject(&self) -> String {
+        self.subject.join(",")
+    }
+
     /// The user that `find` knows one of the names as: emails, then DNS names, URIs, and the subject at last.
     pub fn find_user<'a, T>(
         &self,
@@ -46,7 +51,7 @@ impl CertificateNames {
         if let Some(user) = names.map(String::as_str).find_map(&find) {
             return Some(user);
         }
-        if let Some(user) = find(&self.subject.join(",")) {
+        if let Some(user) = find(&self.subject()) {
             return Some(user);
         }
         // A subject's parts in another order, or with spaces after the commas, are the same subject.

@@ -22,6 +22,7 @@ mod responses;
 mod secret;
 mod sharing;
 mod template;
+mod tls_facts;
 
 pub use book::{
     AccountSpec, AccountTrace, AdoptSpec, Book, BookError, CoordinatorSpec, Credential, Grant, Login, PasswordCheck,
@@ -44,6 +45,7 @@ pub use secret::{HASHED_BYTES_MAX, Secret, check_hash};
 pub use sharing::{
     Export, Import, Latency, RESPONSE_WAIT, Responses as ServiceResponses, Rewrite, Route, Shared, SharingError, Span,
 };
+pub use tls_facts::{CertificateFacts, TlsFacts};
 
 /// The account of those who name none.
 pub const DEFAULT_ACCOUNT: &str = "$G";

@@ -28,6 +28,7 @@ fn password_user(user: &str, password: &str) -> User {
 
 fn judge_from(book: &Book, connect: &Connect, way: ConnectionType, ip: &str) -> Verdict {
     book.judge(&Presented {
+        tls: None,
         connect,
         nonce: NONCE,
         connection_type: way,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::account::Account;
-use crate::auth::{CertificateNames, ConnectionType};
+use crate::auth::ConnectionType;
 
 /// See the module. Whoever accepts connections fills it in.
 #[derive(Clone, Default)]
@@ -77,6 +77,3 @@ impl From<String> for Arrival {
         Arrival { address, ..Arrival::default() }
     }
 }
-
-/// The certificate a client has shown in its TLS handshake.
-pub type PeerCertificate = Option<Arc<CertificateNames>>;

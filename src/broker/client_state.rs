@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
 use crate::api::ClientInfo;
-use crate::auth::{ConnectionType, Login, Permit};
+use crate::auth::{ConnectionType, Login, Permit, TlsFacts};
 use crate::session::SessionTraffic;
 use crate::types::Timestamp;
 
@@ -59,6 +59,7 @@ pub struct ClientState {
     hears_news: AtomicBool,
     stalls: AtomicU64,
     close_reason: OnceLock<&'static str>,
+    tls: OnceLock<Arc<TlsFacts>>,
     /// Whether `review` holds something.
     to_review: AtomicBool,
     review: Mutex<Option<Review>>,
@@ -101,6 +102,7 @@ impl ClientState {
             hears_news: AtomicBool::new(false),
             stalls: AtomicU64::new(0),
             close_reason: OnceLock::new(),
+            tls: OnceLock::new(),
             to_review: AtomicBool::new(false),
             review: Mutex::new(None),
         }
@@ -274,6 +276,15 @@ impl ClientState {
 
     pub fn close_reason(&self) -> Option<&'static str> {
         self.close_reason.get().copied()
+    }
+
+    pub(super) fn set_tls(&self, facts: TlsFacts) {
+        let _ = self.tls.set(Arc::new(facts));
+    }
+
+    /// What its TLS handshake settled; `None` in the clear.
+    pub fn tls(&self) -> Option<&Arc<TlsFacts>> {
+        self.tls.get()
     }
 
     /// Ends the connection once what waits for it is written.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::{debug, error, info};
 
 use super::account::Account;
-use super::arrival::{Arrival, PeerCertificate};
+use super::arrival::Arrival;
 use super::bridge::Mapped;
 use super::client_state::{ClientState, Identity, Rights};
 use super::closed::ClosedClient;
@@ -22,7 +22,7 @@ use super::outbox::{Appended, Closed};
 use super::registry::Broker;
 use super::subscription::Subscription;
 use super::trace;
-use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, oversteps, schedules_beyond};
+use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, TlsFacts, oversteps, schedules_beyond};
 use crate::protocol::{ClientOp, Connect, Info, Parser, ProtocolError, encode, quote};
 use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
@@ -49,7 +49,7 @@ pub struct Fed {
 pub struct Link {
     broker: Arc<Broker>,
     arrival: Arrival,
-    certificate: PeerCertificate,
+    certificate: Option<CertificateNames>,
     nonce: String,
     account: Arc<Account>,
     /// Whether the client counts among the account's.
@@ -125,9 +125,10 @@ impl Link {
         self.session.restart(now);
     }
 
-    /// The client has shown a certificate in its TLS handshake.
-    pub fn set_certificate(&mut self, names: CertificateNames) {
-        self.certificate = Some(Arc::new(names));
+    /// The client's TLS handshake is done, and has settled this.
+    pub fn set_tls(&mut self, facts: TlsFacts) {
+        self.certificate = facts.names();
+        self.client.set_tls(facts);
     }
 
     pub fn broker(&self) -> &Arc<Broker> {
@@ -444,7 +445,8 @@ impl Link {
             nonce: &self.nonce,
             connection_type: self.arrival.way(),
             ip: self.arrival.ip(),
-            certificate: self.certificate.as_deref(),
+            certificate: self.certificate.as_ref(),
+            tls: self.client.tls().map(|facts| &**facts),
             maps_certificates: self.arrival.tls.maps_certificates,
             now,
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::query::{BadQuery, Query};
 use super::source::{Connection, Source, Subscription};
 use super::text;
+use crate::auth::CertificateFacts;
 use crate::types::{Timestamp, subject};
 
 /// nats-server's `DefaultConnListSize`.
@@ -54,6 +55,14 @@ struct ConnInfo {
     lang: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tls_version: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    tls_cipher_suite: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_peer_certs: Vec<PeerCertificate>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_first: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     authorized_user: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -64,6 +73,20 @@ struct ConnInfo {
     subscriptions_list: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscriptions_list_detail: Vec<SubDetail>,
+}
+
+/// nats-server's `TLSPeerCert`.
+#[derive(Serialize)]
+struct PeerCertificate {
+    subject: String,
+    spki_sha256: String,
+    cert_sha256: String,
+}
+
+impl From<CertificateFacts> for PeerCertificate {
+    fn from(facts: CertificateFacts) -> PeerCertificate {
+        PeerCertificate { subject: facts.subject, spki_sha256: facts.key_hash, cert_sha256: facts.hash }
+    }
 }
 
 /// One subscription, as `/connz?subs=detail` and `/subsz?subs=1` show it.
@@ -252,6 +275,7 @@ fn conn_info(connection: Connection, subs: SubsWanted, auth: bool, now: Timestam
         }
     }
     let at = connection.ended.map_or(now, |(stopped, _)| stopped);
+    let tls = connection.tls;
     let (account, user) = if auth { (connection.account, connection.user) } else { Default::default() };
     ConnInfo {
         cid: connection.id,
@@ -276,6 +300,10 @@ fn conn_info(connection: Connection, subs: SubsWanted, auth: bool, now: Timestam
         name: connection.name,
         lang: connection.lang,
         version: connection.version,
+        tls_version: tls.as_ref().map_or("", |tls| tls.version),
+        tls_peer_certs: tls.iter().filter(|_| auth).flat_map(|tls| tls.certificate_facts()).map(Into::into).collect(),
+        tls_first: tls.as_ref().is_some_and(|tls| tls.first),
+        tls_cipher_suite: tls.map_or_else(String::new, |tls| tls.cipher.clone()),
         name_tag: account.clone(),
         authorized_user: user,
         account,

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::auth::TlsFacts;
 use crate::types::{ApiError, AssetLimits, Timestamp};
 
 /// A future behind a trait object.
@@ -181,6 +183,8 @@ pub struct Connection {
     pub version: String,
     pub user: String,
     pub account: String,
+    /// `None` in the clear.
+    pub tls: Option<Arc<TlsFacts>>,
     /// When and why it ended.
     pub ended: Option<(Timestamp, &'static str)>,
     /// Filled only when asked for.

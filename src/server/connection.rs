@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::accept::peer_address;
-use super::tls::{Handshake, peer_names};
-use crate::auth::CertificateNames;
+use super::tls::{self, Handshake};
+use crate::auth::TlsFacts;
 use crate::broker::{Arrival, Broker, ClientState, Closed, Link, Outbox, Queued, Share, TlsTerms};
 use crate::config::HandshakeFirst;
 use crate::types::Timestamp;
@@ -147,9 +147,7 @@ async fn serve_tls(
     let cid = link.client().id;
     match tokio::time::timeout(patience, handshake.acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
-            if let Some(names) = peer_names(stream.get_ref().1) {
-                link.set_certificate(names);
-            }
+            link.set_tls(tls::facts(stream.get_ref().1, &handshake, first));
             // The time for CONNECT begins now.
             link.restart(Timestamp::now());
             let (reader, writer) = tokio::io::split(stream);
@@ -174,15 +172,15 @@ pub async fn serve_split<S>(
     broker: Arc<Broker>,
     stream: S,
     arrival: Arrival,
-    certificate: Option<CertificateNames>,
+    facts: Option<TlsFacts>,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
     let Some((mut link, writer)) = admit(&broker, arrival, writer).await else { return };
-    if let Some(names) = certificate {
-        link.set_certificate(names);
+    if let Some(facts) = facts {
+        link.set_tls(facts);
     }
     serve(broker, link, Reader::Other(Box::new(reader)), writer, stop).await;
 }

@@ -263,6 +263,7 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
         user: identity.user,
         account: identity.account,
         ended: None,
+        tls: client.tls().cloned(),
         subscriptions,
     }
 }
@@ -289,6 +290,7 @@ fn closed_connection(client: &ClosedClient) -> Connection {
         user: identity.user,
         account: identity.account,
         ended: Some((client.stopped, client.reason)),
+        tls: None,
         subscriptions: client
             .subscriptions
             .iter()

@@ -9,7 +9,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::CertificateNames;
+use crate::auth::TlsFacts;
 use crate::broker::TlsTerms;
 use crate::config::Tls;
 
@@ -36,6 +36,8 @@ enum Problem {
 pub struct Handshake {
     pub acceptor: TlsAcceptor,
     pub tls: Tls,
+    /// Those that clients' certificates are held to, in DER.
+    authorities: Arc<Vec<Vec<u8>>>,
 }
 
 impl Handshake {
@@ -55,11 +57,13 @@ impl Handshake {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(tls))
             .expect("ring serves TLS 1.2 and 1.3");
+        let mut authorities = Vec::new();
         let builder = match &tls.ca {
             Some(path) if tls.asks_for_certificates() => {
                 let broken = |reason: String| Problem::Authority { path: path.clone(), reason };
                 let mut roots = RootCertStore::empty();
                 for authority in certificates(path).map_err(broken)? {
+                    authorities.push(authority.to_vec());
                     roots.add(authority).map_err(|error| broken(error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -73,7 +77,7 @@ impl Handshake {
             _ => builder.with_no_client_auth(),
         };
         let config = builder.with_single_cert(chain, key).map_err(Problem::Pair)?;
-        Ok(Handshake { acceptor: TlsAcceptor::from(Arc::new(config)), tls: tls.clone() })
+        Ok(Handshake { acceptor: TlsAcceptor::from(Arc::new(config)), tls: tls.clone(), authorities: Arc::new(authorities) })
     }
 
     /// What INFO says to a client that has not shaken hands.
@@ -123,7 +127,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if chain.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(chain) }
 }
 
-/// The names in the certificate that the peer has shown.
-pub fn peer_names(connection: &rustls::ServerConnection) -> Option<CertificateNames> {
-    CertificateNames::read(connection.peer_certificates()?.first()?)
+/// What a finished handshake has settled. `first`: it came before INFO, on the client port.
+pub fn facts(connection: &rustls::ServerConnection, handshake: &Handshake, first: bool) -> TlsFacts {
+    let version = match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "1.2",
+    };
+    let suite = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+    let shown = connection.peer_certificates().unwrap_or_default();
+    TlsFacts {
+        version,
+        // rustls has a prefix of its own.
+        cipher: suite.replacen("TLS13_", "TLS_", 1),
+        certificates: shown.iter().map(|certificate| certificate.to_vec()).collect(),
+        authorities: handshake.authorities.clone(),
+        first,
+    }
 }

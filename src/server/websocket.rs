@@ -25,10 +25,10 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::accept::{Backoff, peer_address};
-use super::tls::{CurrentHandshake, peer_names};
+use super::tls::{self, CurrentHandshake};
 use super::websocket_stream::WebSocketStream;
 use super::{connection, deflate};
-use crate::auth::CertificateNames;
+use crate::auth::TlsFacts;
 use crate::broker::{Arrival, Broker, Cookies, TlsTerms};
 use crate::config::WebSocket;
 
@@ -76,15 +76,15 @@ impl Entrance {
         };
         match tokio::time::timeout(patience, handshake.acceptor.accept(socket)).await {
             Ok(Ok(stream)) => {
-                let names = peer_names(stream.get_ref().1);
-                self.serve(stream, peer, handshake.terms_after(), names).await;
+                let facts = tls::facts(stream.get_ref().1, &handshake, false);
+                self.serve(stream, peer, handshake.terms_after(), Some(facts)).await;
             }
             Ok(Err(error)) => debug!("{peer} - TLS handshake error: {error}"),
             Err(_) => debug!("{peer} - TLS handshake timeout"),
         }
     }
 
-    async fn serve<S>(&self, stream: S, peer: SocketAddr, tls: TlsTerms, names: Option<CertificateNames>)
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, tls: TlsTerms, facts: Option<TlsFacts>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -105,7 +105,7 @@ impl Entrance {
         let Ok(stream) = upgrade.await else { return };
         let arrival = Arrival::websocket(peer, tls, self.port, cookies);
         let stream = WebSocketStream::new(TokioIo::new(stream), deflate);
-        connection::serve_split(self.broker.clone(), stream, arrival, names, self.stop.clone()).await;
+        connection::serve_split(self.broker.clone(), stream, arrival, facts, self.stop.clone()).await;
     }
 
     fn answer(

@@ -349,6 +349,60 @@ async fn who_is_asked_about_is_who_was_let_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_and_monitoring_tell_of_tls() {
+    let issuer = Arc::new(KeyPair::new_account());
+    let (ca, own) = (super::tls::file("ca.pem"), super::tls::file("client.pem"));
+    let pem = |path| std::fs::read_to_string(path).unwrap();
+    for verify in [false, true] {
+        let block = super::tls::block(if verify { "verify: true, handshake_first: true" } else { "" });
+        let world = World::start(&format!("{block}{}", text(&issuer, ""))).await;
+        let enter = async |user: &str| {
+            let options = async_nats::ConnectOptions::with_user_and_password(user.into(), "p".into())
+                .custom_inbox_prefix(format!("_INBOX_{user}"))
+                .add_root_certificates(ca.clone())
+                .require_tls(true);
+            let options = match verify {
+                true => options.tls_first().add_client_certificate(own.clone(), super::tls::file("client-key.pem")),
+                false => options,
+            };
+            options.connect(format!("tls://localhost:{}", world.address().port())).await.unwrap()
+        };
+        let mut manner = Manner::of(&issuer);
+        manner.claims = json!({});
+        let service = Service::start(enter("auth").await, manner.clone()).await;
+        let joe = enter("joe").await;
+        let request = service.last();
+        let told = &request["nats"]["client_tls"];
+        assert_eq!(told["version"], "1.3");
+        assert!(told["cipher"].as_str().unwrap().starts_with("TLS_AES_"), "{told}");
+        assert_eq!(told.get("certs"), None);
+        match verify {
+            false => assert_eq!(told.get("verified_chains"), None),
+            true => assert_eq!(told["verified_chains"], json!([[pem(&own), pem(&ca)]])),
+        }
+        service.manner.lock().unwrap().more["aud"] = "$SYS".into();
+        let sys = enter("sys").await;
+        for auth in [false, true] {
+            let body = json!({ "auth": auth }).to_string();
+            let answer = sys.request("$SYS.REQ.SERVER.PING.CONNZ", body.into()).await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+            let cid = joe.server_info().client_id;
+            let connections = answer["data"]["connections"].as_array().unwrap();
+            let joe = connections.iter().find(|connection| connection["cid"] == cid).unwrap();
+            assert_eq!((&joe["tls_version"], &joe["tls_cipher_suite"]), (&told["version"], &told["cipher"]));
+            assert_eq!(joe.get("tls_first"), verify.then_some(&json!(true)));
+            let shown = joe.get("tls_peer_certs");
+            assert_eq!(shown.is_some(), auth && verify, "{joe}");
+            if let Some(shown) = shown {
+                assert_eq!(shown[0]["subject"], "CN=derek,O=natterjack tests");
+                assert!(["spki_sha256", "cert_sha256"].iter().all(|hash| shown[0][hash].as_str().unwrap().len() == 64));
+            }
+        }
+        world.server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_and_answers_are_encrypted_on_request() {
     let (issuer, own) = (Arc::new(KeyPair::new_account()), XKey::new());
     let world = World::start(&text(&issuer, &format!(", xkey: {}", own.public_key()))).await;

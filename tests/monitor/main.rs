@@ -137,6 +137,7 @@ fn connection(id: u64, out_bytes: u64) -> Connection {
         version: "1".into(),
         user: String::new(),
         account: "$G".into(),
+        tls: None,
         ended: None,
         subscriptions: vec![Subscription {
             subject: format!("foo.{id}"),
