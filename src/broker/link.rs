@@ -111,6 +111,8 @@ impl Link {
         info.tls_verify = self.arrival.tls.verify;
         info.port = self.arrival.port.unwrap_or(info.port);
         info.client_ip = self.client.ip().to_owned();
+        // What counts for this client: its account or its JWT may allow it less.
+        info.max_payload = self.session.limits().max_payload as i64;
         info
     }
 

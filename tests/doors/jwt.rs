@@ -149,3 +149,91 @@ async fn a_scoped_key_binds_its_users_to_their_names_and_hours() {
     assert_eq!(last, "-ERR 'User Authentication Expired'");
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_ends_who_is_in() {
+    let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());
+    let own = token(&operator, &operator.public_key(), "operator", json!({}), json!({}));
+    let text = |claims: Value| {
+        let key = account.public_key();
+        let account = token(&operator, &key, "account", claims, json!({}));
+        format!(
+            "operator: {own}\nresolver: MEMORY\nresolver_preload {{ {key}: {account} }}\nauthorization {{ timeout: 30 }}\n"
+        )
+    };
+    let mut world = World::start(&text(json!({}))).await;
+    let (gone, stays) = (KeyPair::new_user(), KeyPair::new_user());
+    let enter = async |world: &World, person: &KeyPair| {
+        let mut wire = world.wire().await;
+        let info: Value = serde_json::from_str(&wire.info["INFO ".len()..]).unwrap();
+        let jwt = token(&account, &person.public_key(), "user", json!({}), json!({}));
+        let sig = BASE64.encode(person.sign(info["nonce"].as_str().unwrap().as_bytes()).unwrap());
+        let lines = wire.ask(&format!("CONNECT {}", json!({ "verbose": false, "jwt": jwt, "sig": sig }))).await;
+        (wire, lines)
+    };
+    let (mut revoked, first) = enter(&world, &gone).await;
+    let (mut other, second) = enter(&world, &stays).await;
+    assert_eq!([first, second].concat(), ["PONG", "PONG"]);
+    world.reload(&text(json!({ "revocations": { gone.public_key(): now() } }))).await.unwrap();
+    let said = revoked.until_pong().await;
+    assert_eq!(
+        said.into_iter().filter(|line| line != "PING").collect::<Vec<_>>(),
+        ["-ERR 'Authorization Violation'", ""]
+    );
+    assert_eq!(other.ask("PUB x 0\r\n").await, ["PONG"]);
+    assert_eq!(enter(&world, &gone).await.1[0], "-ERR 'Authorization Violation'");
+    assert_eq!(enter(&world, &stays).await.1, ["PONG"]);
+    world.server.stop().await;
+}
+
+/// What a message may hold is what server, account and user allow, the least of them; INFO tells it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_is_held_to_the_least_of_all_limits() {
+    let account = KeyPair::new_account();
+    let text = operator_mode(&[(&account, json!({ "limits": { "payload": 100, "subs": -1, "conn": -1 } }))]);
+    let world = World::start(&format!("max_payload: 1000\n{text}")).await;
+    for (of_user, expected) in [(json!({}), 100), (json!({ "payload": 50 }), 50), (json!({ "payload": 5000 }), 100)] {
+        let mut wire = world.wire().await;
+        let info: Value = serde_json::from_str(&wire.info["INFO ".len()..]).unwrap();
+        assert_eq!(info["max_payload"], 1000, "nobody is known yet");
+        let person = KeyPair::new_user();
+        let jwt = token(&account, &person.public_key(), "user", of_user, json!({}));
+        let sig = BASE64.encode(person.sign(info["nonce"].as_str().unwrap().as_bytes()).unwrap());
+        let connect = json!({ "verbose": false, "protocol": 1, "jwt": jwt, "sig": sig });
+        wire.say(&format!("CONNECT {connect}\r\nPING\r\n")).await;
+        let mut line = wire.line().await;
+        while !line.starts_with("INFO ") {
+            assert!(line == "PONG" || line == "PING", "{line}");
+            line = wire.line().await;
+        }
+        let info: Value = serde_json::from_str(&line["INFO ".len()..]).unwrap();
+        assert_eq!(info["max_payload"], expected);
+        let publish = |bytes: usize| format!("PUB x {bytes}\r\n{}\r\n", "x".repeat(bytes));
+        assert_eq!(wire.ask(publish(expected).trim_end()).await.last().unwrap(), "PONG");
+        let refused = wire.ask(publish(expected + 1).trim_end()).await;
+        assert!(refused.contains(&"-ERR 'Maximum Payload Violation'".to_owned()), "{refused:?}");
+        assert_eq!(refused.last().unwrap(), "");
+    }
+    world.server.stop().await;
+
+    let text = "accounts { A { limits { max_payload: 100 }, users: [ { user: a, password: p } ] } }\n\
+                max_payload: 1000\nauthorization { timeout: 30 }\n";
+    let mut world = World::start(text).await;
+    let mut wire = world.wire().await;
+    let connect = r#"CONNECT {"verbose":false,"protocol":1,"user":"a","pass":"p"}"#;
+    assert_eq!(wire.ask(connect).await.last().unwrap(), "PONG");
+    let mut infos = Vec::new();
+    for text in [text.to_owned(), text.replace("max_payload: 1000", "max_payload: 60")] {
+        world.reload(&text).await.unwrap();
+        wire.say("PING\r\n").await;
+        loop {
+            match &*wire.line().await {
+                "PONG" => break,
+                line => infos.extend(line.strip_prefix("INFO ").map(str::to_owned)),
+            }
+        }
+    }
+    let told = infos.iter().map(|info| serde_json::from_str::<Value>(info).unwrap()["max_payload"].clone());
+    assert_eq!(told.collect::<Vec<_>>(), [100, 60]);
+    world.server.stop().await;
+}
