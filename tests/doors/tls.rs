@@ -88,10 +88,17 @@ async fn handshake(port: u16) -> tokio_rustls::client::TlsStream<TcpStream> {
 }
 
 async fn try_handshake(port: u16) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    handshake_of(port, rustls::DEFAULT_VERSIONS).await
+}
+
+async fn handshake_of(
+    port: u16,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -195,5 +202,22 @@ async fn certificates_are_read_again_and_tls_switched_off_and_on() {
         let read = tokio::time::timeout(PATIENCE, live.read(&mut bytes)).await.unwrap().unwrap();
         assert!(read > 0, "{heard}");
         heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_1_2_is_served_unless_it_is_too_old() {
+    let old = [&rustls::version::TLS12];
+    for (more, served) in [("", true), ("min_version: \"1.2\"", true), ("min_version: \"1.3\"", false)] {
+        let world = World::start(&block(&format!("handshake_first: true, {more}"))).await;
+        let port = world.address().port();
+        let shaken = handshake_of(port, &old).await;
+        assert_eq!(shaken.as_ref().err().map(ToString::to_string).is_none(), served, "{more}");
+        if let Ok(stream) = &shaken {
+            assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+        }
+        let newest = handshake(port).await;
+        assert_eq!(newest.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        world.server.stop().await;
     }
 }

@@ -259,3 +259,24 @@ async fn messages_are_compressed_for_who_asks() {
         world.server.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_changes_the_certificate_for_those_to_come() {
+    let own = tls::block("");
+    // One that is nobody's who is called localhost.
+    let other = own.replace("server.pem", "client.pem").replace("server-key.pem", "client-key.pem");
+    let text = |tls: &str| format!("websocket {{ port: -1, handshake_timeout: 20, {tls} }}");
+    let mut world = World::start(&text(&own)).await;
+    let url = format!("wss://localhost:{}", port(&world));
+    let connect = async || ConnectOptions::new().add_root_certificates(tls::file("ca.pem")).connect(&url).await;
+    let before = connect().await.expect("the certificate is good");
+    world.reload(&text(&other)).await.unwrap();
+    assert!(connect().await.is_err());
+    settle(&before).await;
+    world.reload(&text(&own)).await.unwrap();
+    connect().await.expect("the certificate is good again");
+    // What cannot be read changes nothing.
+    assert!(world.reload(&text(&own.replace("server.pem", "nothing.pem"))).await.is_err());
+    connect().await.expect("the certificate is the same");
+    world.server.stop().await;
+}
