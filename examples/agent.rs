@@ -58,6 +58,7 @@ async fn shout(nats: &Client, text: &str, progress: &str) -> Result<String, Stri
 async fn work(nats: Client, task: Message, lease: Duration, stop: oneshot::Receiver<()>) {
     let header = |name: &str| task.headers.as_ref().and_then(|all| all.get(name)).map(|value| value.to_string());
     let (text, progress) = (String::from_utf8_lossy(&task.payload), header("Task-Progress").unwrap_or_default());
+    let lease = header("Task-Lease").and_then(|told| told.parse().ok()).map_or(lease, Duration::from_secs_f64);
     let keep_lease = async {
         loop {
             sleep(lease / 3).await; // silent work would lose its lease

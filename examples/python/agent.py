@@ -48,8 +48,9 @@ async def shout(nc, text, progress):
     return text.upper().encode()
 
 async def keep(task):
+    lease = float(task.headers.get("Task-Lease", card["lease_s"]))
     while True:  # silent work would lose its lease
-        await asyncio.sleep(card["lease_s"] / 3)
+        await asyncio.sleep(lease / 3)
         await task.in_progress()
 
 async def work(nc, task):

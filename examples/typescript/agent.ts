@@ -48,7 +48,8 @@ async function shout(text: string, progress: string, signal: AbortSignal) {
 
 async function work(task: JsMsg, signal: AbortSignal) {
   const header = (name: string) => task.headers!.get(name);
-  const keeper = setInterval(() => task.working(), (card.lease_s / 3) * 1000); // silent work would lose its lease
+  const lease = Number(header("Task-Lease") || card.lease_s);
+  const keeper = setInterval(() => task.working(), (lease / 3) * 1000); // silent work would lose its lease
   let [verdict, body] = ["Task-Complete", ""];
   try {
     body = await shout(task.string(), header("Task-Progress"), signal);

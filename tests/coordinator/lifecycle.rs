@@ -289,6 +289,38 @@ async fn leases_expire_and_signs_of_life_extend_them() {
 }
 
 #[tokio::test]
+async fn agents_are_told_how_long_their_leases_last() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    ask(&user, "QUEUE.PUT.slow", json!({ "lease_s": 90 })).await;
+    ask(&user, "QUEUE.PUT.quick", json!({ "lease_s": 5 })).await;
+    ask(&user, "QUEUE.PUT.helpless", json!({ "mode": "pull", "lease_s": 0.5 })).await;
+    let told = async |agent: &str, queues: Value| {
+        ask(&user, &format!("AGENT.REGISTER.{agent}"), json!({ "queues": queues })).await["lease_s"].clone()
+    };
+    assert_eq!(told("one", json!(["slow"])).await, json!(90.0));
+    assert_eq!(told("both", json!(["slow", "quick"])).await, json!(5.0), "the shortest, wherever it stands");
+    assert_eq!(told("new", json!(["slow", "new"])).await, json!(30.0), "the default of a queue never set up");
+    assert_eq!(told("all", json!(["*"])).await, json!(5.0), "what workers pull themselves is no agent's");
+    for agent in ["one", "both", "new", "all"] {
+        ask(&user, &format!("AGENT.REMOVE.{agent}"), Value::Null).await;
+    }
+
+    // Each delivery says it for its queue.
+    let agent = Agent::register(world.client("dee").await, "dee", json!({ "queues": ["*"], "slots": 9 })).await;
+    for (queue, lease) in [("slow", "90"), ("quick", "5"), ("new", "30")] {
+        submit(&user, &[("Task-Queue", queue)], b"").await;
+        let task = agent.pull().await;
+        assert_eq!(task.headers().get_str("Task-Lease"), Some(lease), "{queue}");
+        agent.complete(&task, b"").await.unwrap();
+    }
+    ask(&user, "QUEUE.PUT.quick", json!({ "lease_s": 0.5 })).await;
+    submit(&user, &[("Task-Queue", "quick"), ("Task-Lease", "7")], b"").await;
+    assert_eq!(agent.pull().await.headers().get_str("Task-Lease"), Some("0.5"), "as the queue is now");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn agents_that_do_not_fetch_or_vanish_lose_their_tasks() {
     let settings = Settings {
         accept_timeout: Duration::from_millis(300),

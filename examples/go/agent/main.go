@@ -12,6 +12,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,10 +69,13 @@ func shout(ctx context.Context, nc *nats.Conn, text, progress string) ([]byte, e
 }
 
 // keep holds the lease of silent work.
-func keep(ctx context.Context, task jetstream.Msg, every time.Duration) {
+func keep(ctx context.Context, task jetstream.Msg, leaseS float64) {
+	if told, err := strconv.ParseFloat(task.Headers().Get("Task-Lease"), 64); err == nil {
+		leaseS = told
+	}
 	for ctx.Err() == nil {
 		select {
-		case <-time.After(every):
+		case <-time.After(time.Duration(leaseS / 3 * float64(time.Second))):
 			task.InProgress()
 		case <-ctx.Done():
 		}
@@ -137,7 +141,7 @@ func main() {
 			id := task.Headers().Get("Task-Id")
 			running.Store(id, stop)
 			busy.Go(func() {
-				go keep(ctx, task, time.Duration(card.LeaseS/3*float64(time.Second)))
+				go keep(ctx, task, card.LeaseS)
 				work(ctx, nc, task)
 				stop()
 				running.Delete(id)

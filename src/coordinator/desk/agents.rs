@@ -11,9 +11,8 @@ use super::{Desk, Loss};
 use crate::client::{BatchEntry, Incoming, decode_ack};
 use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::labels::Labels;
-use crate::coordinator::queue::QueueConfig;
 use crate::coordinator::task::Event;
-use crate::coordinator::{errors, names, record};
+use crate::coordinator::{errors, names, record, seconds};
 use crate::types::ApiError;
 
 /// A registration under way.
@@ -192,12 +191,15 @@ impl Desk {
         })
     }
 
-    fn agent_lease(&self, card: &Card) -> QueueConfig {
-        card.queues
-            .iter()
-            .find_map(|queue| self.queues.get(queue))
-            .map(|queue| queue.config.clone())
-            .unwrap_or_default()
+    /// Seconds of the leases an agent gets, shortest and longest: those of the queues it serves. One that was never set up, and
+    /// those that are to come where it serves all, have the default.
+    fn agent_leases(&self, card: &Card) -> (f64, f64) {
+        let every = card.queues.iter().any(|queue| queue == "*");
+        let given = self.queues.values().map(|queue| &queue.config).filter(|_| every);
+        let given = given.filter(|config| config.mode.is_assigned());
+        let named = card.queues.iter().map(|queue| self.queue_config(queue));
+        let leases = given.chain(named).map(|config| config.lease_s);
+        leases.fold((f64::INFINITY, 0.0), |(least, most), lease| (lease.min(least), lease.max(most)))
     }
 
     pub(super) fn create_agent_consumer(&mut self, registration: Registration) {
@@ -218,6 +220,7 @@ impl Desk {
     fn call_create_consumer(&mut self, call: Call, card: &Card) {
         let id = &card.id;
         let name = names::agent_consumer(id);
+        let (_, longest) = self.agent_leases(card);
         // One delivery per assignment: a new attempt is a new message. The lease is counted by the coordinator, which sees
         // the acks; ack_wait only tells the consumer when to forget a message.
         let body = serde_json::json!({
@@ -228,7 +231,7 @@ impl Desk {
                 "filter_subject": format!("$KV.TASK.a.{id}.>"),
                 "ack_policy": "explicit",
                 "deliver_policy": "all",
-                "ack_wait": self.agent_lease(card).lease().as_nanos() as u64,
+                "ack_wait": record::seconds(longest).as_nanos() as u64,
                 "max_deliver": 1,
                 "max_ack_pending": -1,
             },
@@ -255,7 +258,7 @@ impl Desk {
         }
         let Registration { mut card, resume, link, resumed, request } = registration;
         let id = card.id.clone();
-        let lease_s = self.agent_lease(&card).lease_s;
+        let (lease_s, _) = self.agent_leases(&card);
         let instance = card.instance.clone();
         match self.roster.find(&id) {
             Some(index) => {

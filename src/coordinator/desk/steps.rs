@@ -184,6 +184,7 @@ impl Desk {
     /// Sends the batch that makes `next` the task's record.
     pub(super) fn commit(&mut self, index: u32, next: Record, input: Option<Input>, submitted: bool) {
         let endpoint = if next.phase == Phase::Assigned { self.endpoint_of(&next.agent) } else { None };
+        let lease_s = self.queue_config(&next.queue).lease_s;
         let Some(task) = self.task_mut(index) else { return };
         task.request = None;
         let mut next = next;
@@ -210,14 +211,14 @@ impl Desk {
         if let Some(key) = key {
             item_at = Some(entries.len() as u64);
             let mut entry = BatchEntry::new(key, parcel.body.clone());
-            entry.header_lines = delivery_lines(&next, &parcel.lines);
+            entry.header_lines = delivery_lines(&next, lease_s, &parcel.lines);
             entries.push(entry);
         }
         if next.mode == Mode::Adopted && next.phase == Phase::Queued && changed {
             task.request = super::burial::republication(&next, &parcel);
         }
         if let Some(subject) = endpoint.filter(|_| changed) {
-            let lines = delivery_lines(&next, &parcel.lines);
+            let lines = delivery_lines(&next, lease_s, &parcel.lines);
             task.request = Some(super::services::Request { subject, lines, body: parcel.body.clone() });
         }
         if next.phase == Phase::Completed && changed {
@@ -413,12 +414,12 @@ fn needs_payload(before: &Record, next: &Record) -> bool {
 }
 
 /// What an agent gets with a task: full subjects, so that it builds nothing.
-fn delivery_lines(record: &Record, user: &str) -> String {
+fn delivery_lines(record: &Record, lease_s: f64, user: &str) -> String {
     let Record { id, queue, attempt, run, deliveries, lease, .. } = record;
     let attempt = if record.mode == Mode::Pull { record.attempts_before.saturating_add(1) } else { (*attempt).max(1) };
     let mut lines = format!(
         "Task-Id: {id}\r\nTask-Queue: {queue}\r\nTask-Attempt: {attempt}\r\nTask-Run: {run}\r\n\
-         Task-Delivery: {deliveries}\r\n\
+         Task-Delivery: {deliveries}\r\nTask-Lease: {lease_s}\r\n\
          Task-Complete: $TASK.API.COMPLETE.{id}.{lease}\r\nTask-Fail: $TASK.API.FAIL.{id}.{lease}\r\n\
          Task-Progress: $TASK.P.{id}\r\nTask-Input: $TASK.API.INPUT.{id}.{lease}\r\n"
     );
