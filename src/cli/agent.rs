@@ -1,11 +1,12 @@
 //! `natterjack agent …`: who does the work.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection};
 use super::failure::{EXIT_CODES, Failure};
-use super::output::{self, Listed, Watch, list, number, show, text};
+use super::output::{self, Listed, Watch, list, number, show, text, without_nulls};
+use super::paging::{self, Paged};
 use super::table::{self, Table};
 use crate::types::Timestamp;
 
@@ -21,9 +22,18 @@ pub struct AgentCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List agents with their labels and load.
+    /// List agents with their labels and load, by name.
     #[command(visible_alias = "list")]
     Ls {
+        /// Only those that are online, draining or offline.
+        #[arg(long)]
+        status: Option<String>,
+        /// At most so many; all without it.
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// Only those behind this one, to page on.
+        #[arg(long, value_name = "AGENT")]
+        after: Option<String>,
         #[command(flatten)]
         watch: Watch,
     },
@@ -42,9 +52,12 @@ impl AgentCommand {
         let json = self.connect.json;
         let connection = Connection::open(&self.connect).await?;
         match self.action {
-            Action::Ls { watch } => {
+            Action::Ls { status, limit, after, watch } => {
+                let filter = without_nulls(json!({ "status": status, "after": after }));
                 let listed = Listed { field: "agents", id: "id", restless: &["last_seen"] };
-                watch.show(json, &listed, async || connection.call("AGENT.LIST", b"", b"").await, render_list).await?;
+                let pages = Paged { endpoint: "AGENT.LIST", field: "agents", id: "id" };
+                let ask = async || pages.read(&connection, &filter, limit.map(|limit| limit as usize)).await;
+                watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Info { agent } => {
                 show(&connection.call(&format!("AGENT.INFO.{agent}"), b"", b"").await?, json, output::record);
@@ -77,6 +90,9 @@ fn render_list(found: &Value) -> String {
     let mut table = Table::new(&["AGENT", "STATE", "LOAD", "DONE", "SEEN", "QUEUES", "LABELS"]);
     for agent in agents {
         let seen = Timestamp::parse_rfc3339(text(agent, "last_seen"));
+    if agents.is_empty() && found["total"].as_u64().is_some_and(|total| total > 0) {
+        return format!("No agents are listed. {}", counts(found));
+    }
         let load = format!("{}/{}", agent["in_flight"].as_u64().unwrap_or(0), agent["slots"].as_u64().unwrap_or(1));
         table.row(vec![
             text(agent, "id").to_owned(),
@@ -88,7 +104,19 @@ fn render_list(found: &Value) -> String {
             labels(&agent["labels"]),
         ]);
     }
-    table.fitted()
+    table.fitted() + &paging::more(found) + &counts(found)
+}
+
+/// How many there are in all; nothing where the answer does not say.
+fn counts(found: &Value) -> String {
+    let Some(total) = found["total"].as_u64() else { return String::new() };
+    let of = |status: &str| found[status].as_u64().unwrap_or(0);
+    let (online, draining, offline) = (of("online"), of("draining"), of("offline"));
+    let available = of("available");
+    let agents = if total == 1 { "agent" } else { "agents" };
+    format!(
+        "{total} {agents}: {online} online, {draining} draining, {offline} offline; {available} with a free slot.\n"
+    )
 }
 
 /// `lang=rust,go gpu mem=32`, from an object or a list.

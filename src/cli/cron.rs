@@ -1,11 +1,12 @@
 //! `natterjack cron …`: tasks that are submitted by the clock.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection, header_block};
 use super::failure::{EXIT_CODES, Failure};
 use super::output::{Listed, Watch, list, number, show, text};
+use super::paging::Paged;
 use super::table::{self, Table};
 use super::task_options::{Body, TaskOptions};
 use crate::types::Timestamp;
@@ -69,7 +70,9 @@ impl CronCommand {
         match &self.action {
             Action::Ls { watch } => {
                 let listed = Listed { field: "crons", id: "cron", restless: &[] };
-                watch.show(json, &listed, async || connection.call("CRON.LIST", b"", b"").await, render_list).await?;
+                let pages = Paged { endpoint: "CRON.LIST", field: "crons", id: "cron" };
+                let ask = async || pages.read(&connection, &json!({}), None).await;
+                watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Put(put) => {
                 let mut headers = vec![("Task-Schedule".to_owned(), put.schedule.clone())];

@@ -7,6 +7,7 @@ use super::confirm::Confirm;
 use super::connection::{ConnectFlags, Connection, api_error, refused, with_progress};
 use super::failure::{EXIT_CODES, Failure};
 use super::output::{Listed, Watch, list, number, print_bytes, remark, say, show, text, without_nulls};
+use super::paging::{self, Paged};
 use super::table::{self, Table};
 use crate::types::Timestamp;
 
@@ -28,7 +29,7 @@ enum Action {
         /// Only those of this queue.
         queue: Option<String>,
         /// At most so many.
-        #[arg(short, long, value_name = "N", default_value_t = 50)]
+        #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Only those behind this one, to page on.
         #[arg(long, value_name = "ID")]
@@ -62,9 +63,10 @@ impl DlqCommand {
         match self.action {
             Action::Ls { queue, limit, after, watch } => {
                 let endpoint = queue.map_or("DLQ.LIST".to_owned(), |queue| format!("DLQ.LIST.{queue}"));
-                let body = without_nulls(json!({ "limit": limit, "after": after })).to_string();
+                let filter = without_nulls(json!({ "after": after }));
                 let listed = Listed { field: "letters", id: "id", restless: &[] };
-                let ask = async || connection.call(&endpoint, b"", body.as_bytes()).await;
+                let pages = Paged { endpoint: &endpoint, field: "letters", id: "id" };
+                let ask = async || pages.read(&connection, &filter, Some(limit as usize)).await;
                 watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Get { queue, id } => get(&connection, &queue, &id, json).await?,
@@ -157,7 +159,5 @@ fn render_list(found: &Value) -> String {
             if reason == error || error.is_empty() { reason.to_owned() } else { format!("{reason}: {error}") },
         ]);
     }
-    let left = found["left"].as_u64().filter(|left| *left > 0);
-    let more = left.map(|left| format!("{left} more: --limit, or --after the last one here.\n")).unwrap_or_default();
-    table.fitted() + &more
+    table.fitted() + &paging::more(found)
 }

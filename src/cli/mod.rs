@@ -17,6 +17,7 @@ mod flags;
 mod log;
 mod log_file;
 mod output;
+mod paging;
 mod passwd;
 mod queue;
 #[cfg(unix)]

@@ -9,6 +9,7 @@ use super::confirm::Confirm;
 use super::connection::{ConnectFlags, Connection};
 use super::failure::{EXIT_CODES, Failure};
 use super::output::{self, Listed, Watch, list, number, show, text};
+use super::paging::Paged;
 use super::table::{self, Table};
 
 /// Set up queues, see what waits in them, stop and empty them.
@@ -117,7 +118,9 @@ impl QueueCommand {
         match self.action {
             Action::Ls { watch } => {
                 let listed = Listed { field: "queues", id: "queue", restless: &[] };
-                watch.show(json, &listed, async || connection.call("QUEUE.LIST", b"", b"").await, render_list).await?;
+                let pages = Paged { endpoint: "QUEUE.LIST", field: "queues", id: "queue" };
+                let ask = async || pages.read(&connection, &json!({}), None).await;
+                watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Info { queue } => {
                 show(&connection.call(&format!("QUEUE.INFO.{queue}"), b"", b"").await?, json, output::record);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::connection::{ConnectFlags, Connection, api_error, header_block, refused};
 use super::failure::{Failure, TIMED_OUT};
 use super::output::{self, Listed, Watch, list, number, print_bytes, say, show, text, without_nulls};
+use super::paging::{self, Paged};
 use super::table::{self, Table};
 use super::task_follow::follow;
 use super::task_options::{Body, TaskOptions, seconds};
@@ -116,7 +117,7 @@ struct List {
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
     /// At most so many.
-    #[arg(short, long, value_name = "N", default_value_t = 50)]
+    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Only tasks behind this one, to page on.
     #[arg(long, value_name = "ID")]
@@ -138,6 +139,9 @@ impl TaskCommand {
             Action::Answer { body, .. } => body.read("natterjack task answer ID 'the blue one'")?,
             _ => Vec::new(),
         };
+    /// Only tasks that are a part of this one.
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
         let connection = Connection::open(&self.connect).await?;
         match &self.action {
             Action::Submit(task) => submit(&connection, task, &body, json).await?,
@@ -146,12 +150,13 @@ impl TaskCommand {
             }
             Action::Ls(list) => {
                 let filter = json!({
-                    "queue": list.queue, "state": list.state, "agent": list.agent,
-                    "limit": list.limit, "after": list.after,
+                    "queue": list.queue, "state": list.state, "agent": list.agent, "parent": list.parent,
+                    "after": list.after,
                 });
-                let filter = without_nulls(filter).to_string();
+                let filter = without_nulls(filter);
                 let listed = Listed { field: "tasks", id: "id", restless: &[] };
-                let ask = async || connection.call("LIST", b"", filter.as_bytes()).await;
+                let pages = Paged { endpoint: "LIST", field: "tasks", id: "id" };
+                let ask = async || pages.read(&connection, &filter, Some(list.limit as usize)).await;
                 list.watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Await { id, wait } => await_result(&connection, id, *wait, json).await?,
@@ -267,9 +272,7 @@ fn render_list(found: &Value) -> String {
             created.map(|created| table::age(created, now)).unwrap_or_default(),
         ]);
     }
-    let left = found["left"].as_u64().filter(|left| *left > 0);
-    let more = left.map(|left| format!("{left} more: --limit, or --after the last one here.\n")).unwrap_or_default();
-    table.fitted() + &more
+    table.fitted() + &paging::more(found)
 }
 
 #[cfg(test)]

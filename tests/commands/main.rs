@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes are kept by real clocks")]
 
 mod doctor;
+mod lists;
 mod support;
 mod tasks;
