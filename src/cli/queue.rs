@@ -107,7 +107,8 @@ struct Put {
 }
 
 /// What a queue tells of itself that is none of its settings.
-const NOT_SETTINGS: [&str; 7] = ["type", "queue", "open", "running", "paused", "stream", "consumer"];
+const NOT_SETTINGS: [&str; 9] =
+    ["type", "queue", "open", "running", "paused", "stream", "consumer", "services", "adopted"];
 
 impl QueueCommand {
     /// # Errors
@@ -244,7 +245,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_what_was_not_named() {
-        let now = json!({"type": "t", "queue": "q", "open": 3, "rate": 2.0, "mode": "inbox"});
+        let now =
+            json!({"type": "t", "queue": "q", "open": 3, "rate": 2.0, "mode": "inbox", "services": [], "adopted": {}});
         assert_eq!(merged(now, json!({"rate": 5.0})), json!({"rate": 5.0, "mode": "inbox"}));
     }
 
