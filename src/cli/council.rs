@@ -1,6 +1,6 @@
 //! `natterjack council …`: agents that come together for one job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection};
 use super::failure::{EXIT_CODES, Failure, REFUSED};
-use super::output::{self, Listed, Watch, list, say, show, text, without_nulls};
+use super::output::{self, Listed, Watch, list, show, text, without_nulls};
+use super::paging::{self, Paged};
 use super::table::{self, Table};
 use super::task_options::header;
 
@@ -31,7 +32,7 @@ enum Action {
         #[arg(long)]
         status: Option<String>,
         /// At most so many.
-        #[arg(short, long, value_name = "N", default_value_t = 100)]
+        #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
         /// Only those behind this one, to page on.
         #[arg(long, value_name = "COUNCIL")]
@@ -101,9 +102,10 @@ impl CouncilCommand {
         let connection = Connection::open(&self.connect).await?;
         match self.action {
             Action::Ls { status, limit, after, watch } => {
-                let body = without_nulls(json!({ "status": status, "limit": limit, "after": after })).to_string();
+                let filter = without_nulls(json!({ "status": status, "after": after }));
                 let listed = Listed { field: "councils", id: "council", restless: &[] };
-                let ask = async || connection.call("COUNCIL.LIST", b"", body.as_bytes()).await;
+                let pages = Paged { endpoint: "COUNCIL.LIST", field: "councils", id: "council" };
+                let ask = async || pages.read(&connection, &filter, Some(limit as usize)).await;
                 watch.show(json, &listed, ask, render_list).await?;
             }
             Action::Info { council } => {
@@ -125,7 +127,7 @@ async fn form(connection: &Connection, asked: &Form, json: bool) -> Result<(), F
     let council = &asked.council;
     let bad = |error| connection.failure(&error);
     let mut events = connection.client().subscribe(&format!("$TASK.E.COUNCIL.{council}")).map_err(bad)?;
-    let request = asked.request()?.to_string();
+    let request = asked.request()?;
     let mut now = connection.call(&format!("COUNCIL.FORM.{council}"), b"", request.as_bytes()).await?;
     while asked.wait && text(&now, "status") == "forming" {
         // An event says that something changed; the answer says what is so.
@@ -133,7 +135,8 @@ async fn form(connection: &Connection, asked: &Form, json: bool) -> Result<(), F
         now = connection.call(&format!("COUNCIL.INFO.{council}"), b"", b"").await?;
     }
     show(&now, json, |now| {
-        let missing = if is_empty(&now["missing"]) { String::new() } else { format!("; missing: {}", now["missing"]) };
+        let missing =
+            if is_empty(&now["missing"]) { String::new() } else { format!("; missing: {}", roles(&now["missing"])) };
         format!("Council {council} is {}{missing}.", text(now, "status"))
     });
     if text(&now, "status") == "expired" {
@@ -147,16 +150,11 @@ fn is_empty(value: &Value) -> bool {
 }
 
 impl Form {
-    fn request(&self) -> Result<Value, Failure> {
+    /// The request as it is sent; the offer in it as it was given.
+    fn request(&self) -> Result<String, Failure> {
         let offer = match (&self.file, &self.body) {
-            (Some(path), _) => std::fs::read_to_string(path)
-                .map_err(|error| Failure::new(REFUSED, format!("Cannot read {}: {error}.", path.display())))?,
+            (Some(path), _) => read_text(path)?,
             (None, body) => body.clone().unwrap_or_default(),
-        };
-        let body = match serde_json::from_str::<Value>(&offer) {
-            Ok(value) => value,
-            Err(_) if offer.is_empty() => Value::Null,
-            Err(_) => offer.into(),
         };
         let seats = |roles: &[(String, u32)]| {
             let seats: serde_json::Map<String, Value> =
@@ -167,18 +165,57 @@ impl Form {
             self.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         let quorum =
             self.quorum.as_deref().map(|quorum| quorum.parse::<u32>().map_or_else(|_| quorum.into(), Value::from));
-        Ok(without_nulls(json!({
+        let request = without_nulls(json!({
             "roles": seats(&self.roles),
             "optional": seats(&self.optional),
             "quorum": quorum,
             "offer_to": self.offer_to,
             "status_to": self.status_to,
             "headers": (!headers.is_empty()).then_some(headers),
-            "body": body,
             "deadline_s": self.deadline.map(|deadline| deadline.as_secs_f64()),
             "seat_ttl_s": self.seat_ttl.map(|time| time.as_secs_f64()),
-        })))
+        }))
+        .to_string();
+        let open = request.strip_suffix('}').expect("an object ends with a brace");
+        Ok(if offer.is_empty() { request } else { format!("{open},\"body\":{}}}", quoted(&offer)) })
     }
+}
+
+/// The offer as a JSON value of which the coordinator makes the same bytes again: JSON is published as it is written, a JSON
+/// text as what is in it.
+fn quoted(offer: &str) -> String {
+    let is_text = offer.starts_with('"') || offer == "null" || offer.trim() != offer;
+    match serde_json::from_str::<&serde_json::value::RawValue>(offer) {
+        Ok(raw) if !is_text => raw.get().to_owned(),
+        _ => Value::from(offer).to_string(),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::new(REFUSED, format!("Cannot read {}: {error}.", path.display())))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = format!(
+            "{} is no text: byte {at} is not UTF-8, and an offer is JSON or a text.\nSend what is binary as base64, or say in the \
+             offer where it is.",
+            path.display()
+        );
+        Failure::new(REFUSED, text)
+    })
+}
+
+/// Roles named one by one; those beyond are counted.
+const ROLES_SHOWN: usize = 4;
+
+/// `developer 4, tpm 1`, from seats by role.
+fn roles(seats: &Value) -> String {
+    let Some(seats) = seats.as_object() else { return String::new() };
+    let mut told: Vec<String> = seats.iter().take(ROLES_SHOWN).map(|(role, count)| format!("{role} {count}")).collect();
+    if let Some(more) = seats.len().checked_sub(ROLES_SHOWN).filter(|more| *more > 0) {
+        told.push(format!("and {more} more roles"));
+    }
+    told.join(", ")
 }
 
 /// `ROLE=SEATS`; one seat without a number.
@@ -201,13 +238,10 @@ fn render_list(found: &Value) -> String {
             text(council, "status").to_owned(),
             council["seated"].to_string(),
             text(council, "deadline").to_owned(),
-            if is_empty(missing) { String::new() } else { missing.to_string() },
+            roles(missing),
         ]);
     }
-    if let Some(left) = found["left"].as_u64().filter(|left| *left > 0) {
-        say(&format!("{left} more: --limit, or --after the last one here."));
-    }
-    table.fitted()
+    table.fitted() + &paging::more(found)
 }
 
 #[cfg(test)]

@@ -237,13 +237,14 @@ async fn councils_are_formed_and_dissolved() {
         "-H",
         "Project: pond",
         "--wait",
-        r#"{"issue": 7}"#,
+        r#"{"issue": 7.0, "b":1,"a" : 2}"#,
     ];
     let forming = world.command(&form).spawn().unwrap();
     let offer = offers.next().await.unwrap();
-    assert_eq!((offer.headers().get_str("Project"), offer.payload()), (Some("pond"), &br#"{"issue":7}"#[..]));
+    let body = &br#"{"issue": 7.0, "b":1,"a" : 2}"#[..];
+    assert_eq!((offer.headers().get_str("Project"), offer.payload()), (Some("pond"), body));
     let table = world.run(&["council", "ls"]).await.fine();
-    assert!(table.contains("c7") && table.contains("forming") && table.contains(r#"{"tpm":1}"#), "{table}");
+    assert!(table.contains("c7") && table.contains("forming") && table.contains("  tpm 1\n"), "{table}");
     client.kv_create("TASK_COUNCILS", "c7.tpm.1", br#"{"agent":"ann"}"#).await.unwrap();
     let formed = tokio::task::spawn_blocking(|| forming.wait_with_output().unwrap()).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&formed.stdout), "Council c7 is formed.\n", "{formed:?}");
@@ -253,4 +254,54 @@ async fn councils_are_formed_and_dissolved() {
     let late =
         ["council", "form", "c9", "--role", "tpm", "--offer-to", "councils.forming", "--deadline", "100ms", "--wait"];
     assert_eq!(world.run(&late).await.code, Some(1), "it expires");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offers_of_councils_arrive_byte_for_byte() {
+    let world = World::start().await;
+    let client = world.client("ann").await;
+    let mut offers = client.subscribe("councils.forming").unwrap();
+    client.flush().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offer");
+    let form = ["council", "form", "c", "--role", "tpm", "--offer-to", "councils.forming"];
+    let from_file = [&form[..], &["--file", file.to_str().unwrap()]].concat();
+    for offer in [
+        "{\"z\":1, \"a\":2}\n",
+        "plain words",
+        "\"quoted\"",
+        " 1.50",
+        "null",
+        "1e2",
+        "[1 ,2]",
+        "{\"unfinished\": ",
+        "a\0b\u{e9}",
+    ] {
+        std::fs::write(&file, offer).unwrap();
+        world.run(&from_file).await.fine();
+        assert_eq!(offers.next().await.unwrap().payload(), offer.as_bytes(), "{offer:?}");
+        world.run(&["council", "dissolve", "c"]).await.fine();
+        while offers.try_next().is_some() {}
+    }
+    std::fs::write(&file, b"pond \xff").unwrap();
+    let binary = world.run(&from_file).await;
+    assert_eq!(binary.code, Some(1), "{binary:?}");
+    assert!(binary.stderr.contains("byte 5 is not UTF-8") && binary.stderr.contains("base64"), "{binary:?}");
+
+    // A thousand seats of twenty roles are a short row, and what is not shown is told below.
+    let roles: Vec<String> = (0..20).map(|role| format!("--role=role{role:02}=50")).collect();
+    let mut large = vec!["council", "form", "large", "--offer-to", "councils.large"];
+    large.extend(roles.iter().map(String::as_str));
+    let said = world.run(&large).await.fine();
+    assert_eq!(
+        said,
+        "Council large is forming; missing: role00 50, role01 50, role02 50, role03 50, and 16 more roles.\n"
+    );
+    let table = world.run(&["council", "ls", "--limit", "1", "--status", "dissolved"]).await.fine();
+    assert!(table.starts_with("COUNCIL"), "{table}");
+    let table = world.run(&["council", "ls", "--limit", "1"]).await.fine();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[2..], ["1 more: --limit, or --after the last one here."], "{table}");
+    let table = world.run(&["council", "ls"]).await.fine();
+    assert!(table.contains("role00 50, role01 50, role02 50, role03 50, and 16 more roles\n"), "{table}");
 }
