@@ -40,7 +40,12 @@ enum Action {
     /// Show one agent and the tasks it has.
     Info { agent: String },
     /// Give an agent nothing new; it ends what it has.
-    Drain { agent: String },
+    Drain {
+        agent: String,
+        /// Take that back: it gets tasks again.
+        #[arg(long)]
+        undo: bool,
+    },
     /// Forget an agent; what it has goes to others.
     Rm { agent: String },
 }
@@ -62,9 +67,13 @@ impl AgentCommand {
             Action::Info { agent } => {
                 show(&connection.call(&format!("AGENT.INFO.{agent}"), b"", b"").await?, json, output::record);
             }
-            Action::Drain { agent } => {
-                let answer = connection.call(&format!("AGENT.DRAIN.{agent}"), b"", b"").await?;
+            Action::Drain { agent, undo } => {
+                let body = json!({ "drain": !undo }).to_string();
+                let answer = connection.call(&format!("AGENT.DRAIN.{agent}"), b"", body.as_bytes()).await?;
                 show(&answer, json, |answer| {
+                    if undo {
+                        return format!("Agent {agent} is {} and gets tasks as before.", text(answer, "status"));
+                    }
                     let has = answer["in_flight"].as_u64().unwrap_or(0);
                     format!("Agent {agent} is {} and has {has} tasks left.", text(answer, "status"))
                 });
@@ -81,6 +90,9 @@ impl AgentCommand {
 
 fn render_list(found: &Value) -> String {
     let agents = list(found, "agents");
+    if agents.is_empty() && found["total"].as_u64().is_some_and(|total| total > 0) {
+        return format!("No agents are listed. {}", counts(found));
+    }
     if agents.is_empty() {
         return "No agents. An agent registers with a request to $TASK.API.AGENT.REGISTER; examples/ has one in your \
                 language."
@@ -90,9 +102,6 @@ fn render_list(found: &Value) -> String {
     let mut table = Table::new(&["AGENT", "STATE", "LOAD", "DONE", "SEEN", "QUEUES", "LABELS"]);
     for agent in agents {
         let seen = Timestamp::parse_rfc3339(text(agent, "last_seen"));
-    if agents.is_empty() && found["total"].as_u64().is_some_and(|total| total > 0) {
-        return format!("No agents are listed. {}", counts(found));
-    }
         let load = format!("{}/{}", agent["in_flight"].as_u64().unwrap_or(0), agent["slots"].as_u64().unwrap_or(1));
         table.row(vec![
             text(agent, "id").to_owned(),

@@ -97,7 +97,7 @@ fn render_list(found: &Value) -> String {
         return "No crons. Set one up: natterjack cron put hourly @hourly 'look around'".to_owned();
     }
     let now = Timestamp::now();
-    let mut table = Table::new(&["CRON", "SCHEDULE", "NEXT", "IN", "BYTES", "HEADERS"]);
+    let mut table = Table::new(&["CRON", "SCHEDULE", "NEXT", "IN", "LAST", "LAST TASK", "BYTES", "HEADERS"]);
     for cron in crons {
         let next = Timestamp::parse_rfc3339(text(cron, "next"));
         table.row(vec![
@@ -105,6 +105,8 @@ fn render_list(found: &Value) -> String {
             text(cron, "schedule").to_owned(),
             text(cron, "next").to_owned(),
             next.filter(|next| *next > now).map(|next| table::age(now, next)).unwrap_or_default(),
+            text(cron, "last").to_owned(),
+            text(cron, "last_task").to_owned(),
             number(cron, "bytes"),
             headers(&cron["headers"]),
         ]);

@@ -18,6 +18,9 @@ pub const TIMED_OUT: u8 = 4;
 /// No server, or one without a coordinator.
 pub const UNREACHABLE: u8 = 5;
 
+/// Its agent waits for an answer. (6 is the doctor's.)
+pub const QUESTION: u8 = 7;
+
 /// For `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task, agent or queue, 4 not finished in time,

@@ -26,9 +26,11 @@ mod serve;
 mod signals;
 mod table;
 mod task;
+mod task_events;
 mod task_follow;
 mod task_options;
 mod task_story;
+mod task_work;
 
 use std::ffi::OsString;
 use std::future::Future;

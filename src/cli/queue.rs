@@ -63,6 +63,8 @@ enum Mode {
     Pull,
     /// Requests to a micro service.
     Service,
+    /// A consumer of your own, named with --adopt: tasks are the messages that died there.
+    Adopted,
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +76,9 @@ struct Put {
     /// How tasks reach who does the work.
     #[arg(long)]
     mode: Option<Mode>,
+    /// The consumer whose dead messages become this queue's dead letters; it makes the mode adopted.
+    #[arg(long, value_name = "STREAM/CONSUMER", value_parser = adopt)]
+    adopt: Option<Value>,
     /// Attempts before a task is dead.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -178,7 +183,8 @@ impl Put {
         let pauses: Vec<f64> = self.backoff.iter().map(Duration::as_secs_f64).collect();
         let mode = self.mode.and_then(|mode| Some(mode.to_possible_value()?.get_name().to_owned()));
         let mut settings = output::without_nulls(json!({
-            "mode": mode,
+            "mode": mode.or_else(|| self.adopt.as_ref().map(|_| "adopted".to_owned())),
+            "adopt": self.adopt,
             "max_attempts": self.max_attempts,
             "backoff": (!pauses.is_empty()).then_some(pauses),
             "lease_s": seconds(self.lease),
@@ -203,6 +209,16 @@ fn merged(mut now: Value, named: Value) -> Value {
         now.extend(named);
     }
     now
+}
+
+/// `STREAM/CONSUMER`, as the API has it.
+fn adopt(text: &str) -> Result<Value, String> {
+    match text.split_once('/') {
+        Some((stream, consumer)) if !stream.is_empty() && !consumer.is_empty() => {
+            Ok(json!({ "stream": stream, "consumer": consumer }))
+        }
+        _ => Err("a consumer to adopt is STREAM/CONSUMER".to_owned()),
+    }
 }
 
 /// `NAME=JSON`; what is no JSON is a text.
@@ -248,6 +264,12 @@ mod tests {
         let now =
             json!({"type": "t", "queue": "q", "open": 3, "rate": 2.0, "mode": "inbox", "services": [], "adopted": {}});
         assert_eq!(merged(now, json!({"rate": 5.0})), json!({"rate": 5.0, "mode": "inbox"}));
+    }
+
+    #[test]
+    fn consumers_to_adopt_are_two_names() {
+        assert_eq!(adopt("TASKS/workers"), Ok(json!({"stream": "TASKS", "consumer": "workers"})));
+        assert!(adopt("TASKS").is_err() && adopt("/workers").is_err() && adopt("TASKS/").is_err());
     }
 
     #[test]

@@ -7,12 +7,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection, api_error, header_block, refused};
-use super::failure::{Failure, TIMED_OUT};
+use super::failure::{Failure, QUESTION, TIMED_OUT};
 use super::output::{self, Listed, Watch, list, number, print_bytes, say, show, text, without_nulls};
 use super::paging::{self, Paged};
 use super::table::{self, Table};
+use super::task_events::Events;
 use super::task_follow::follow;
 use super::task_options::{Body, TaskOptions, seconds};
+use super::task_work::{self, Ask, Complete, Fail, Held};
+use crate::client::Incoming;
 use crate::types::Timestamp;
 
 /// Submit tasks, follow them, and step in.
@@ -31,9 +34,10 @@ Examples:
   cat prompt.md | natterjack task submit --queue writing --id chapter-7
   natterjack task ls --state working --watch
   natterjack task follow chapter-7
+  natterjack task await chapter-7 --question || natterjack task answer chapter-7 'the blue one'
 
 Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task, agent or queue, 4 not finished in time,
-5 no server or no coordinator there.";
+5 no server or no coordinator there, 7 the task asks something (await --question).";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -47,6 +51,9 @@ enum Action {
     /// Wait until a task is finished and print its result.
     Await {
         id: String,
+        /// Return too, with exit code 7, when its agent asks something: the question is printed then.
+        #[arg(long)]
+        question: bool,
         /// How long to wait: 500ms, 30s, 5m, 2h.
         #[arg(long, value_name = "DURATION", value_parser = table::duration, default_value = "1h")]
         wait: Duration,
@@ -83,9 +90,25 @@ enum Action {
     /// Give a failed or canceled task a new run.
     Requeue { id: String },
     /// Why a task is not running, agent by agent.
-    Explain { id: String },
+    Explain {
+        id: String,
+        /// How many agents to tell of one by one, those with the fewest obstacles first; 20 without it.
+        #[arg(long, value_name = "N")]
+        agents: Option<u32>,
+    },
     /// What became of a task, step by step.
     History { id: String },
+    /// Show what happens to tasks, agents, queues and councils, as it happens.
+    Events(Events),
+    /// Say that a task is done, as its agent.
+    Complete(Complete),
+    /// Say that a task did not work out, as its agent.
+    Fail(Fail),
+    /// Give a task back that is not this agent's kind of work; no attempt is counted.
+    Decline(Held),
+    /// Ask whoever submitted a task, as its agent.
+    #[command(visible_alias = "ask")]
+    Input(Ask),
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +139,9 @@ struct List {
     /// Only tasks of this agent.
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
+    /// Only tasks that are a part of this one.
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
     /// At most so many.
     #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -137,11 +163,10 @@ impl TaskCommand {
                 submit.body.read("natterjack task submit 'say hello'\n  cat prompt.md | natterjack task submit")?
             }
             Action::Answer { body, .. } => body.read("natterjack task answer ID 'the blue one'")?,
+            Action::Complete(complete) => complete.read()?,
+            Action::Input(ask) => ask.read()?,
             _ => Vec::new(),
         };
-    /// Only tasks that are a part of this one.
-    #[arg(long, value_name = "ID")]
-    parent: Option<String>,
         let connection = Connection::open(&self.connect).await?;
         match &self.action {
             Action::Submit(task) => submit(&connection, task, &body, json).await?,
@@ -159,7 +184,8 @@ impl TaskCommand {
                 let ask = async || pages.read(&connection, &filter, Some(list.limit as usize)).await;
                 list.watch.show(json, &listed, ask, render_list).await?;
             }
-            Action::Await { id, wait } => await_result(&connection, id, *wait, json).await?,
+            Action::Await { id, question: false, wait } => await_result(&connection, id, *wait, json).await?,
+            Action::Await { id, question: true, wait } => await_question(&connection, id, *wait, json).await?,
             Action::Follow { id, wait } => follow(&connection, id, *wait, json).await?,
             Action::Answer { id, question, .. } => {
                 let headers: Vec<_> =
@@ -177,12 +203,19 @@ impl TaskCommand {
                 let answer = connection.call(&format!("REQUEUE.{id}"), b"", b"{}").await?;
                 show(&answer, json, |answer| format!("Task {id} is {} again.", state(answer)));
             }
-            Action::Explain { id } => {
-                show(&connection.call(&format!("EXPLAIN.{id}"), b"", b"").await?, json, super::task_story::explanation);
+            Action::Explain { id, agents } => {
+                let request = without_nulls(json!({ "agents": agents })).to_string();
+                let answer = connection.call(&format!("EXPLAIN.{id}"), b"", request.as_bytes()).await?;
+                show(&answer, json, super::task_story::explanation);
             }
             Action::History { id } => {
                 show(&connection.call(&format!("HISTORY.{id}"), b"", b"").await?, json, super::task_story::history);
             }
+            Action::Events(events) => events.follow(&connection, json).await?,
+            Action::Complete(complete) => complete.send(&connection, &body, json).await?,
+            Action::Fail(fail) => fail.send(&connection, json).await?,
+            Action::Decline(held) => task_work::decline(&connection, held, json).await?,
+            Action::Input(ask) => ask.send(&connection, &body, json).await?,
         }
         connection.close().await;
         Ok(())
@@ -219,13 +252,31 @@ const POLL: Duration = Duration::from_secs(30);
 const POLL_SLACK: Duration = Duration::from_secs(10);
 
 /// Prints the result's bytes as they are.
+///
+/// # Errors
+/// It did not end in time, or ended without a result.
 pub async fn await_result(connection: &Connection, id: &str, wait: Duration, json: bool) -> Result<(), Failure> {
+    await_until(connection, id, wait, json, "end").await
+}
+
+/// As [`await_result`], or until its agent asks something.
+async fn await_question(connection: &Connection, id: &str, wait: Duration, json: bool) -> Result<(), Failure> {
+    await_until(connection, id, wait, json, "question").await
+}
+
+async fn await_until(
+    connection: &Connection,
+    id: &str,
+    wait: Duration,
+    json: bool,
+    until: &str,
+) -> Result<(), Failure> {
     let started = Timestamp::now();
     loop {
         let left = wait.saturating_sub(Timestamp::now().since(started));
         let poll = left.min(POLL);
         let headers =
-            header_block(&[("Task-Wait".to_owned(), seconds(poll)), ("Task-Await".to_owned(), "end".to_owned())]);
+            header_block(&[("Task-Wait".to_owned(), seconds(poll)), ("Task-Await".to_owned(), until.to_owned())]);
         let answer = connection.ask(&format!("AWAIT.{id}"), &headers, b"", poll + POLL_SLACK).await?;
         let Some(error) = api_error(&answer) else {
             if json {
@@ -236,6 +287,9 @@ pub async fn await_result(connection: &Connection, id: &str, wait: Duration, jso
             }
             return Ok(());
         };
+        if error.err_code == ASKS {
+            return Err(asked(id, &answer, json));
+        }
         let failure = refused(&error);
         if failure.code != TIMED_OUT || left <= poll {
             if json {
@@ -244,6 +298,21 @@ pub async fn await_result(connection: &Connection, id: &str, wait: Duration, jso
             return Err(failure);
         }
     }
+}
+
+/// AWAIT's answer when the task's agent waits for one.
+const ASKS: u32 = 30428;
+
+/// Prints a task's open question; what to say about it.
+fn asked(id: &str, answer: &Incoming, json: bool) -> Failure {
+    if json {
+        say(String::from_utf8_lossy(answer.payload()).trim_end());
+        return Failure::silent(QUESTION);
+    }
+    let record: Value = serde_json::from_slice(answer.payload()).unwrap_or_default();
+    let open = list(&record, "questions").iter().rfind(|question| question.get("answer").is_none_or(Value::is_null));
+    say(open.map(|open| text(open, "question")).unwrap_or_default());
+    Failure::new(QUESTION, format!("Task {id} asks this and waits.\n`natterjack task answer {id} TEXT` answers it."))
 }
 
 pub fn state(record: &Value) -> String {

@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use super::failure::{Failure, REFUSED};
 use super::table;
 
-/// The body of a task.
+/// What is sent: a task, a result, a question or its answer.
 #[derive(Debug, Args)]
 pub struct Body {
-    /// The task itself, opaque to the broker. `-`, or nothing with input from a pipe: read it from standard input.
+    /// What is sent, opaque to the broker. `-`, or nothing with input from a pipe: read it from standard input.
     body: Option<String>,
-    /// Read the task from this file.
+    /// Read it from this file.
     #[arg(short, long, value_name = "PATH", conflicts_with = "body")]
     file: Option<PathBuf>,
 }
@@ -98,15 +98,26 @@ impl Body {
             None if std::io::stdin().is_terminal() => {
                 return Err(Failure::new(
                     2,
-                    format!("What is the task? Give its body as an argument, in a --file, or pipe it in:\n  {example}"),
+                    format!("What is to be sent? Give it as an argument, in a --file, or pipe it in:\n  {example}"),
                 ));
             }
             None => {}
         }
         let mut body = Vec::new();
         let read = std::io::stdin().lock().read_to_end(&mut body);
-        read.map_err(|error| Failure::new(REFUSED, format!("Cannot read the task from standard input: {error}.")))?;
+        read.map_err(|error| Failure::new(REFUSED, format!("Cannot read from standard input: {error}.")))?;
         Ok(body)
+    }
+
+    /// As [`Body::read`], but nothing at all is no error at a terminal.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn read_or_nothing(&self) -> Result<Vec<u8>, Failure> {
+        if self.body.is_none() && self.file.is_none() && std::io::stdin().is_terminal() {
+            return Ok(Vec::new());
+        }
+        self.read("")
     }
 }
 

@@ -110,6 +110,12 @@ async fn agents_are_shown_drained_and_forgotten() {
     assert!(world.run(&["agent", "info", "ada"]).await.fine().contains("status  online"));
     let drained = world.run(&["agent", "drain", "ada"]).await.fine();
     assert_eq!(drained, "Agent ada is draining and has 0 tasks left.\n");
+    let back = world.run(&["agent", "drain", "ada", "--undo"]).await.fine();
+    assert_eq!(back, "Agent ada is online and gets tasks as before.\n");
+    let counts = "1 agent: 1 online, 0 draining, 0 offline; 1 with a free slot.\n";
+    assert!(world.run(&["agent", "ls"]).await.fine().ends_with(counts));
+    let none = world.run(&["agent", "ls", "--status", "offline"]).await.fine();
+    assert_eq!(none, format!("No agents are listed. {counts}"));
     world.run(&["agent", "rm", "ada"]).await.fine();
     let gone = world.run(&["agent", "info", "ada"]).await;
     assert_eq!(gone.code, Some(3));
@@ -125,6 +131,18 @@ async fn queues_are_set_up_paused_and_emptied() {
     assert_eq!((&queue["lease_s"], &queue["backoff"]), (&json!(60.0), &json!([1.0, 0.5])));
     let queue = world.run(&["queue", "put", "build", "--keep", "--set", "max_queued=5", "--json"]).await.json();
     assert_eq!((&queue["lease_s"], &queue["max_queued"]), (&json!(60.0), &json!(5)));
+    // What a queue tells of itself is no setting.
+    world.run(&["queue", "put", "ask", "--mode", "service"]).await.fine();
+    let kept = world.run(&["queue", "put", "ask", "--keep", "--lease", "5s", "--json"]).await.json();
+    assert_eq!((&kept["mode"], &kept["lease_s"]), (&json!("service"), &json!(5.0)));
+    let client = world.client("user").await;
+    client.create_stream(&json!({"name": "TASKS", "subjects": ["tasks.>"]})).await.unwrap();
+    let config = json!({"durable_name": "workers", "name": "workers", "ack_policy": "explicit", "max_deliver": 2});
+    let body = json!({"stream_name": "TASKS", "config": config});
+    let _: Value = client.api("CONSUMER.CREATE.TASKS.workers", &body).await.unwrap();
+    world.run(&["queue", "put", "own", "--adopt", "TASKS/workers"]).await.fine();
+    let kept = world.run(&["queue", "put", "own", "--keep", "--retention", "1h", "--json"]).await.json();
+    assert_eq!((&kept["adopt"]["consumer"], &kept["retention_s"]), (&json!("workers"), &json!(3600.0)));
     let wrong = world.run(&["queue", "put", "build", "--set", "colour=red"]).await;
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stderr.contains("colour"), "{wrong:?}");
@@ -135,7 +153,7 @@ async fn queues_are_set_up_paused_and_emptied() {
     assert!(refused.stderr.contains("natterjack queue resume"), "{refused:?}");
     let table = world.run(&["queue", "ls"]).await.fine();
     assert!(
-        table.contains("build  inbox  0     0        refusing  4         60s    running 3, rate 2.5, open 5"),
+        table.contains("build  inbox    0     0        refusing  4         60s    running 3, rate 2.5, open 5"),
         "{table}"
     );
     world.run(&["queue", "resume", "build"]).await.fine();
@@ -159,8 +177,17 @@ async fn crons_come_and_go() {
     assert!(world.run(&put).await.fine().starts_with("Cron nightly submits next at 20"));
     let table = world.run(&["cron", "ls"]).await.fine();
     assert!(table.contains("nightly  0 0 3 * * *") && table.contains("build"), "{table}");
+    assert!(table.starts_with("CRON     SCHEDULE     NEXT"), "{table}");
+    world.run(&["cron", "put", "often", "@every 1s", "body"]).await.fine();
+    let mut events =
+        world.command(&["task", "events", "--queue", "default", "--count", "1", "--json"]).spawn().unwrap();
+    let ended = tokio::task::spawn_blocking(move || events.wait().unwrap());
+    assert!(ended.await.unwrap().success(), "its first task is an event");
+    let table = world.run(&["cron", "ls"]).await.fine();
+    assert!(table.contains("LAST TASK") && table.contains("  often-20"), "{table}");
     let wrong = world.run(&["cron", "put", "x", "now and then", "body"]).await;
     assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    world.run(&["cron", "rm", "often"]).await.fine();
     world.run(&["cron", "rm", "nightly"]).await.fine();
     assert_eq!(world.run(&["cron", "rm", "nightly"]).await.code, Some(3));
     assert!(world.run(&["cron", "ls"]).await.fine().starts_with("No crons."));
@@ -304,4 +331,73 @@ async fn offers_of_councils_arrive_byte_for_byte() {
     assert_eq!(lines[2..], ["1 more: --limit, or --after the last one here."], "{table}");
     let table = world.run(&["council", "ls"]).await.fine();
     assert!(table.contains("role00 50, role01 50, role02 50, role03 50, and 16 more roles\n"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_can_be_a_script() {
+    let world = World::start().await;
+    let client = world.client("ada").await;
+    let register = client.request("$TASK.API.AGENT.REGISTER.ada", br#"{"slots":9}"#, Duration::from_secs(10)).await;
+    assert!(!register.unwrap().is_no_responders());
+    let mut puller = client.puller("KV_TASK", "agent_ada", 1).unwrap();
+    let mut next = async |id: &str| {
+        world.run(&["task", "submit", "--id", id, "--parent", "all", "x"]).await.fine();
+        let task = puller.next().await.unwrap();
+        task.headers().get_str("Task-Complete").unwrap().rsplit('.').next().unwrap().to_owned()
+    };
+    let lease = next("done").await;
+    let refused = world.run(&["task", "complete", "done", "--lease", "wrong", "result"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let done = world.run(&["task", "complete", "done", "--lease", &lease, "result"]).await.fine();
+    assert_eq!(done, "Task done is completed.\n");
+    assert_eq!(world.run(&["task", "await", "done"]).await.fine(), "result");
+
+    let lease = next("empty").await;
+    world.run(&["task", "complete", "empty", "--lease", &lease]).await.fine();
+    assert_eq!(world.run(&["task", "await", "empty"]).await.fine(), "");
+
+    let lease = next("again").await;
+    let failed = world.run(&["task", "fail", "again", "--lease", &lease, "--delay", "1h", "it broke"]).await.fine();
+    assert_eq!(failed, "Task again is submitted (backing-off).\n");
+    let lease = next("dead").await;
+    world.run(&["task", "fail", "dead", "--lease", &lease, "--no-retry", "it broke"]).await.fine();
+    assert_eq!(world.run(&["task", "get", "dead", "--json"]).await.json()["fault"]["error"], "it broke");
+
+    let lease = next("colour").await;
+    let asked = world.run(&["task", "input", "colour", "--lease", &lease, "Which colour?"]).await.fine();
+    assert_eq!(asked, "Task colour is input-required.\n");
+    let told = world.run(&["task", "await", "colour", "--question"]).await;
+    assert_eq!((told.code, told.stdout.as_str()), (Some(7), "Which colour?\n"), "{told:?}");
+    assert!(told.stderr.contains("natterjack task answer colour"), "{told:?}");
+    let record = world.run(&["task", "await", "colour", "--question", "--json"]).await;
+    assert_eq!(record.code, Some(7));
+    assert!(record.stdout.contains(r#""question":"Which colour?""#), "{record:?}");
+    assert_eq!(world.run(&["task", "await", "colour", "--wait", "100ms"]).await.code, Some(4));
+    let lease = next("never").await;
+    let declined = world.run(&["task", "decline", "never", "--lease", &lease]).await.fine();
+    assert_eq!(declined, "Task never is rejected.\n");
+
+    let children = world.run(&["task", "ls", "--parent", "all", "--json"]).await.json();
+    assert_eq!(children["total"], 6);
+    assert_eq!(world.run(&["task", "ls", "--parent", "done", "--json"]).await.json()["total"], 0);
+    world.run(&["task", "submit", "--id", "wait", "--requires", "gpu", "x"]).await.fine();
+    let told = world.run(&["task", "explain", "wait", "--agents", "0", "--json"]).await.json();
+    assert_eq!((told["agents"].as_array().unwrap().len(), &told["among"]["total"]), (0, &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_told_line_by_line() {
+    let world = World::start().await;
+    let mut watching = world.command(&["task", "events", "--queue", "build", "--count", "2"]).spawn().unwrap();
+    let ready = BufReader::new(watching.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(ready.contains("Ctrl-C"), "{ready}");
+    world.run(&["task", "submit", "--id", "other", "x"]).await.fine();
+    world.run(&["task", "submit", "--id", "mine", "--queue", "build", "x"]).await.fine();
+    world.run(&["task", "cancel", "mine", "--reason", "enough"]).await.fine();
+    let told = tokio::task::spawn_blocking(|| watching.wait_with_output().unwrap()).await.unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].ends_with("Z task mine: submitted (queued), queue build"), "{told}");
+    assert!(lines[1].contains("task mine: canceled") && lines[1].ends_with("enough"), "{told}");
+    assert_eq!(world.run(&["task", "events", "--task", "a b"]).await.code, Some(2));
 }
