@@ -74,3 +74,21 @@ async fn lists_are_read_to_their_end() {
     let queues = world.run(&["queue", "ls", "--json"]).await.json();
     assert_eq!(queues["queues"].as_array().unwrap().len(), 40);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_says_what_it_could_not_read() {
+    let (whole, _client) = world(&[]).await;
+    let fine = whole.run(&["doctor", "--listen", "100ms", "--json"]).await;
+    let findings: Value = serde_json::from_str(&fine.stdout).unwrap();
+    let letters = findings["findings"].as_array().unwrap().iter().find(|one| one["check"] == "dead-letters").unwrap();
+    assert!(letters["text"].as_str().unwrap().starts_with("40 tasks were given up"), "all pages: {letters}");
+
+    let (world, _client) = world(&["AGENT.LIST"]).await;
+    let ended = world.run(&["doctor", "--listen", "100ms"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("WARNING [not-examined] agents (AGENT.LIST)"), "{ended:?}");
+    assert!(ended.stdout.contains("could not be examined: It hurts."), "{ended:?}");
+    assert!(!ended.stdout.contains("Nothing is wrong"), "{ended:?}");
+    let nobody = world.run(&["doctor", "--listen", "100ms", "--monitor", "http://127.0.0.1:1"]).await;
+    assert!(nobody.stdout.contains("[not-examined] monitoring"), "{nobody:?}");
+}

@@ -2,10 +2,12 @@
 //! and what to do. [`Snapshot`] is what was seen, [`checks`] judges it, and both say what cannot be seen.
 
 mod checks;
+mod delivery_checks;
 mod finding;
 mod http;
 mod snapshot;
 mod task_checks;
+mod task_snapshot;
 
 use std::time::Duration;
 
@@ -40,8 +42,8 @@ Examples:
   natterjack doctor
   natterjack doctor -s nats://nats.example.com --monitor http://nats.example.com:8222 --listen 1m --json
 
-Exit codes: 0 nothing to say (notes aside), 1 warnings, 2 bad usage, 5 no server there, 6 problems: work is stuck, lost or
-done twice now.";
+Exit codes: 0 nothing to say (notes aside), 1 warnings, or something could not be examined, 2 bad usage, 5 no server there,
+6 problems: work is stuck, lost or done twice now.";
 
 /// Work is stuck, lost or done twice.
 const PROBLEMS: u8 = 6;

@@ -5,15 +5,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http;
-use crate::cli::connection::{Connection, api_error};
+use super::task_snapshot::{self, Tasks};
+use crate::cli::connection::Connection;
 use crate::cli::failure::Failure;
-use crate::client::Client;
+use crate::client::{Client, ClientError, JetStreamError, decode_stored};
+use crate::types::Headers;
 
 /// How long to wait for services to say what they are.
 const SERVICES_WAIT: Duration = Duration::from_millis(500);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Pages of a list beyond these are not read.
 const PAGES_MAX: usize = 1000;
+/// So many consumers that deliver again are looked at closely, and so many messages of each.
+const CONSUMERS_SAMPLED: usize = 50;
+const SAMPLES: usize = 5;
 /// What is heard beyond this is not kept.
 const ADVISORIES_MAX: usize = 100_000;
 
@@ -33,24 +38,20 @@ pub struct Snapshot {
     pub endpoints: Vec<(String, String)>,
     /// Consumer advisories heard while listening.
     pub advisories: Vec<Value>,
-    /// The task coordinator, if one answers.
+    /// The task coordinator, if one is there.
     pub tasks: Option<Tasks>,
+    /// Consumers that deliver again what carries a `Retry-Count`: stream sequences and values.
+    pub retry_counts: Vec<(Value, Vec<(u64, String)>)>,
     pub varz: Option<Value>,
     /// `subsz`'s list of subscriptions.
     pub subscriptions: Option<Vec<Value>>,
+    /// `connz`'s connections that are open, with what they subscribe to, and those that were closed lately.
+    pub connections: Vec<Value>,
+    pub closed: Vec<Value>,
+    /// What should have been looked at and could not be, and why.
+    pub unread: Vec<(String, String)>,
     /// What was not looked at and why.
     pub not_seen: Vec<String>,
-}
-
-/// What the coordinator tells.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    pub queues: Vec<Value>,
-    pub agents: Vec<Value>,
-    /// Tasks that are submitted, the newest first.
-    pub waiting: Vec<Value>,
-    pub letters: Vec<Value>,
-    pub letters_total: u64,
 }
 
 impl Snapshot {
@@ -67,19 +68,29 @@ impl Snapshot {
             client.subscribe("$JS.EVENT.ADVISORY.CONSUMER.>").map_err(|error| connection.failure(&error))?;
         client.flush().await.map_err(|error| connection.failure(&error))?;
         let began = tokio::time::Instant::now();
-        snapshot.account = ask(client, "$JS.API.INFO", &Value::Null).await.unwrap_or_default();
-        if snapshot.has_jetstream() {
-            snapshot.streams = pages(client, "STREAM.LIST", "streams").await;
-            snapshot.consumers = all_consumers(client, &snapshot.streams).await;
-        } else {
-            snapshot.not_seen.push("Streams and consumers: JetStream is off, or not for this user.".to_owned());
+        match client.api("INFO", &Value::Null).await {
+            Ok(account) => snapshot.account = account,
+            Err(JetStreamError::Api(_) | JetStreamError::Client(ClientError::NoResponders { .. })) => {
+                snapshot.not_seen.push("Streams and consumers: JetStream is off, or not for this user.".to_owned());
+            }
+            Err(error) => snapshot.unread("JetStream", error),
         }
-        snapshot.endpoints = endpoints(client).await;
-        snapshot.tasks = tasks(connection).await;
+        if snapshot.has_jetstream() {
+            let (streams, fault) = pages(client, "STREAM.LIST", "streams").await;
+            snapshot.streams = streams;
+            fault.into_iter().for_each(|error| snapshot.unread("streams", error));
+            snapshot.consumers = snapshot.all_consumers(client).await;
+            snapshot.look_at_retries(client).await;
+        }
+        match endpoints(client).await {
+            Ok(found) => snapshot.endpoints = found,
+            Err(error) => snapshot.unread("micro services", error),
+        }
+        snapshot.tasks = task_snapshot::take(connection, &mut snapshot).await;
         snapshot.look_at_monitoring(monitor).await;
         tokio::time::sleep_until(began + listen).await;
         if snapshot.has_jetstream() {
-            snapshot.consumers_later = all_consumers(client, &snapshot.streams).await;
+            snapshot.consumers_later = snapshot.all_consumers(client).await;
         }
         client.flush().await.map_err(|error| connection.failure(&error))?;
         while let Some(advisory) = heard.try_next().filter(|_| snapshot.advisories.len() < ADVISORIES_MAX) {
@@ -108,26 +119,86 @@ impl Snapshot {
         };
         match http::get(url, "/varz").await {
             Ok(varz) => self.varz = Some(varz),
-            Err(reason) => self.not_seen.push(format!("Monitoring: {reason}.")),
+            // Nobody is there: the other pages are not either.
+            Err(reason) => return self.unread("monitoring", reason),
         }
-        let subscriptions = http::get(url, "/subsz?subs=1&limit=100000").await;
-        self.subscriptions = subscriptions.ok().and_then(|report| report["subscriptions_list"].as_array().cloned());
+        match http::get(url, "/subsz?subs=1&limit=100000").await {
+            Ok(report) => {
+                let list = report["subscriptions_list"].as_array().cloned().unwrap_or_default();
+                if report["total"].as_u64().is_some_and(|total| total > list.len() as u64) {
+                    let reason = format!("there are {}, and {} were shown", report["total"], list.len());
+                    self.unread("subscriptions", reason);
+                }
+                self.subscriptions = Some(list);
+            }
+            Err(reason) => self.unread("subscriptions", reason),
+        }
+        for (page, place) in
+            [("/connz?subs=1&limit=100000", "connections"), ("/connz?state=closed&limit=10000", "closed connections")]
+        {
+            match http::get(url, page).await {
+                Ok(report) => {
+                    let found = report["connections"].as_array().cloned().unwrap_or_default();
+                    if place == "connections" { self.connections = found } else { self.closed = found }
+                }
+                Err(reason) => self.unread(place, reason),
+            }
+        }
+    }
+
+    /// Notes what could not be examined, and why.
+    pub fn unread(&mut self, place: &str, reason: impl std::fmt::Display) {
+        let reason = reason.to_string();
+        let fault = (place.to_owned(), reason.lines().next().unwrap_or_default().trim_end_matches('.').to_owned());
+        if !self.unread.contains(&fault) {
+            self.unread.push(fault);
+        }
+    }
+
+    async fn all_consumers(&mut self, client: &Client) -> Vec<Value> {
+        let mut all = Vec::new();
+        let with = |stream: &&Value| stream["state"]["consumer_count"].as_u64() != Some(0);
+        let names = self.streams.iter().filter(with).filter_map(|stream| stream["config"]["name"].as_str());
+        for name in names.map(str::to_owned).collect::<Vec<_>>() {
+            let (found, fault) = pages(client, &format!("CONSUMER.LIST.{name}"), "consumers").await;
+            all.extend(found);
+            match fault {
+                // Its stream is gone since it was listed.
+                Some(JetStreamError::Api(error)) if error.code == 404 => {}
+                Some(error) => self.unread(&format!("consumers of stream {name}"), error),
+                None => {}
+            }
+        }
+        all
+    }
+
+    /// Reads what the oldest messages say that consumers deliver again.
+    async fn look_at_retries(&mut self, client: &Client) {
+        let again = |consumer: &&Value| {
+            let coordinators = consumer["stream_name"].as_str().is_some_and(|stream| stream.starts_with("KV_TASK"));
+            !coordinators && consumer["num_redelivered"].as_u64().unwrap_or(0) > 0
+        };
+        for consumer in self.consumers.iter().filter(again).take(CONSUMERS_SAMPLED).cloned().collect::<Vec<_>>() {
+            match retry_counts(client, &consumer).await {
+                Ok(counts) if counts.is_empty() => {}
+                Ok(counts) => self.retry_counts.push((consumer, counts)),
+                Err(error) => {
+                    let stream = consumer["stream_name"].as_str().unwrap_or_default();
+                    self.unread(&format!("messages of stream {stream}"), error);
+                }
+            }
+        }
     }
 }
 
-/// An answer in JSON, without an error in it.
-async fn ask(client: &Client, subject: &str, body: &Value) -> Option<Value> {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let answer = client.request(subject, body.as_bytes(), ANSWER_DEADLINE).await.ok()?;
-    let answer: Value = serde_json::from_slice(answer.payload()).ok()?;
-    answer.get("error").is_none().then_some(answer)
-}
-
-/// All pages of a list of JetStream's.
-async fn pages(client: &Client, api: &str, field: &str) -> Vec<Value> {
+/// All pages of a list of JetStream's, as far as they can be read; and why not all.
+async fn pages(client: &Client, api: &str, field: &str) -> (Vec<Value>, Option<JetStreamError>) {
     let mut all: Vec<Value> = Vec::new();
     for _ in 0..PAGES_MAX {
-        let Some(page) = ask(client, &format!("$JS.API.{api}"), &json!({ "offset": all.len() })).await else { break };
+        let page: Value = match client.api(api, &json!({ "offset": all.len() })).await {
+            Ok(page) => page,
+            Err(error) => return (all, Some(error)),
+        };
         let found = page[field].as_array().cloned().unwrap_or_default();
         let end = found.is_empty();
         all.extend(found);
@@ -135,25 +206,14 @@ async fn pages(client: &Client, api: &str, field: &str) -> Vec<Value> {
             break;
         }
     }
-    all
-}
-
-async fn all_consumers(client: &Client, streams: &[Value]) -> Vec<Value> {
-    let mut all = Vec::new();
-    for stream in streams.iter().filter(|stream| stream["state"]["consumer_count"].as_u64() != Some(0)) {
-        let name = stream["config"]["name"].as_str().unwrap_or_default();
-        all.extend(pages(client, &format!("CONSUMER.LIST.{name}"), "consumers").await);
-    }
-    all
+    (all, None)
 }
 
 /// Every endpoint of every micro service that answers (ADR-32).
-async fn endpoints(client: &Client) -> Vec<(String, String)> {
+async fn endpoints(client: &Client) -> Result<Vec<(String, String)>, ClientError> {
     let inbox = client.new_inbox();
-    let Ok(mut answers) = client.subscribe(&inbox) else { return Vec::new() };
-    if client.publish_message(b"$SRV.INFO", inbox.as_bytes(), b"", b"").is_err() {
-        return Vec::new();
-    }
+    let mut answers = client.subscribe(&inbox)?;
+    client.publish_message(b"$SRV.INFO", inbox.as_bytes(), b"", b"")?;
     let mut found = Vec::new();
     let until = tokio::time::Instant::now() + SERVICES_WAIT;
     while let Ok(Some(answer)) = tokio::time::timeout_at(until, answers.next()).await {
@@ -165,28 +225,33 @@ async fn endpoints(client: &Client) -> Vec<(String, String)> {
     }
     found.sort();
     found.dedup();
-    found
+    Ok(found)
 }
 
-async fn tasks(connection: &Connection) -> Option<Tasks> {
-    let call = async |endpoint: &str, body: Value| -> Option<Value> {
-        let subject = format!("$TASK.API.{endpoint}");
-        let answer = connection.client().request(&subject, body.to_string().as_bytes(), ANSWER_DEADLINE).await.ok()?;
-        if answer.is_no_responders() || api_error(&answer).is_some() {
-            return None;
+/// The `Retry-Count` of the oldest messages that a consumer has out, with their stream sequences.
+async fn retry_counts(client: &Client, consumer: &Value) -> Result<Vec<(u64, String)>, JetStreamError> {
+    let stream = consumer["stream_name"].as_str().unwrap_or_default();
+    let filter = consumer["config"]["filter_subject"].as_str().filter(|filter| !filter.is_empty()).unwrap_or(">");
+    let last = consumer["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+    let mut seq = consumer["ack_floor"]["stream_seq"].as_u64().unwrap_or(0) + 1;
+    let mut found = Vec::new();
+    for _ in 0..SAMPLES {
+        if seq > last {
+            break;
         }
-        serde_json::from_slice(answer.payload()).ok()
-    };
-    let list = |answer: &Value, field: &str| answer[field].as_array().cloned().unwrap_or_default();
-    let queues = call("QUEUE.LIST", json!({})).await?;
-    let agents = call("AGENT.LIST", json!({ "limit": 1000 })).await.unwrap_or_default();
-    let waiting = call("LIST", json!({ "state": "submitted", "limit": 1000 })).await.unwrap_or_default();
-    let letters = call("DLQ.LIST", json!({ "limit": 1000 })).await.unwrap_or_default();
-    Some(Tasks {
-        queues: list(&queues, "queues"),
-        agents: list(&agents, "agents"),
-        waiting: list(&waiting, "tasks"),
-        letters_total: letters["total"].as_u64().unwrap_or(0),
-        letters: list(&letters, "letters"),
-    })
+        let request = json!({ "next_by_subj": filter, "seq": seq }).to_string();
+        let api = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let answer = client.request(&api, request.as_bytes(), ANSWER_DEADLINE).await?;
+        let entry = match decode_stored(answer.payload()) {
+            Ok(entry) => entry,
+            // There is none behind it.
+            Err(JetStreamError::Api(error)) if error.code == 404 => break,
+            Err(error) => return Err(error),
+        };
+        if let Some(value) = Headers::new(&entry.headers).get_str("Retry-Count").filter(|_| entry.seq <= last) {
+            found.push((entry.seq, value.to_owned()));
+        }
+        seq = entry.seq + 1;
+    }
+    Ok(found)
 }

@@ -1,23 +1,38 @@
 //! What may be wrong with tasks, their agents and their coordinator.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::finding::{Finding, Severity};
-use super::snapshot::{Snapshot, Tasks};
+use super::snapshot::Snapshot;
+use super::task_snapshot::Tasks;
 use crate::cli::output::text;
+use crate::cli::table::age;
 use crate::coordinator::labels::{Labels, Requirement};
+use crate::types::Timestamp;
 
 use Severity::{Problem, Warning};
+
+/// A cron's task is submitted within a second of its time, a question is answered within minutes, or something is wrong.
+const LATE: Duration = Duration::from_secs(5);
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 pub fn all(seen: &Snapshot, found: &mut Vec<Finding>) {
     match &seen.tasks {
         Some(tasks) => {
-            unservable(tasks, found);
-            agents(tasks, found);
+            if let Some(agents) = &tasks.agents {
+                unservable(tasks, agents, found);
+                offline(agents, found);
+            }
+            stalled(tasks, found);
             paused(tasks, found);
+            full(tasks, found);
             letters(tasks, found);
+            let now = Timestamp::now();
+            crons(tasks, now, found);
+            questions(tasks, now, found);
         }
         None => coordinator(seen, found),
     }
@@ -48,7 +63,7 @@ fn is_online(agent: &&Value) -> bool {
 }
 
 /// Queued tasks that no agent which is there may have, by queue and what they require.
-fn unservable(tasks: &Tasks, found: &mut Vec<Finding>) {
+fn unservable(tasks: &Tasks, agents: &[Value], found: &mut Vec<Finding>) {
     let mut waiting: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for task in tasks.waiting.iter().filter(|task| text(task, "phase") == "queued" && text(task, "mode") != "pull") {
         if text(task, "mode") != "service" {
@@ -61,7 +76,7 @@ fn unservable(tasks: &Tasks, found: &mut Vec<Finding>) {
         if requires.contains("council") {
             continue;
         }
-        let serving: Vec<&Value> = tasks.agents.iter().filter(|agent| serves(agent, queue)).collect();
+        let serving: Vec<&Value> = agents.iter().filter(|agent| serves(agent, queue)).collect();
         let able = |agent: &&&Value| {
             let labels: Labels = serde_json::from_value(agent["labels"].clone()).unwrap_or_default();
             requirement.is_met_by(&labels)
@@ -83,10 +98,9 @@ fn unservable(tasks: &Tasks, found: &mut Vec<Finding>) {
 }
 
 /// Agents that are gone and still have tasks.
-fn agents(tasks: &Tasks, found: &mut Vec<Finding>) {
-    for agent in
-        tasks.agents.iter().filter(|agent| text(agent, "status") == "offline" && number(agent, "in_flight") > 0)
-    {
+fn offline(agents: &[Value], found: &mut Vec<Finding>) {
+    let holds = |agent: &&Value| text(agent, "status") == "offline" && number(agent, "in_flight") > 0;
+    for agent in agents.iter().filter(holds) {
         let id = text(agent, "id");
         let text = format!(
             "it is offline and has {} tasks: they wait for the end of their leases.",
@@ -108,6 +122,65 @@ fn paused(tasks: &Tasks, found: &mut Vec<Finding>) {
     }
 }
 
+/// Agents that are there and do not fetch what they get.
+fn stalled(tasks: &Tasks, found: &mut Vec<Finding>) {
+    for (agent, task) in &tasks.stalled {
+        let text =
+            format!("it did not fetch a task it was given, and gets nothing until it pulls; {task} waits meanwhile.");
+        let advice = format!(
+            "See whether it hangs, and what it pulls from: natterjack agent info {agent} and natterjack task explain {task}."
+        );
+        found.push(Finding::new(Warning, "agent-stalled", format!("agent {agent}"), text, advice));
+    }
+}
+
+/// Queues that take no more tasks.
+fn full(tasks: &Tasks, found: &mut Vec<Finding>) {
+    for queue in &tasks.queues {
+        let (name, open, most) = (text(queue, "queue"), number(queue, "open"), number(queue, "max_queued"));
+        if most > 0 && open >= most {
+            let text =
+                format!("it is full: {open} tasks are open of {most} that it takes, and new ones are refused (30429).");
+            let advice = format!(
+                "Start more agents for it, or let it take more: natterjack queue put {name} --keep --max-queued N."
+            );
+            found.push(Finding::new(Warning, "queue-full", format!("queue {name}"), text, advice));
+        }
+    }
+}
+
+/// Crons whose time has come and whose task is not submitted.
+fn crons(tasks: &Tasks, now: Timestamp, found: &mut Vec<Finding>) {
+    for cron in &tasks.crons {
+        let Some(next) = Timestamp::parse_rfc3339(text(cron, "next")) else { continue };
+        if next >= now || now.since(next) < LATE {
+            continue;
+        }
+        let name = text(cron, "cron");
+        let queue = cron["headers"]["Task-Queue"].as_str().unwrap_or("default");
+        let text = format!("its task was due {} ago and is not submitted; it is tried every second.", age(next, now));
+        let advice = format!(
+            "Its queue takes no tasks: natterjack queue info {queue} shows whether it is full or paused with --refuse."
+        );
+        found.push(Finding::new(Warning, "cron-late", format!("cron {name}"), text, advice));
+    }
+}
+
+/// Agents' questions that nobody answers.
+fn questions(tasks: &Tasks, now: Timestamp, found: &mut Vec<Finding>) {
+    let asked = |task: &Value| Timestamp::parse_rfc3339(text(task, "updated")).unwrap_or(now);
+    let mut waiting: Vec<&Value> = tasks.parked.iter().filter(|task| now.since(asked(task)) >= UNANSWERED).collect();
+    waiting.sort_by_key(|task| asked(task));
+    let Some(oldest) = waiting.first() else { return };
+    let (id, since, count) = (text(oldest, "id"), age(asked(oldest), now), waiting.len());
+    let text = format!("{count} tasks wait for answers that nobody gives; {id} has been waiting for {since}.");
+    let advice = format!(
+        "natterjack task get {id} shows its question, natterjack task answer {id} answers it, natterjack task ls --state input-required \
+         (or auth-required) lists them."
+    );
+    found.push(Finding::new(Warning, "question-waits", "tasks", text, advice));
+}
+
 fn letters(tasks: &Tasks, found: &mut Vec<Finding>) {
     let mut by_queue: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for letter in &tasks.letters {
@@ -120,5 +193,52 @@ fn letters(tasks: &Tasks, found: &mut Vec<Finding>) {
         let advice =
             format!("natterjack dlq ls {queue} shows them, natterjack dlq requeue {queue} gives them another run.");
         found.push(Finding::new(Warning, "dead-letters", format!("queue {queue}"), text, advice));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(tasks: Tasks, expected: &[(&str, &str)]) {
+        let mut found = Vec::new();
+        all(&Snapshot { tasks: Some(tasks), ..Snapshot::default() }, &mut found);
+        let found: Vec<(&str, &str)> = found.iter().map(|finding| (finding.check, finding.text.as_str())).collect();
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for ((check, text), (expected, part)) in found.iter().zip(expected) {
+            assert!(check == expected && text.contains(part), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_still_is_seen() {
+        let ago = |seconds| (Timestamp::now() - Duration::from_secs(seconds)).to_rfc3339();
+        let queue = |open: u64| json!({"queue": "q", "open": open, "max_queued": 3});
+        check(Tasks { queues: vec![queue(2)], ..Tasks::default() }, &[]);
+        check(Tasks { queues: vec![queue(3)], ..Tasks::default() }, &[("queue-full", "3 tasks are open of 3")]);
+        let cron = |seconds| json!({"cron": "c", "next": ago(seconds), "headers": {"Task-Queue": "q"}});
+        check(Tasks { crons: vec![cron(1), json!({"cron": "once"})], ..Tasks::default() }, &[]);
+        check(Tasks { crons: vec![cron(90)], ..Tasks::default() }, &[("cron-late", "due 1m ago")]);
+        let asking = |seconds| json!({"id": "t", "updated": ago(seconds)});
+        check(Tasks { parked: vec![asking(5)], ..Tasks::default() }, &[]);
+        let parked = vec![asking(70), asking(7_300)];
+        check(
+            Tasks { parked, ..Tasks::default() },
+            &[("question-waits", "2 tasks wait for answers that nobody gives; t has been waiting for 2h")],
+        );
+        let stalled = vec![("ada".to_owned(), "t".to_owned())];
+        check(Tasks { stalled, ..Tasks::default() }, &[("agent-stalled", "t waits meanwhile")]);
+    }
+
+    #[test]
+    fn agents_that_could_not_be_read_are_not_missing() {
+        let waiting = vec![json!({"id": "t", "queue": "q", "phase": "queued"})];
+        check(Tasks { waiting: waiting.clone(), ..Tasks::default() }, &[]);
+        check(
+            Tasks { waiting, agents: Some(vec![]), ..Tasks::default() },
+            &[("nobody-can-run", "no agent serves queue q")],
+        );
     }
 }
