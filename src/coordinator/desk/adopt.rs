@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Desk;
 use super::answers::{self, ConsumerState};
 use super::calls::{Answer, Call};
+use super::queues::Queue;
 use crate::client::StoredEntry;
 use crate::coordinator::names;
 use crate::coordinator::queue::{Adopt, Mode};
@@ -89,7 +90,9 @@ pub(super) struct Adopted {
 pub(super) struct Adoptions {
     pub by_queue: BTreeMap<String, Adopted>,
     /// The stream of advisories is not as it should be.
-    stale: bool,
+    pub stale: bool,
+    /// It is.
+    kept: bool,
     /// Why there is none.
     fault: Option<String>,
     next: u64,
@@ -97,6 +100,18 @@ pub(super) struct Adoptions {
     wake: bool,
     again: Timestamp,
     pub burials: usize,
+}
+
+impl Adoptions {
+    /// There may be advisories.
+    pub fn wake(&mut self) {
+        self.wake = true;
+    }
+
+    /// Whether all advisories there were have been read, as far as there are any to read.
+    pub fn are_told(&self) -> bool {
+        self.fault.is_some() || (self.kept && !self.stale && !self.wake && !self.reading)
+    }
 }
 
 impl Adopted {
@@ -136,7 +151,11 @@ impl Adopted {
 
 impl Desk {
     /// Follows a queue's consumer from now on, or no longer, as its settings say.
-    pub(super) fn follow(&mut self, queue: &str) {
+    pub(super) fn follow(&mut self, queue: &str, before: Mode) {
+        let config = self.queue_config(queue);
+        if (config.mode == Mode::Pull) != (before == Mode::Pull) {
+            self.keep_advisories_anew();
+        }
         let config = self.queue_config(queue);
         let wanted = config.adopt.clone().filter(|_| config.mode == Mode::Adopted);
         let known = self.adoptions.by_queue.get(queue).map(|adopted| &adopted.adopt);
@@ -150,21 +169,39 @@ impl Desk {
             }
             None => drop(self.adoptions.by_queue.remove(queue)),
         }
+        self.keep_advisories_anew();
+    }
+
+    /// Other consumers' advisories are to be kept than before.
+    fn keep_advisories_anew(&mut self) {
         self.adoptions.stale = true;
+        self.adoptions.kept = false;
         self.adoptions.wake = true;
         self.next_sweep = self.next_sweep.min(self.now);
     }
 
+    /// The consumers whose advisories are kept, by stream: those that are adopted, and those of pull queues.
+    fn advised(&self) -> Vec<(String, String)> {
+        let adopted = self.adoptions.by_queue.values().map(|adopted| &adopted.adopt);
+        let adopted = adopted.map(|Adopt { stream, consumer }| (stream.clone(), consumer.clone()));
+        let pulled = self.queues.iter().filter(|(_, queue)| queue.config.mode == Mode::Pull);
+        let pulled = pulled.map(|(name, _)| (names::STREAM.to_owned(), names::queue_consumer(name)));
+        adopted.chain(pulled).collect()
+    }
+
     pub(super) fn look_after_adopted(&mut self) {
-        if std::mem::take(&mut self.adoptions.stale) && !self.adoptions.by_queue.is_empty() {
-            self.keep_advisories(false);
-        }
-        if self.adoptions.by_queue.is_empty() {
+        let pulls = |queue: &Queue| queue.config.mode == Mode::Pull;
+        if self.adoptions.by_queue.is_empty() && !self.queues.values().any(pulls) {
+            self.adoptions.stale = false;
             return;
         }
         if self.adoptions.again <= self.now {
             self.adoptions.again = self.now + RECHECK;
             self.adoptions.wake = true;
+            self.adoptions.stale |= self.adoptions.fault.is_some();
+        }
+        if std::mem::take(&mut self.adoptions.stale) {
+            self.keep_advisories(false);
         }
         self.read_advisories();
         let now = self.now;
@@ -194,9 +231,9 @@ impl Desk {
 
     /// Makes the stream of advisories hold those of all adopted consumers.
     fn keep_advisories(&mut self, update: bool) {
-        let pairs = self.adoptions.by_queue.values().map(|adopted| &adopted.adopt);
+        let pairs = self.advised().into_iter();
         let subjects: Vec<String> = pairs
-            .flat_map(|Adopt { stream, consumer }| {
+            .flat_map(|(stream, consumer)| {
                 ["MAX_DELIVERIES", "MSG_TERMINATED"]
                     .map(|kind| format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{stream}.{consumer}"))
             })
@@ -221,6 +258,7 @@ impl Desk {
         match answers::json(answer) {
             Ok(_) => {
                 self.adoptions.fault = None;
+                self.adoptions.kept = true;
                 self.adoptions.wake = true;
                 self.read_advisories();
             }
@@ -228,7 +266,12 @@ impl Desk {
                 self.keep_advisories(true);
             }
             Err(reason) => {
-                tracing::warn!(reason, "advisories cannot be kept: those missed while no coordinator runs are lost");
+                if self.adoptions.fault.as_ref() != Some(&reason) {
+                    tracing::warn!(
+                        reason,
+                        "advisories cannot be kept: those missed while no coordinator runs are lost"
+                    );
+                }
                 self.adoptions.fault = Some(reason);
             }
         }
@@ -430,6 +473,9 @@ impl Desk {
         match answers::stored(answer) {
             Ok(Some(entry)) => {
                 self.adoptions.next = entry.seq + 1;
+                if self.kept_advisory(&entry) {
+                    return self.read_advisories();
+                }
                 match self.read_corpse(&entry.subject, &entry.payload, entry.seq) {
                     Some((queue, corpse)) => self.bury(&queue, corpse),
                     // Of a consumer that nobody adopts any more.

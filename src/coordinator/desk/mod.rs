@@ -388,6 +388,7 @@ impl Desk {
             || self.queues.values().any(is_pulled)
             || self.has_services()
             || !self.adoptions.by_queue.is_empty()
+            || self.adoptions.stale
     }
 
     /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.

@@ -220,10 +220,12 @@ impl Desk {
         let order = config.order();
         let known = self.queue_mut(queue);
         let before = known.config.order();
+        let mode = known.config.mode;
+        let kept_less = config.retention_s < known.config.retention_s;
         known.config = config;
         known.stored = true;
         self.ready.arrange(queue, order);
-        self.follow(queue);
+        self.follow(queue, mode);
         if order.ageing != before.ageing {
             self.line_up_all(queue);
         }

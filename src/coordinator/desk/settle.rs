@@ -135,6 +135,13 @@ impl Desk {
         if let Some(task) = self.task_mut(index) {
             task.retry_at = Timestamp::ZERO;
         }
+        if record.mode == Mode::Pull
+            && record.phase.is_final()
+            && let Some(task) = self.task_mut(index)
+        {
+            let advisory = std::mem::take(&mut task.advisory);
+            self.forget_advisory(advisory);
+        }
         if record.mode == Mode::Adopted {
             self.know_origin(index);
             if entered {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::Desk;
 use super::requests::clip;
-use crate::client::Incoming;
+use crate::client::{Incoming, StoredEntry};
+use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::task::Event;
@@ -49,15 +50,32 @@ impl Desk {
     pub fn advisory(&mut self, message: &Incoming, now: Timestamp) {
         self.now = now;
         let name = message.subject_str().to_owned();
-        let consumer = name.rsplit('.').next().unwrap_or_default();
         if !name.contains(&format!(".{}.", names::STREAM)) {
             return self.adopted_advisory(&name, message.payload());
         }
-        let body: serde_json::Value = serde_json::from_slice(message.payload()).unwrap_or_default();
-        if let (true, Some(seq)) = (consumer.starts_with("queue_"), body["stream_seq"].as_u64()) {
-            let deliveries = body["deliveries"].as_u64().unwrap_or(0).min(u64::from(u32::MAX)) as u32;
-            self.signal(seq, consumer, Signal::DeliveriesUsed { deliveries });
+        if let Some((seq, consumer, signal)) = read_advisory(&name, message.payload()) {
+            self.signal(seq, consumer, signal);
+            // It is kept as well.
+            self.adoptions.wake();
+            self.read_advisories();
         }
+    }
+
+    /// A kept advisory about a pull queue's consumer: nobody may have listened when it was sent. False when it is about none.
+    pub(super) fn kept_advisory(&mut self, entry: &StoredEntry) -> bool {
+        let Some((seq, consumer, signal)) = read_advisory(&entry.subject, &entry.payload) else { return false };
+        let known = self.items.get(&seq).copied();
+        let known = known.filter(|index| self.task(*index).is_some_and(|task| is_of(consumer, &task.record)));
+        match known.and_then(|index| self.task_mut(index)) {
+            // It stays until what it tells is stored.
+            Some(task) => {
+                let before = std::mem::replace(&mut task.advisory, entry.seq);
+                self.forget_advisory(before);
+            }
+            None => self.forget_advisory(entry.seq),
+        }
+        self.signal(seq, consumer, signal);
+        true
     }
 
     /// Only the consumer that a message is for has a say about it: whoever may ack for one agent must not for another, and
@@ -172,6 +190,24 @@ fn is_of(consumer: &str, record: &Record) -> bool {
         Mode::Adopted => false,
         Mode::Pull => consumer.strip_prefix("queue_") == Some(&record.queue),
     }
+}
+
+/// The same of an advisory about a pull queue's consumer.
+fn read_advisory<'a>(name: &'a str, body: &[u8]) -> Option<(u64, &'a str, Signal)> {
+    let mut tokens = name.strip_prefix("$JS.EVENT.ADVISORY.CONSUMER.")?.split('.');
+    let (kind, stream, consumer) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    if stream != names::STREAM || !consumer.starts_with("queue_") {
+        return None;
+    }
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let deliveries = body["deliveries"].as_u64().unwrap_or(0).min(u64::from(u32::MAX)) as u32;
+    let signal = match kind {
+        "MSG_TERMINATED" => {
+            Signal::Term { reason: clip(body["reason"].as_str().unwrap_or_default()), delivery: deliveries }
+        }
+        _ => Signal::DeliveriesUsed { deliveries },
+    };
+    Some((body["stream_seq"].as_u64()?, consumer, signal))
 }
 
 /// The stream sequence, consumer and meaning of an ack, from its subject (with or without domain and account) and body.

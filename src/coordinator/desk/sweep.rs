@@ -184,7 +184,9 @@ impl Desk {
             }
         }
         let deliveries = self.queue_config(queue).max_attempts;
-        for index in done {
+        // How they ended may be told by advisories that nobody has read yet.
+        let told = self.adoptions.are_told();
+        for index in done.into_iter().filter(|_| told) {
             let Some(task) = self.task_mut(index) else { continue };
             if std::mem::replace(&mut task.seen, true) {
                 let acked = task.item <= floor;
