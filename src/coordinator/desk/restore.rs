@@ -200,9 +200,8 @@ impl Desk {
         let record = task.record.clone();
         self.figures.found(&record);
         self.know_origin(index);
-        if !record.phase.is_final() {
-            self.queue_mut(&record.queue).open += 1;
-        }
+        // A queue that nobody put is known as long as anything of it is there, finished or not.
+        self.queue_mut(&record.queue).open += u32::from(!record.phase.is_final());
         let lease = self.queue_config(&record.queue).lease();
         let cancel_grace = self.settings.cancel_grace;
         if record.phase.is_leased() && record.mode.is_assigned() {
