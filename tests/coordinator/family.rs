@@ -104,3 +104,58 @@ async fn a_family_is_canceled_whole_though_the_coordinator_ends_meanwhile() {
     assert_eq!(ask(&user, "LIST", json!({ "state": "canceled", "limit": 1 })).await["total"], MANY + 1);
     world.end().await;
 }
+
+/// While a family is canceled nothing is born into it, and what comes back is canceled as well.
+#[tokio::test]
+async fn what_joins_a_family_that_is_being_canceled_does_not_outlive_it() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    const MANY: usize = 2000;
+    let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["run"] })).await;
+    submit(&user, &[("Task-Id", "root"), ("Task-Queue", "wait")], b"").await;
+    submit(&user, &[("Task-Id", "done"), ("Task-Queue", "run"), ("Task-Parent", "root")], b"").await;
+    let done = agent.pull().await;
+    agent.complete(&done, b"").await.unwrap();
+    let family = (0..MANY).map(|n| {
+        let user = user.clone();
+        async move {
+            submit(&user, &[("Task-Id", &format!("t{n}")), ("Task-Queue", "wait"), ("Task-Parent", "root")], b"").await
+        }
+    });
+    futures_util::stream::iter(family).buffer_unordered(20).collect::<Vec<_>>().await;
+    user.publish("$TASK.API.CANCEL.root", br#"{"children":true}"#).unwrap();
+    let (mut refused, mut requeued) = (0, None);
+    loop {
+        let below = call(&user, "SUBMIT", &[("Task-Queue", "wait"), ("Task-Parent", "done")], b"").await;
+        if requeued.is_none() {
+            let canceled = ask(&user, "LIST", json!({ "state": "canceled", "queue": "wait", "limit": 2 })).await;
+            let ids = canceled["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned());
+            if let Some(id) = ids.into_iter().find(|id| id != "root")
+                && call(&user, &format!("REQUEUE.{id}"), &[], b"").await.is_ok()
+            {
+                requeued = Some(id);
+            }
+        }
+        let root = ask(&user, "GET.root", Value::Null).await;
+        if root["descendants"] != "due" {
+            if phase(&root) == "canceled" {
+                break;
+            }
+            // It has not begun.
+            continue;
+        }
+        match below {
+            Err((code, _)) => {
+                assert_eq!(code, 30424);
+                refused += 1;
+            }
+            // It came before the cancel, which finds it.
+            Ok(_) => assert_eq!(refused, 0, "accepted while its family is being canceled"),
+        }
+        if let Some(id) = requeued.take() {
+            until(&user, &id, |record| phase(record) == "canceled").await;
+        }
+    }
+    assert!(refused > 0, "the cancel was over too soon");
+    world.end().await;
+}

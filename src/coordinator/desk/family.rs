@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use super::Desk;
 use super::requests::clip;
 use crate::coordinator::errors;
-use crate::coordinator::record::{Descendants, Record};
+use crate::coordinator::record::{Descendants, Phase, Record};
 use crate::coordinator::task::Event;
 use crate::types::ApiError;
 
@@ -19,11 +19,21 @@ impl Desk {
     /// Whether a task may have this parent.
     ///
     /// # Errors
-    /// When the parent was canceled with all its descendants: there are to be no more.
+    /// When the parent was canceled with all its descendants, or any ancestor is being: there are to be no more.
     pub(super) fn check_parent(&self, record: &Record) -> Result<(), ApiError> {
-        let parent = self.find_task(&record.parent).ok().and_then(|index| self.task(index));
-        if !record.parent.is_empty() && parent.is_some_and(|parent| parent.record.descendants != Descendants::Apart) {
+        let find = |id: &str| self.find_task(id).ok().and_then(|index| Some((index, &self.task(index)?.record)));
+        let Some((mut index, mut ancestor)) = find(&record.parent) else { return Ok(()) };
+        if ancestor.descendants != Descendants::Apart {
             return Err(errors::DEPENDENCY.with(format!("its parent {} was canceled with its children", record.parent)));
+        }
+        let mut met = HashSet::new();
+        while !self.families.is_empty() && met.insert(index) {
+            if self.families.contains(&index) {
+                let reason = format!("its ancestor {} is being canceled with its children", ancestor.id);
+                return Err(errors::DEPENDENCY.with(reason));
+            }
+            let Some(next) = find(&ancestor.parent) else { break };
+            (index, ancestor) = next;
         }
         Ok(())
     }
@@ -48,6 +58,7 @@ impl Desk {
     pub(super) fn cancel_descendants(&mut self, index: u32) {
         let Some(task) = self.task(index) else { return };
         let (root, serial) = (task.record.clone(), task.serial);
+        self.families.insert(index);
         let left = self.unfinished_descendants(index);
         let reason = match root.reason.as_str() {
             "" => format!("canceled with {}", root.id),
@@ -78,10 +89,25 @@ impl Desk {
         unfinished
     }
 
+    /// All that were found have been canceled: so are those that have come or were requeued meanwhile, until none is left.
+    pub(super) fn descendants_canceled(&mut self, index: u32) {
+        let missed = |(index, _): &(u32, u64)| {
+            // One that has been told to stop does so in its own time.
+            self.task(*index).is_some_and(|task| task.record.phase != Phase::Cancelling)
+        };
+        if self.unfinished_descendants(index).iter().any(missed) {
+            self.cancel_descendants(index);
+        } else {
+            self.enqueue_event(index, Event::DescendantsCanceled);
+        }
+    }
+
     /// Begins or takes up what a record says of descendants.
     pub(super) fn look_at_descendants(&mut self, index: u32, before: Option<Descendants>) {
         let due = self.task(index).map(|task| task.record.descendants).filter(|descendants| descendants.are_due());
-        if due.is_some() && due != before {
+        if due.is_none() {
+            self.families.remove(&index);
+        } else if due != before {
             self.cancel_descendants(index);
         }
     }

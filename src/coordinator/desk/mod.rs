@@ -42,7 +42,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use blocked::Held;
 pub use calls::Answer;
@@ -254,6 +254,8 @@ pub struct Desk {
     dependents: HashMap<String, BTreeSet<u32>>,
     /// Tasks by the id of their parent.
     children: HashMap<String, BTreeSet<u32>>,
+    /// Tasks whose descendants are being canceled.
+    families: HashSet<u32>,
     held: Held,
     /// Purges under way.
     purges: HashMap<u64, Purge>,
@@ -314,6 +316,7 @@ impl Desk {
             ready: Ready::default(),
             dependents: HashMap::new(),
             children: HashMap::new(),
+            families: HashSet::new(),
             held: Held::default(),
             purges: HashMap::new(),
             marks: Vec::new(),
@@ -482,6 +485,7 @@ impl Desk {
                 self.unblock(index, &task.record.after);
             }
             self.items.remove(&task.item);
+            self.families.remove(&index);
             self.forget_origin(&task.record, index);
             self.payload_bytes -= task.payload.map_or(0, |parcel| parcel.body.len());
             self.vacant.push(index);

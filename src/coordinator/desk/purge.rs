@@ -102,6 +102,7 @@ impl Desk {
             return;
         }
         let jobs: Vec<u64> = self.purges.keys().copied().collect();
+        let mut again = false;
         for job in jobs {
             while let Some(purge) = self.purges.get_mut(&job)
                 && purge.under_way < AT_ONCE
@@ -121,11 +122,15 @@ impl Desk {
                     Purpose::Marked(queue, seq, request) => self.unmark_purge(&queue, seq, purge.done, request),
                     Purpose::Answer(request, verb) => self.respond(&request, serde_json::json!({ verb: purge.done })),
                     Purpose::Family(root, serial) if self.same_task(root, serial).is_some() => {
-                        self.enqueue_event(root, Event::DescendantsCanceled);
+                        self.descendants_canceled(root);
+                        again = true;
                     }
                     Purpose::Family(..) => {}
                 }
             }
+        }
+        if again {
+            self.go_on_purging();
         }
     }
 
