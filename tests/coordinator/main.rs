@@ -14,6 +14,7 @@ mod dead_letters;
 mod family;
 mod lifecycle;
 mod on_nats_server;
+mod pages;
 mod people;
 mod permissions;
 mod presence;

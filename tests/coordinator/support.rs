@@ -156,6 +156,13 @@ impl World {
         world
     }
 
+    /// With the text of the broker's config file.
+    pub async fn configured(config: &str) -> World {
+        let mut world = World { broker: Broker::configured(config), coordinator: None, settings: quick() };
+        world.start_coordinator().await;
+        world
+    }
+
     /// With a channel for what a broker would tell of connections.
     pub async fn start_with_presence() -> (World, mpsc::Sender<ConnectionEvent>) {
         let mut world = World { broker: Broker::start(), coordinator: None, settings: quick() };

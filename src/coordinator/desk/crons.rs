@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use serde_json::json;
 
 use super::calls::{Answer, Call};
+use super::page::Wanted;
 use super::{Desk, Parcel, Row};
 use crate::client::{BatchEntry, Incoming, decode_ack};
 use crate::coordinator::cron::{Cron, Times};
@@ -100,9 +101,15 @@ impl Desk {
     }
 
     pub(super) fn cron_list(&mut self, message: &Incoming) -> Result<(), ApiError> {
-        let shown: Vec<_> = self.crons.keys().map(|name| self.show_cron(name)).collect();
-        let total = shown.len();
-        self.respond(message, json!({ "crons": shown, "total": total }));
+        let Wanted { limit, after } = Wanted::read(message)?;
+        let names: Vec<&String> = self.crons.keys().filter(|name| **name > after).collect();
+        let page = self.page(names.iter().map(|name| self.show_cron(name)), limit.unwrap_or(usize::MAX));
+        let left = names.len() - page.len();
+        let mut fields = json!({ "crons": page, "total": self.crons.len() });
+        if left > 0 {
+            fields["left"] = left.into();
+        }
+        self.respond(message, fields);
         Ok(())
     }
 

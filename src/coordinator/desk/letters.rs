@@ -83,8 +83,8 @@ impl Desk {
             None => 0,
         };
         let total = found.len();
-        let page: Vec<Value> =
-            found[start..].iter().take(filter.limit.unwrap_or(100).min(LIST_MAX)).map(|record| shown(record)).collect();
+        let limit = filter.limit.unwrap_or(100).min(LIST_MAX);
+        let page = self.page(found[start..].iter().map(|record| shown(record)), limit);
         let left = total - start - page.len();
         self.respond(message, serde_json::json!({ "letters": page, "total": total, "left": left }));
         Ok(())

@@ -19,6 +19,7 @@ mod family;
 mod history;
 mod leaving;
 mod letters;
+mod page;
 mod probes;
 mod purge;
 mod purge_marks;

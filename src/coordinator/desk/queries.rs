@@ -80,7 +80,7 @@ impl Desk {
             None => 0,
         };
         let limit = filter.limit.unwrap_or(100).min(LIST_MAX);
-        let page: Vec<Value> = found[start..].iter().take(limit).map(|task| task.shown()).collect();
+        let page = self.page(found[start..].iter().map(|task| task.shown()), limit);
         let left = total - start - page.len();
         self.respond(message, serde_json::json!({ "tasks": page, "total": total, "left": left }));
         Ok(())

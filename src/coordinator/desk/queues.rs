@@ -2,6 +2,7 @@
 
 use super::Desk;
 use super::calls::{Answer, Call};
+use super::page::Wanted;
 use crate::client::{BatchEntry, Incoming, decode_ack};
 use crate::coordinator::queue::{Mode, Paused, QueueConfig};
 use crate::coordinator::rate::Bucket;
@@ -261,7 +262,8 @@ impl Desk {
     }
 
     pub(super) fn queue_list(&mut self, message: &Incoming) -> Result<(), ApiError> {
-        let mut names: Vec<&String> = self.queues.keys().collect();
+        let Wanted { limit, after } = Wanted::read(message)?;
+        let mut names: Vec<&String> = self.queues.keys().filter(|name| **name > after).collect();
         names.sort();
         let shown: Vec<_> = names.into_iter().map(|name| self.show_queue(name)).collect();
         self.respond(message, serde_json::json!({ "queues": shown }));
