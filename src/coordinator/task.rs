@@ -273,6 +273,8 @@ impl Record {
             Event::Forget => match self.phase {
                 Phase::Dead => {
                     let mut next = self.canceled("dead letter purged", context.now);
+                    // Its end was told, or is being told.
+                    next.result_due = self.result_due;
                     next.forget = true;
                     Ok(Some(next))
                 }
@@ -397,6 +399,7 @@ impl Record {
     pub(super) fn canceled(&self, reason: &str, now: Timestamp) -> Record {
         let mut next = self.unleased(Phase::Canceled, now);
         next.reason = reason.to_owned();
+        next.result_due = !self.result_to.is_empty();
         next
     }
 
@@ -476,6 +479,7 @@ impl Record {
         if !others {
             next.set_phase(Phase::Rejected);
             next.reason = "every matching agent declined".to_owned();
+            next.result_due = !self.result_to.is_empty();
         }
         Ok(Some(next))
     }
