@@ -234,6 +234,9 @@ pub struct Record {
     /// The tasks that must be completed before it may run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
+    /// They were all completed when last looked at, which holds when they are forgotten.
+    #[serde(skip_serializing_if = "is_default")]
+    pub met: bool,
     /// Seconds between attempts, when the task brings its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backoff: Vec<f64>,

@@ -155,8 +155,11 @@ impl Record {
                 _ => Ok(None),
             },
             Event::Unblocked => match self.phase {
-                Phase::Blocked if self.wake > context.now => Ok(Some(self.next(Phase::Scheduled, context.now))),
-                Phase::Blocked => Ok(Some(self.queued(context.now))),
+                Phase::Blocked => {
+                    let later = self.wake > context.now;
+                    let next = if later { self.next(Phase::Scheduled, context.now) } else { self.queued(context.now) };
+                    Ok(Some(Record { met: true, ..next }))
+                }
                 _ => Ok(None),
             },
             Event::DependencyFailed { fate } => match self.phase {
@@ -290,6 +293,7 @@ impl Record {
                         next.set_phase(Phase::Blocked);
                         next.queued = Timestamp::ZERO;
                     }
+                    next.met = !*blocked && !next.after.is_empty();
                     next.run = next.run.saturating_add(1);
                     next.attempt = 0;
                     next.attempts_before = 0;

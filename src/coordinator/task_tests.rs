@@ -426,3 +426,31 @@ proptest! {
         prop_assert!(completions <= 1);
     }
 }
+
+#[test]
+fn every_end_is_due_where_the_result_was_wanted() {
+    let due = |from: Phase, event: Event| {
+        let task = Record { result_to: "results.t".into(), ..record(from) };
+        step(&task, &event).unwrap().unwrap().result_due
+    };
+    assert!(due(Phase::Running, complete("L1", "d")));
+    assert!(due(Phase::Running, fail("L1", false)));
+    assert!(due(Phase::Queued, cancel(false)));
+    assert!(!due(Phase::Running, cancel(false)), "its agent is only told");
+    assert!(due(Phase::Cancelling, Event::CancelOver));
+    assert!(due(Phase::Queued, Event::Purge { reason: "why".into() }));
+    assert!(due(Phase::Assigned, Event::Decline { lease: "L1".into(), others: false }));
+    assert!(!due(Phase::Dead, Event::Forget), "its death was told");
+    assert!(!due(Phase::Dead, Event::Requeue { blocked: false }));
+}
+
+#[test]
+fn a_record_keeps_that_its_dependencies_were_completed() {
+    let blocked = Record { after: vec!["first".into()], ..record(Phase::Blocked) };
+    let queued = step(&blocked, &Event::Unblocked).unwrap().unwrap();
+    assert!(queued.met);
+    let dead = step(&queued, &Event::DeadlinePassed).unwrap().unwrap();
+    assert!(dead.met && step(&dead, &Event::Requeue { blocked: false }).unwrap().unwrap().met);
+    let failed = step(&blocked, &Event::DependencyFailed { fate: "first failed".into() }).unwrap().unwrap();
+    assert!(!failed.met && !step(&failed, &Event::Requeue { blocked: true }).unwrap().unwrap().met);
+}

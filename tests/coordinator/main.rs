@@ -11,6 +11,7 @@ mod client;
 mod councils;
 mod cron;
 mod dead_letters;
+mod dependencies;
 mod family;
 mod lifecycle;
 mod on_nats_server;

@@ -24,7 +24,7 @@ pub(super) struct Held {
 
 /// Where a task's dependencies are, all in all.
 enum Outlook {
-    /// All are completed. One that is not known was, and has been forgotten since: had it failed, so would have this task.
+    /// All are completed.
     Met,
     Open,
     /// One will not be completed; what became of it.
@@ -32,10 +32,14 @@ enum Outlook {
 }
 
 impl Desk {
-    fn outlook(&self, after: &[String]) -> Outlook {
+    /// What a task that is not known any more was, `forgotten` tells: completed or not.
+    fn outlook(&self, after: &[String], forgotten: Phase) -> Outlook {
         let mut open = false;
         for id in after {
             let Some(phase) = self.find_task(id).ok().and_then(|index| Some(self.task(index)?.record.phase)) else {
+                if forgotten != Phase::Completed {
+                    return Outlook::Hopeless(format!("{id} is not known any more, nor that it was completed"));
+                }
                 continue;
             };
             if phase.is_final() && phase != Phase::Completed {
@@ -49,9 +53,11 @@ impl Desk {
     /// Whether a task that is to run now must wait for its dependencies.
     ///
     /// # Errors
-    /// When one of them will not be completed.
+    /// When one of them will not be completed, or is forgotten and not known to have been.
     pub(super) fn must_wait(&self, record: &Record) -> Result<bool, ApiError> {
-        match self.outlook(&record.after) {
+        // A record from before this was kept has been queued if they were.
+        let met = record.met || !record.queued.is_zero();
+        match self.outlook(&record.after, if met { Phase::Completed } else { Phase::Dead }) {
             Outlook::Met => Ok(false),
             Outlook::Open => Ok(true),
             Outlook::Hopeless(fate) => Err(errors::DEPENDENCY.with(fate)),
@@ -89,6 +95,8 @@ impl Desk {
         if self.must_wait(record)? {
             record.set_phase(Phase::Blocked);
             record.queued = Timestamp::ZERO;
+        } else {
+            record.met = true;
         }
         Ok(true)
     }
@@ -123,7 +131,8 @@ impl Desk {
     /// Has a blocked task wait for its dependencies, as far as they are open.
     pub(super) fn block(&mut self, index: u32) {
         let Some(after) = self.task(index).map(|task| task.record.after.clone()) else { return };
-        match self.outlook(&after) {
+        // Had one that is forgotten failed, so would have this task.
+        match self.outlook(&after, Phase::Completed) {
             Outlook::Met => self.enqueue_event(index, Event::Unblocked),
             Outlook::Hopeless(fate) => self.enqueue_event(index, Event::DependencyFailed { fate }),
             Outlook::Open => {
