@@ -170,3 +170,90 @@ async fn a_pull_queue_tells_what_it_can_of_workers_that_know_nothing() {
     assert_eq!((letter.payload(), letter.headers().get_str("Task-Attempts")), (&b"late"[..], Some("0")));
     world.end().await;
 }
+
+#[tokio::test]
+async fn letters_of_a_queue_that_nobody_put_are_found_after_a_restart() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    for (id, queue) in [("a", "again"), ("g", "gone")] {
+        let lines = [("Task-Id", id), ("Task-Queue", queue), ("Task-Requires", "nobody"), ("Task-Deadline", "1ms")];
+        submit(&user, &lines, b"x").await;
+        until(&user, id, |record| record["phase"] == "dead").await;
+    }
+    world.restart_coordinator().await;
+    assert_eq!(ask(&user, "DLQ.REQUEUE.again", Value::Null).await["requeued"], 1);
+    assert_eq!(ask(&user, "DLQ.PURGE.gone", Value::Null).await["purged"], 1);
+    world.end().await;
+}
+
+/// A worker of a pull queue goes on while no coordinator runs; the next one learns how each message ended.
+#[tokio::test]
+async fn what_dies_in_a_pull_queue_while_no_coordinator_runs_is_a_dead_letter() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    ask(&user, "QUEUE.PUT.p", json!({ "mode": "pull", "max_attempts": 2, "lease_s": 0.3 })).await;
+    while user.api::<Value>("STREAM.INFO.TASK_ADVISORIES", &Value::Null).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    for id in ["acked", "terminated", "used"] {
+        submit(&user, &[("Task-Id", id), ("Task-Queue", "p")], id.as_bytes()).await;
+    }
+    world.stop_coordinator();
+    while user.request("$TASK.API.LIST", b"", super::agent::LONG / 10).await.is_ok() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let worker = world.client("worker").await;
+    for _ in 0..4 {
+        let message = pull(&worker, "queue_p").await;
+        let word: &[u8] = match message.payload() {
+            b"acked" => b"+ACK",
+            b"terminated" => b"+TERM no use",
+            _ => b"-NAK",
+        };
+        let reply = std::str::from_utf8(message.reply()).unwrap();
+        worker.request(reply, word, super::agent::LONG).await.unwrap();
+    }
+    // Some broker notices at the next pull only that deliveries are used up.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), pull(&worker, "queue_p")).await;
+    world.restart_coordinator().await;
+    until(&user, "acked", |record| record["phase"] == "completed").await;
+    for (id, error, attempts) in [("terminated", "no use", 1), ("used", "deliveries used", 2)] {
+        let record = until(&user, id, |record| record["phase"] == "dead" || record["phase"] == "completed").await;
+        assert_eq!((&record["phase"], &record["fault"]["error"]), (&json!("dead"), &json!(error)), "{id}");
+        assert_eq!(record["attempt"], attempts, "{id}");
+        assert_eq!(call(&user, &format!("DLQ.GET.p.{id}"), &[], b"").await.unwrap().payload(), id.as_bytes());
+    }
+    // What was told is not kept.
+    loop {
+        let info: Value = user.api("STREAM.INFO.TASK_ADVISORIES", &Value::Null).await.unwrap();
+        if info["state"]["messages"] == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_requeued_task_goes_the_way_its_queue_goes_now() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    ask(&user, "QUEUE.PUT.m", json!({ "mode": "pull" })).await;
+    submit(&user, &[("Task-Id", "t"), ("Task-Queue", "m"), ("Task-Deadline", "1ms")], b"x").await;
+    until(&user, "t", |record| record["phase"] == "dead").await;
+    ask(&user, "QUEUE.PUT.m", json!({ "mode": "inbox" })).await;
+    ask(&user, "REQUEUE.t", Value::Null).await;
+    let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["m"] })).await;
+    let task = agent.pull().await;
+    assert_eq!(task.payload(), b"x");
+    agent.ack(&task, "+TERM");
+    until(&user, "t", |record| record["phase"] == "dead").await;
+    ask(&user, "QUEUE.PUT.m", json!({ "mode": "pull" })).await;
+    ask(&user, "REQUEUE.t", Value::Null).await;
+    let worker = world.client("worker").await;
+    let message = pull(&worker, "queue_m").await;
+    assert_eq!(message.payload(), b"x");
+    worker.publish_message(message.reply(), b"", b"", b"+ACK").unwrap();
+    until(&user, "t", |record| record["phase"] == "completed").await;
+    world.end().await;
+}

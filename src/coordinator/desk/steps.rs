@@ -57,7 +57,11 @@ impl Desk {
             own => Backoff::from_seconds(own).unwrap_or_default(),
         };
         let Some(task) = self.task(index) else { return };
-        let record = task.view().into_owned();
+        let mut record = task.view().into_owned();
+        if matches!(input.event, Event::Requeue { .. }) && record.phase.is_final() && record.origin.is_none() {
+            // The next run goes the way its queue goes now.
+            record.mode = self.queue_config(&queue).mode;
+        }
         if let Event::Decline { others, .. } = &mut input.event {
             let mut class = class_of(&record);
             class.excluded.push(record.agent.clone());
@@ -66,7 +70,7 @@ impl Desk {
         let now = self.now;
         let mut outcome = Ok(None);
         if let Event::Requeue { blocked } = &mut input.event {
-            outcome = self.must_wait(&record).map(|wait| {
+            outcome = self.check_way(&record).and_then(|()| self.must_wait(&record)).map(|wait| {
                 *blocked = wait;
                 None
             });
@@ -99,6 +103,21 @@ impl Desk {
                     self.commit(index, next, Some(input), false);
                 }
             }
+        }
+    }
+
+    /// Whether a task that is to run again can reach anybody.
+    ///
+    /// # Errors
+    /// When its queue only takes what is published to a stream by now.
+    fn check_way(&self, record: &Record) -> Result<(), ApiError> {
+        match (&record.origin, &self.queue_config(&record.queue).adopt) {
+            (None, Some(adopt)) => {
+                let reason =
+                    format!("the tasks of this queue are what is published to the stream {} by now", adopt.stream);
+                Err(errors::bad_request(reason))
+            }
+            _ => Ok(()),
         }
     }
 
