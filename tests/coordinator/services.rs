@@ -285,3 +285,27 @@ async fn a_service_of_nats_go_is_a_worker() {
         in_its_own_language(Command::new(program), "go").await;
     }
 }
+
+#[tokio::test]
+async fn a_services_answer_above_the_limit_fails_its_task_for_good() {
+    use async_nats::service::ServiceExt as _;
+    let world = World::start().await;
+    let user = world.client("user").await;
+    ask(&user, "QUEUE.PUT.big", json!({ "mode": "service" })).await;
+    let client = async_nats::connect(world.url()).await.unwrap();
+    let builder = client.service_builder().metadata(metadata("big", "1").into_iter().collect());
+    let service = builder.start("big", "1.0.0").await.unwrap();
+    let mut endpoint = service.endpoint("big.run").await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = endpoint.next().await {
+            request.respond(Ok(vec![b'x'; (1 << 20) - (48 << 10) + 1].into())).await.unwrap();
+        }
+    });
+    submit(&user, &[("Task-Id", "t"), ("Task-Queue", "big")], b"").await;
+    let record = until(&user, "t", |record| record["phase"] == "dead").await;
+    assert_eq!(
+        (&record["attempt"], record["fault"]["error"].as_str().unwrap().starts_with("413 too large")),
+        (&json!(1), true)
+    );
+    world.end().await;
+}

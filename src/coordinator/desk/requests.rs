@@ -97,8 +97,8 @@ impl Desk {
             "AWAIT" => self.await_task(token(), &message),
             "COMPLETE" => {
                 let (id, lease) = (token(), token().to_owned());
-                let digest = record::digest(message.payload());
-                self.step_request(id, Event::Complete { lease, digest }, &message)
+                self.check_result(&message)
+                    .and_then(|digest| self.step_request(id, Event::Complete { lease, digest }, &message))
             }
             "FAIL" => {
                 let (id, lease) = (token(), token().to_owned());
@@ -160,6 +160,21 @@ impl Desk {
         let index = self.find_task(id)?;
         self.enqueue(index, Input { event, from: Some(message.clone()), purge: None });
         Ok(())
+    }
+
+    /// The digest of a result.
+    ///
+    /// # Errors
+    /// When it is larger than what is kept, now and at every other try.
+    pub(super) fn check_result(&self, message: &Incoming) -> Result<String, ApiError> {
+        let limits = [
+            ("result", message.payload().len(), self.settings.body_bytes_max),
+            ("result's headers", message.header_block().len(), self.settings.questions_bytes_max),
+        ];
+        match limits.into_iter().find(|(_, bytes, limit)| bytes > limit) {
+            Some((what, _, limit)) => Err(errors::TOO_LARGE.with(format!("the {what} is above {limit} bytes"))),
+            None => Ok(record::digest(message.payload())),
+        }
     }
 
     pub(super) fn find_task(&self, id: &str) -> Result<u32, ApiError> {

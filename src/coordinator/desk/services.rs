@@ -181,7 +181,13 @@ impl Desk {
         let headers = message.headers();
         let code = headers.get_str("Nats-Service-Error-Code");
         let event = match (code, headers.get_str("Nats-Service-Error")) {
-            (None, None) => Event::Complete { lease, digest: record::digest(message.payload()) },
+            (None, None) => match self.check_result(&message) {
+                Ok(digest) => Event::Complete { lease, digest },
+                Err(error) => {
+                    let error = format!("{} {}", error.code, error.description);
+                    return self.enqueue_event(index, Event::Fail { lease, error, retry: false, delay: None });
+                }
+            },
             (code, text) => {
                 let (code, text) = (code.unwrap_or_default().trim(), text.unwrap_or_default());
                 let number = code.parse().unwrap_or(500);
