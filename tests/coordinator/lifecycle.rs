@@ -346,3 +346,67 @@ async fn agents_that_do_not_fetch_or_vanish_lose_their_tasks() {
     drop(lazy);
     world.end().await;
 }
+
+#[tokio::test]
+async fn whoever_waits_for_a_result_hears_of_a_cancel_and_a_rejection() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let mut results = user.subscribe("results.>").unwrap();
+    user.flush().await.unwrap();
+    let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["run"] })).await;
+    submit(&user, &[("Task-Id", "declined"), ("Task-Queue", "run"), ("Task-Result-To", "results.d")], b"").await;
+    let task = agent.pull().await;
+    agent.decline(&task).await.unwrap();
+    submit(&user, &[("Task-Id", "unwanted"), ("Task-Queue", "wait"), ("Task-Result-To", "results.u")], b"").await;
+    ask(&user, "CANCEL.unwanted", json!({ "reason": "enough" })).await;
+    for (subject, state) in [("results.d", "rejected"), ("results.u", "canceled")] {
+        let result = tokio::time::timeout(super::agent::LONG, results.next()).await.expect("a result").unwrap();
+        assert_eq!((result.subject_str(), result.headers().get_str("Task-State")), (subject, Some(state)));
+        let record: Value = serde_json::from_slice(result.payload()).unwrap();
+        assert_eq!(record["state"], state);
+    }
+    until(&user, "unwanted", |record| record["result_due"].is_null()).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_body_or_result_above_the_limit_is_too_large_at_every_try() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let large = vec![b'x'; (1 << 20) - (48 << 10) + 1];
+    assert_eq!(call(&user, "SUBMIT", &[("Task-Id", "t")], &large).await.unwrap_err().0, 30413);
+    let agent = Agent::register(world.client("ann").await, "ann", json!({})).await;
+    submit(&user, &[("Task-Id", "t")], &large[1..]).await;
+    let task = agent.pull().await;
+    assert_eq!(agent.complete(&task, &large).await.unwrap_err(), 30413);
+    agent.complete(&task, &large[1..]).await.unwrap();
+    assert_eq!(await_result(&user, "t").await.unwrap(), &large[1..]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn finished_tasks_are_purged_after_the_retention_their_queue_has_by_then() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["week", "short"] })).await;
+    ask(&user, "QUEUE.PUT.short", json!({ "retention_s": 0.2 })).await;
+    for queue in ["week", "short"] {
+        submit(&user, &[("Task-Id", queue), ("Task-Queue", queue)], b"").await;
+        let task = agent.pull().await;
+        agent.complete(&task, b"done").await.unwrap();
+    }
+    let gone = async |id: &str| {
+        for key in ["s", "p", "r"] {
+            while user.last_message("KV_TASK", &format!("$KV.TASK.{key}.{id}")).await.unwrap().is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+        assert_eq!(call(&user, &format!("GET.{id}"), &[], b"").await.unwrap_err().0, 30404);
+    };
+    tokio::time::timeout(super::agent::LONG, gone("short")).await.expect("its time is over");
+    assert_eq!(ask(&user, "GET.week", Value::Null).await["state"], "completed");
+    // What has finished already goes by the new setting.
+    ask(&user, "QUEUE.PUT.week", json!({ "retention_s": 0.1 })).await;
+    tokio::time::timeout(super::agent::LONG, gone("week")).await.expect("its time is over, too");
+    world.end().await;
+}

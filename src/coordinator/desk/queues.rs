@@ -230,7 +230,19 @@ impl Desk {
         if order.ageing != before.ageing {
             self.line_up_all(queue);
         }
+        if kept_less {
+            self.arm_finished(queue);
+        }
         self.schedule = true;
+    }
+
+    /// Sets the timers of finished tasks, which may have to go earlier than they thought.
+    fn arm_finished(&mut self, queue: &str) {
+        for index in 0..self.tasks.len() as u32 {
+            if self.task(index).is_some_and(|task| task.record.queue == queue && task.record.phase.is_final()) {
+                self.arm(index);
+            }
+        }
     }
 
     fn show_queue(&self, name: &str) -> serde_json::Value {
@@ -265,8 +277,13 @@ impl Desk {
         let Wanted { limit, after } = Wanted::read(message)?;
         let mut names: Vec<&String> = self.queues.keys().filter(|name| **name > after).collect();
         names.sort();
-        let shown: Vec<_> = names.into_iter().map(|name| self.show_queue(name)).collect();
-        self.respond(message, serde_json::json!({ "queues": shown }));
+        let page = self.page(names.iter().map(|name| self.show_queue(name)), limit.unwrap_or(usize::MAX));
+        let left = names.len() - page.len();
+        let mut fields = serde_json::json!({ "queues": page });
+        if left > 0 {
+            fields["left"] = left.into();
+        }
+        self.respond(message, fields);
         Ok(())
     }
 }
