@@ -139,9 +139,10 @@ impl Requirement {
         if labels.seats.is_empty() { met_with(None) } else { labels.seats.iter().map(Some).any(met_with) }
     }
 
-    /// The terms that `labels` do not meet, as they are written.
+    /// The terms that `labels` do not meet, as they are written; of several seats, with the one that meets most.
     pub fn unmet(&self, labels: &Labels) -> Vec<String> {
-        let unmet = self.tests.iter().filter(|(name, test)| !met(test, labels.get(name)));
+        let seat = labels.seats.iter().max_by_key(|seat| self.score_with(labels, Some(seat)));
+        let unmet = self.tests.iter().filter(|(name, test)| !met_in(test, name, labels, seat));
         unmet
             .map(|(name, test)| match test {
                 Test::Has => name.clone(),
@@ -155,9 +156,12 @@ impl Requirement {
 
     /// How many of the terms `labels` meet, for ranking.
     pub fn score(&self, labels: &Labels) -> usize {
-        let score_with = |seat| self.tests.iter().filter(|(name, test)| met_in(test, name, labels, seat)).count();
-        let best = labels.seats.iter().map(|seat| score_with(Some(seat))).max();
-        best.unwrap_or_else(|| score_with(None))
+        let best = labels.seats.iter().map(|seat| self.score_with(labels, Some(seat))).max();
+        best.unwrap_or_else(|| self.score_with(labels, None))
+    }
+
+    fn score_with(&self, labels: &Labels, seat: Option<&(String, String)>) -> usize {
+        self.tests.iter().filter(|(name, test)| met_in(test, name, labels, seat)).count()
     }
 }
 
@@ -255,6 +259,9 @@ mod tests {
         check("council=c1,role!=tpm", false);
         check("lang=go,council!=c1", true);
         assert_eq!(Requirement::parse("council=c1,role=tpm,lang=c").unwrap().score(&labels), 2);
+        let unmet = |text: &str| Requirement::parse(text).unwrap().unmet(&labels);
+        assert_eq!(unmet("council=c1,role!=tpm"), ["role!=tpm"]);
+        assert_eq!(unmet("council=c2,role=developer,lang=c"), ["lang=c"]);
         assert_eq!(serde_json::to_string(&labels).unwrap(), r#"{"lang":"go","role":"ops"}"#);
     }
 

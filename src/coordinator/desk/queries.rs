@@ -155,7 +155,7 @@ impl Desk {
         self.answer_error(reply, &errors::AWAIT_TIMEOUT);
     }
 
-    fn answer_error(&mut self, reply: Bytes, error: &ApiError) {
+    pub(super) fn answer_error(&mut self, reply: Bytes, error: &ApiError) {
         let body = serde_json::json!({ "type": "io.natterjack.task.api.v1.await_response", "error": error });
         self.send_reply(reply, error_headers(error), Bytes::from(body.to_string()));
     }

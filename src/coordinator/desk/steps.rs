@@ -157,6 +157,7 @@ impl Desk {
                     if matches!(input.event, Event::Assign { .. }) {
                         self.release(index);
                     }
+                    self.concluded(input.purge, false);
                     if let Some(message) = input.from {
                         self.refuse(&message, errors::UNAVAILABLE.with("the task's payload is gone"));
                     }
@@ -318,6 +319,7 @@ impl Desk {
         let queue = task.record.queue.clone();
         let waiting: Vec<Input> = input.into_iter().chain(task.line.drain(..)).collect();
         let (firing, id) = (task.firing.take(), task.record.id.clone());
+        let waiters = std::mem::take(&mut task.waiters);
         let unburied = (task.record.mode == Mode::Adopted).then(|| (task.record.clone(), task.advisory));
         self.remove_task(index);
         if let Some((record, advisory)) = unburied {
@@ -325,6 +327,9 @@ impl Desk {
         }
         let queue = self.queue_mut(&queue);
         queue.open = queue.open.saturating_sub(1);
+        for waiter in waiters {
+            self.answer_error(waiter.reply, &errors::UNAVAILABLE.with(clip(reason)));
+        }
         for input in waiting {
             self.concluded(input.purge, false);
             if let Some(message) = input.from {
