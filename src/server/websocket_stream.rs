@@ -32,6 +32,9 @@ pub struct WebSocketStream<S> {
     control: Vec<u8>,
     /// Whole frames on their way out.
     out: BytesMut,
+    /// What the last PING said, until there is room to answer it. Earlier ones may go unanswered (RFC 6455, 5.5.3), so that
+    /// nobody who sends PINGs and reads nothing fills `out`.
+    pinged: Option<Vec<u8>>,
     /// The writing side waits for the socket: the reading side must not, or the wrong task would be woken.
     writing: bool,
     ended: bool,
@@ -53,6 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             frame: None,
             control: Vec::new(),
             out: BytesMut::new(),
+            pinged: None,
             writing: false,
             ended: false,
             close_sent: false,
@@ -64,7 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     }
 
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
+        loop {
+            if self.out.is_empty() {
+                let Some(payload) = self.pinged.take() else { break };
+                websocket::pong(&mut self.out, &payload);
+            }
             let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.out))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -76,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
 
     /// Sends control frames on, if nobody else does.
     fn push_control(&mut self, context: &mut Context<'_>) {
-        if !self.writing && !self.out.is_empty() {
+        if !self.writing && !(self.out.is_empty() && self.pinged.is_none()) {
             // An error shows up where the socket is read or written next.
             let _ = self.poll_drain(context);
         }
@@ -172,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     fn handle_control(&mut self, opcode: Opcode) {
         let payload = std::mem::take(&mut self.control);
         match opcode {
-            Opcode::Ping if !self.close_sent => websocket::pong(&mut self.out, &payload),
+            Opcode::Ping if !self.close_sent => self.pinged = Some(payload),
             Opcode::Close => {
                 let code = match (payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)), payload.is_empty())
                 {
@@ -189,6 +197,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
 
     fn say_goodbye(&mut self, code: u16, reason: &str) {
         if !std::mem::replace(&mut self.close_sent, true) {
+            if let Some(payload) = self.pinged.take() {
+                websocket::pong(&mut self.out, &payload);
+            }
             websocket::close(&mut self.out, code, reason);
         }
     }
@@ -260,5 +271,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
         this.writing = true;
         ready!(this.poll_drain(context))?;
         Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const MASK: [u8; 4] = [0; 4];
+
+    fn ping(payload: &[u8]) -> Vec<u8> {
+        [&[0x89, 0x80 | payload.len() as u8], &MASK[..], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn pings_of_a_peer_that_never_reads_fill_nothing() {
+        const ROUNDS: u32 = 10_000;
+        let (mut peer, inner) = tokio::io::duplex(1024);
+        let mut stream = WebSocketStream::new(inner, false);
+        let flood = async {
+            for number in 0..ROUNDS {
+                let payload = [&number.to_be_bytes()[..], &[b'x'; 121]].concat();
+                peer.write_all(&ping(&payload)).await.unwrap();
+            }
+            peer.write_all(&[&[0x82, 0x82], &MASK[..], b"hi"].concat()).await.unwrap();
+            peer
+        };
+        let mut buffer = [0; 2];
+        let (mut peer, read) = tokio::join!(flood, stream.read_exact(&mut buffer));
+        assert_eq!((read.unwrap(), &buffer), (2, b"hi"));
+        assert!(stream.out.capacity() < 4096, "{} bytes wait", stream.out.len());
+
+        // The last PING is answered once the peer reads.
+        let (sent, ()) = tokio::join!(stream.write_all(b"ho"), async {
+            let mut last = 0;
+            while last != ROUNDS - 1 {
+                let mut pong = [0; 127];
+                peer.read_exact(&mut pong[..2]).await.unwrap();
+                let length = usize::from(pong[1]);
+                peer.read_exact(&mut pong[2..2 + length]).await.unwrap();
+                if pong[0] == 0x8a {
+                    last = u32::from_be_bytes(pong[2..6].try_into().unwrap());
+                }
+            }
+        });
+        sent.unwrap();
     }
 }
