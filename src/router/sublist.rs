@@ -9,7 +9,10 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use self::places::Places;
 use crate::types::subject;
+
+mod places;
 
 /// A subscription: what tells it apart from others of the same filter and queue group.
 pub trait Keyed {
@@ -34,6 +37,7 @@ pub struct Matches<T> {
     pub plain: Vec<T>,
     /// Each queue group that matches, once. A message goes to one member of each.
     pub queues: Vec<Group<T>>,
+    places: Places,
     spare: Vec<Group<T>>,
     pending: Vec<(NodeId, u32)>,
 }
@@ -48,7 +52,13 @@ pub struct Group<T> {
 
 impl<T> Default for Matches<T> {
     fn default() -> Matches<T> {
-        Matches { plain: Vec::new(), queues: Vec::new(), spare: Vec::new(), pending: Vec::new() }
+        Matches {
+            plain: Vec::new(),
+            queues: Vec::new(),
+            places: Places::default(),
+            spare: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 }
 
@@ -64,6 +74,7 @@ impl<T: Clone> Matches<T> {
     /// Forgets the matches and keeps the memory.
     pub fn clear(&mut self) {
         self.plain.clear();
+        self.places.clear();
         for mut group in self.queues.drain(..) {
             group.members.clear();
             self.spare.push(group);
@@ -73,14 +84,15 @@ impl<T: Clone> Matches<T> {
     fn add(&mut self, subscriptions: &Subscriptions<T>) {
         self.plain.extend_from_slice(&subscriptions.plain);
         for queue in &subscriptions.queues {
-            if let Some(group) = self.queues.iter_mut().find(|group| group.name == queue.name) {
-                group.members.extend_from_slice(&queue.members);
+            if let Some(at) = self.places.find(&self.queues, &queue.name) {
+                self.queues[at].members.extend_from_slice(&queue.members);
                 continue;
             }
             let mut group = self.spare.pop().unwrap_or(Group { name: Vec::new(), members: Vec::new() });
             group.name.clone_from(&queue.name);
             group.members.extend_from_slice(&queue.members);
             self.queues.push(group);
+            self.places.added(&self.queues);
         }
     }
 }
@@ -93,6 +105,7 @@ const NIL: NodeId = u32::MAX;
 struct Subscriptions<T> {
     plain: Vec<T>,
     queues: Vec<Group<T>>,
+    places: Places,
 }
 
 impl<T> Subscriptions<T> {
@@ -126,7 +139,7 @@ impl<T> Node<T> {
             first_child: NIL,
             next_sibling: NIL,
             previous_sibling: NIL,
-            subscriptions: Subscriptions { plain: Vec::new(), queues: Vec::new() },
+            subscriptions: Subscriptions { plain: Vec::new(), queues: Vec::new(), places: Places::default() },
         }
     }
 
@@ -198,9 +211,12 @@ impl<T: Clone + Keyed> Sublist<T> {
         let subscriptions = &mut self.nodes[node as usize].subscriptions;
         match queue {
             None => subscriptions.plain.push(value),
-            Some(name) => match subscriptions.queues.iter_mut().find(|group| group.name == name) {
-                Some(group) => group.members.push(value),
-                None => subscriptions.queues.push(Group { name: name.to_vec(), members: vec![value] }),
+            Some(name) => match subscriptions.places.find(&subscriptions.queues, name) {
+                Some(at) => subscriptions.queues[at].members.push(value),
+                None => {
+                    subscriptions.queues.push(Group { name: name.to_vec(), members: vec![value] });
+                    subscriptions.places.added(&subscriptions.queues);
+                }
             },
         }
         self.count += 1;
@@ -215,10 +231,10 @@ impl<T: Clone + Keyed> Sublist<T> {
         let removed = match queue {
             None => take(&mut subscriptions.plain, key)?,
             Some(name) => {
-                let at = subscriptions.queues.iter().position(|group| group.name == name)?;
+                let at = subscriptions.places.find(&subscriptions.queues, name)?;
                 let removed = take(&mut subscriptions.queues[at].members, key)?;
                 if subscriptions.queues[at].members.is_empty() {
-                    subscriptions.queues.swap_remove(at);
+                    subscriptions.places.remove(&mut subscriptions.queues, at);
                 }
                 removed
             }
