@@ -1,13 +1,13 @@
 //! What every part of JetStream shares: the account, the API's counters, and who delivers where.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use super::budget::Budget;
-use super::inbox::{Command, Inbox};
+use super::inbox::{Command, Inbox, InterestNews};
 use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
 use crate::stream::config::Storage;
@@ -271,11 +271,13 @@ pub(super) struct PushSubjects {
 struct Receiver {
     inbox: Weak<Inbox>,
     consumer: Arc<str>,
+    /// It has news that it has not looked at.
+    waits: Arc<AtomicBool>,
 }
 
 impl PushSubjects {
     pub(super) fn add(&self, subject: &str, inbox: &Arc<Inbox>, consumer: &Arc<str>) {
-        let receiver = Receiver { inbox: Arc::downgrade(inbox), consumer: consumer.clone() };
+        let receiver = Receiver { inbox: Arc::downgrade(inbox), consumer: consumer.clone(), waits: Arc::default() };
         let mut by_subject = self.by_subject.write().unwrap_or_else(PoisonError::into_inner);
         by_subject.entry(subject.as_bytes().into()).or_default().push(receiver);
     }
@@ -299,8 +301,10 @@ impl PushSubjects {
         }
         let tell = |receivers: &[Receiver]| {
             for receiver in receivers {
-                if let Some(inbox) = receiver.inbox.upgrade() {
-                    inbox.push(Command::Interest { consumer: receiver.consumer.clone() });
+                if let Some(news) = InterestNews::new(&receiver.consumer, &receiver.waits)
+                    && let Some(inbox) = receiver.inbox.upgrade()
+                {
+                    inbox.push(Command::Interest(news));
                 }
             }
         };
@@ -330,5 +334,37 @@ impl SharedCourier {
         let result = send(&mut courier);
         courier.flush();
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Memory;
+
+    #[test]
+    fn news_of_interest_waits_once_for_each_consumer() {
+        let inbox = Arc::new(Inbox::new(Arc::new(Memory::new(usize::MAX))));
+        let subjects = PushSubjects::default();
+        for consumer in ["one", "two"] {
+            subjects.add(&format!("to.{consumer}"), &inbox, &consumer.into());
+        }
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            for _ in 0..1000 {
+                subjects.interest_changed(b">");
+                subjects.interest_changed(b"to.one");
+            }
+            inbox.take(&mut taken);
+            let mut told: Vec<_> = std::mem::take(&mut taken)
+                .into_iter()
+                .map(|command| match command {
+                    Command::Interest(news) => news.taken(),
+                    _ => unreachable!("nobody else writes"),
+                })
+                .collect();
+            told.sort();
+            assert_eq!(told.iter().map(|name| &**name).collect::<Vec<_>>(), ["one", "two"]);
+        }
     }
 }

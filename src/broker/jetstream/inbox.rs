@@ -1,9 +1,10 @@
 //! A stream's inbox: commands from links, from the API and from the committer, taken by the stream's task all at once.
 //!
 //! It is bounded by those who fill it: a link stops reading its client while the inbox [is behind](Inbox::is_behind), the
-//! API refuses requests above its own limit, and every commit the task submits comes back exactly once.
+//! API refuses requests above its own limit, every commit the task submits comes back exactly once, and of news that a
+//! consumer's receivers have changed one waits at most.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -40,7 +41,7 @@ pub(super) enum Command {
     /// An API request that only this stream can answer.
     Call(Box<Call>),
     /// Somebody came to or left the deliver subject of a push consumer.
-    Interest { consumer: Arc<str> },
+    Interest(InterestNews),
     /// A batch is on disk, or will never be.
     Committed { incarnation: u64, ticket: u64, result: Result<(), CommitError> },
     /// The registry has accepted a new configuration.
@@ -61,6 +62,31 @@ pub(super) enum Command {
     Delete { done: oneshot::Sender<Result<(), ApiError>> },
     /// The server stops: finish what is under way.
     Stop,
+}
+
+/// That a push consumer is to look for its receivers again. While one waits no other is needed.
+pub(super) struct InterestNews {
+    consumer: Arc<str>,
+    waits: Arc<AtomicBool>,
+}
+
+impl InterestNews {
+    /// `None` while the last one for the same `waits` is still there.
+    pub(super) fn new(consumer: &Arc<str>, waits: &Arc<AtomicBool>) -> Option<InterestNews> {
+        (!waits.swap(true, Ordering::AcqRel)).then(|| InterestNews { consumer: consumer.clone(), waits: waits.clone() })
+    }
+
+    /// The consumer. What changes from now on is news again, so it looks afterwards.
+    pub(super) fn taken(self) -> Arc<str> {
+        self.consumer.clone()
+    }
+}
+
+impl Drop for InterestNews {
+    fn drop(&mut self) {
+        // Acquires what whoever found it waiting has changed before.
+        self.waits.swap(false, Ordering::AcqRel);
+    }
 }
 
 /// See the module.

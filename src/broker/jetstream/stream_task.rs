@@ -209,7 +209,7 @@ impl StreamTask {
                 }
             }
             Command::Call(call) => self.call(*call, now),
-            Command::Interest { consumer } => self.interest(&consumer, now),
+            Command::Interest(news) => self.interest(&news.taken(), now),
             Command::Update { config, done } => {
                 if let Err(error) = self.check_consumers_within(&config) {
                     let _ = done.send(Err(error));
