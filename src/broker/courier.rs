@@ -36,8 +36,10 @@ const SHARED_ANYWAY_BYTES_MIN: usize = 8 * 1024;
 const REQUEST_BYTES_MIN: usize = 1024;
 /// A publisher pauses in the midst of its read buffer when it has made so much wait for others.
 const BURST_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Messages for streams are copied into chunks of this size.
-const ARENA_CHUNK_BYTES: usize = 64 * 1024;
+/// Messages for streams and services are copied into chunks: the first of a publisher is small, each further one larger, up
+/// to this size. Whoever keeps a message longer than it takes to store it must not keep the chunk for it.
+pub const ARENA_CHUNK_BYTES: usize = 64 * 1024;
+const ARENA_CHUNK_BYTES_MIN: usize = 1024;
 
 /// A message on its way to client subscriptions and the broker's own parts.
 #[derive(Clone, Copy)]
@@ -117,6 +119,8 @@ struct Bag {
     behind: Option<Arc<ClientState>>,
     for_streams: Vec<StreamBatch>,
     arena: BytesMut,
+    /// The size of its next chunk.
+    arena_bytes: usize,
     random: u64,
     exhausted: Vec<Arc<super::subscription::Subscription>>,
     /// Bridges that the message at hand has come to.
@@ -168,6 +172,7 @@ impl Courier {
                 behind: None,
                 for_streams: Vec::new(),
                 arena: BytesMut::new(),
+                arena_bytes: ARENA_CHUNK_BYTES_MIN,
                 random: seed,
                 exhausted: Vec::new(),
                 bridges: Vec::new(),
@@ -396,6 +401,7 @@ impl Courier {
         self.routes = RouteCache::default();
         self.abroad = Vec::new();
         self.bag.arena = BytesMut::new();
+        self.bag.arena_bytes = ARENA_CHUNK_BYTES_MIN;
         self.bag.for_streams = Vec::new();
         self.bag.to_wake = Vec::new();
     }
@@ -629,7 +635,8 @@ impl Bag {
         let body_bytes = parcel.to.len() + parcel.headers.len() + parcel.payload.len();
         let needed = body_bytes + parcel.reply.len();
         if self.arena.capacity() < needed {
-            self.arena = BytesMut::with_capacity(needed.max(ARENA_CHUNK_BYTES));
+            self.arena = BytesMut::with_capacity(needed.max(self.arena_bytes));
+            self.arena_bytes = (self.arena_bytes * 4).min(ARENA_CHUNK_BYTES);
         }
         self.arena.extend_from_slice(parcel.to);
         self.arena.extend_from_slice(parcel.headers);

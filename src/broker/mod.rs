@@ -28,7 +28,7 @@ pub use arrival::{Arrival, Cookies, TlsTerms};
 pub use callout::ServerKeys;
 pub use client_state::{ClientState, Identity, Rights};
 pub use closed::{AccountTraffic, ClosedClient, ClosedSubscription};
-pub use courier::{Courier, Parcel};
+pub use courier::{ARENA_CHUNK_BYTES, Courier, Parcel};
 pub use gate::Gate;
 pub use link::{Fed, Link};
 pub use memory::{Memory, Share};

@@ -134,7 +134,8 @@ impl WaitQueue {
         self.no_wait += usize::from(pull.no_wait);
         self.with_bytes += usize::from(pull.max_bytes > 0);
         let waiting = Waiting {
-            reply: pull.reply,
+            // A copy of its own: the original may lie in a large buffer, and may wait for days.
+            reply: Bytes::copy_from_slice(&pull.reply),
             wanted: pull.batch,
             delivered: 0,
             // As nats-server has it, less than nothing is no limit.

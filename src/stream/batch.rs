@@ -19,6 +19,8 @@ use super::{AbandonReason, AbandonedBatch, Changes, Published};
 use crate::types::{ApiError, Message, Timestamp, header};
 
 pub(super) const ID_MAX: usize = 64;
+/// A staged message from this size on may stay in the buffer it came in, which is no more than four times as large.
+const OWN_BYTES_MIN: usize = 16 * 1024;
 /// The level of the JetStream API served (ADR-44).
 pub const API_LEVEL: u32 = 4;
 
@@ -171,6 +173,10 @@ impl Stream {
                 headers.required_api_level.and_then(|_| header::without(message.headers(), |name| name == level));
             batch.messages.push(match bare {
                 Some(bare) => Message::new(message.subject(), &bare, message.payload()),
+                // A copy of its own: the original may share a large buffer with messages that are gone.
+                None if message.as_bytes().len() < OWN_BYTES_MIN => {
+                    Message::new(message.subject(), message.headers(), message.payload())
+                }
                 None => message.clone(),
             });
             self.batches.staged_bytes = staged_bytes;

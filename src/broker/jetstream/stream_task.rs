@@ -21,6 +21,7 @@ use super::log::Log;
 use super::recovery::{self, Rebuilt};
 use super::shared::{Home, Shared};
 use super::summaries::Summaries;
+use super::tail_cache;
 use super::world::reads_itself;
 use crate::api::StreamInfo;
 use crate::broker::Courier;
@@ -446,7 +447,7 @@ impl StreamTask {
         self.courier.flush();
     }
 
-    fn make_visible(&mut self, last_seq: u64, puts: Vec<StoredMessage>, _now: Timestamp) {
+    fn make_visible(&mut self, last_seq: u64, mut puts: Vec<StoredMessage>, _now: Timestamp) {
         let before = self.visible;
         self.visible = before.max(last_seq);
         self.feed_followers();
@@ -462,6 +463,7 @@ impl StreamTask {
         } else {
             self.consumers.appended(puts.iter().map(|put| (put.seq, put.message.subject())), index);
         }
+        tail_cache::pack(&mut puts);
         for put in puts {
             self.contents.tail.push(put);
         }

@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::broker::{Memory, Share};
-use crate::types::StoredMessage;
+use bytes::BytesMut;
+
+use crate::broker::{ARENA_CHUNK_BYTES, Memory, Share};
+use crate::types::{Message, StoredMessage};
 
 /// What a message counts for beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
+/// Messages close together in memory that are fewer bytes than this get copies: they may be all that keeps a
+/// [chunk](ARENA_CHUNK_BYTES) alive.
+const SPARSE_BYTES: usize = ARENA_CHUNK_BYTES / 4;
 
 /// Ascending messages, the oldest leaving when there are too many bytes.
 pub(super) struct TailCache {
@@ -63,14 +68,53 @@ impl TailCache {
     }
 }
 
+/// Gives those of `messages` that do not fill the chunks they lie in one buffer together. The chunks of a busy publisher are
+/// well filled, and stay.
+pub(super) fn pack(messages: &mut [StoredMessage]) {
+    let bytes_of = |message: &StoredMessage| message.message.as_bytes().as_ptr_range();
+    let mut sparse = Vec::new();
+    let mut sparse_bytes = 0;
+    let mut at = 0;
+    while at < messages.len() {
+        let first = bytes_of(&messages[at]).start as usize;
+        let mut end = at;
+        let mut bytes = 0;
+        // Those of one chunk, as far as that can be seen: each behind the one before it.
+        let mut behind = first;
+        while let Some(next) = messages.get(end) {
+            let range = bytes_of(next);
+            let (start, stop) = (range.start as usize, range.end as usize);
+            if start < behind || end > at && stop > first + ARENA_CHUNK_BYTES {
+                break;
+            }
+            bytes += stop - start;
+            behind = stop;
+            end += 1;
+        }
+        if bytes < SPARSE_BYTES {
+            sparse.push(at..end);
+            sparse_bytes += bytes;
+        }
+        at = end;
+    }
+    let mut packed = BytesMut::with_capacity(sparse_bytes);
+    for at in sparse.into_iter().flatten() {
+        let message = &mut messages[at].message;
+        packed.extend_from_slice(message.as_bytes());
+        *message = Message::from_parts(packed.split().freeze(), message.subject().len(), message.headers().len());
+    }
+}
+
 fn weight(message: &StoredMessage) -> usize {
     message.message.as_bytes().len() + MESSAGE_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::types::{Message, Timestamp};
+    use crate::types::Timestamp;
 
     fn message(seq: u64, payload_len: usize) -> StoredMessage {
         StoredMessage { seq, time: Timestamp(1), message: Message::new(b"a", b"", &vec![0; payload_len]) }
@@ -90,5 +134,31 @@ mod tests {
         assert_eq!(cache.get(11).map(|found| found.seq), Some(11));
         cache.push(message(12, 5000));
         assert_eq!((1..=12).filter(|seq| cache.get(*seq).is_some()).count(), 0);
+    }
+
+    #[test]
+    fn messages_that_fill_their_chunk_stay_and_others_are_packed() {
+        let chunk = Bytes::from(vec![b'a'; ARENA_CHUNK_BYTES]);
+        let other = Bytes::from(vec![b'b'; ARENA_CHUNK_BYTES]);
+        let slice = |of: &Bytes, at: usize, length: usize| StoredMessage {
+            seq: at as u64,
+            time: Timestamp(1),
+            message: Message::from_parts(of.slice(at..at + length), 1, 2),
+        };
+        let is_in =
+            |of: &Bytes, message: &StoredMessage| of.as_ptr_range().contains(&message.message.as_bytes().as_ptr());
+        let mut messages: Vec<_> = (0..200).map(|n| slice(&chunk, n * 150, 140)).collect();
+        messages.extend((0..10).map(|n| slice(&other, n * 6000, 100)));
+        messages.push(slice(&chunk, 50_000, 100));
+        let before = messages.clone();
+        pack(&mut messages);
+        assert!(messages.iter().zip(&before).all(|(now, then)| now.message == then.message && now.seq == then.seq));
+        assert!(messages[..200].iter().all(|message| is_in(&chunk, message)));
+        assert!(!messages[200..].iter().any(|message| is_in(&chunk, message) || is_in(&other, message)));
+        drop(before);
+        // One buffer for all that were copied.
+        let starts: Vec<_> =
+            messages[200..].iter().map(|message| message.message.as_bytes().as_ptr() as usize).collect();
+        assert!(starts.windows(2).all(|pair| pair[1] == pair[0] + 100), "{starts:?}");
     }
 }
