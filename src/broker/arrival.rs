@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::account::Account;
+use super::places::Place;
 use crate::auth::ConnectionType;
 
 /// See the module. Whoever accepts connections fills it in.
@@ -15,6 +16,8 @@ pub struct Arrival {
     pub tls: TlsTerms,
     /// The port INFO names, when it is not the client port.
     pub port: Option<u16>,
+    /// One of the `max_connections`, where it was taken before there is a client.
+    pub(super) place: Option<Arc<Place>>,
     /// What stood in the cookies of a WebSocket's first request.
     pub cookies: Cookies,
     /// For connections of the process itself: they are in this account without being asked.
@@ -51,6 +54,11 @@ impl Arrival {
     pub fn websocket(address: SocketAddr, tls: TlsTerms, port: u16, cookies: Cookies) -> Arrival {
         let connection_type = Some(ConnectionType::WebSocket);
         Arrival { connection_type, port: Some(port), cookies, ..Arrival::standard(address, tls) }
+    }
+
+    /// The same, with a place that [`super::Broker::take_place`] gave.
+    pub fn in_place(self, place: Arc<Place>) -> Arrival {
+        Arrival { place: Some(place), ..self }
     }
 
     /// From inside the process, in `account`.

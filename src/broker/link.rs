@@ -72,8 +72,8 @@ pub struct Link {
 impl Link {
     /// Admits a client and queues its INFO; `None` when the broker has as many as it may.
     pub fn open(broker: &Arc<Broker>, arrival: impl Into<Arrival>, now: Timestamp) -> Option<Link> {
-        let arrival = arrival.into();
-        let client = broker.admit(&arrival, now)?;
+        let mut arrival = arrival.into();
+        let client = broker.admit(&mut arrival, now)?;
         let asked = arrival.trusted.is_none() && broker.gate.book().is_required(arrival.way());
         let account = arrival.trusted.clone().unwrap_or_else(|| broker.account.clone());
         let terms = broker.terms();
@@ -744,6 +744,8 @@ impl Drop for Link {
         self.drop_subscriptions();
         self.leave();
         self.client.outbox.close(Closed::AfterFlush);
+        // Whoever sees that it has gone finds its place free.
+        self.arrival.place = None;
         self.broker.dismiss(&self.client, last.clone());
         if self.present || last.reason.starts_with("Authentication") {
             self.broker.tell_presence(&self.client, Some(last));

@@ -18,6 +18,7 @@ use super::latency::Teller;
 use super::memory::Memory;
 use super::meter::Meter;
 use super::outbox::Appended;
+use super::places::{Place, Places};
 use crate::auth::{Book, ConnectionType, DEFAULT_ACCOUNT, Mapping};
 use crate::protocol::{Info, encode};
 use crate::session::Settings;
@@ -111,6 +112,7 @@ pub struct Broker {
     /// What INFO says; `client_id` and `client_ip` are filled in for each client.
     info: RwLock<Info>,
     clients: Mutex<HashMap<u64, Arc<ClientState>>>,
+    places: Places,
     next_client_id: AtomicU64,
     closed: Mutex<Totals>,
     presence_watchers: RwLock<Vec<PresenceWatcher>>,
@@ -152,6 +154,7 @@ impl Broker {
             started: now,
             info: RwLock::new(info),
             clients: Mutex::new(HashMap::new()),
+            places: Places::default(),
             next_client_id: AtomicU64::new(1),
             closed: Mutex::new(Totals::default()),
             presence_watchers: RwLock::new(Vec::new()),
@@ -307,14 +310,19 @@ impl Broker {
         }
     }
 
-    /// Registers a client; `None` when `connections_max` are connected.
-    pub(super) fn admit(&self, arrival: &Arrival, now: Timestamp) -> Option<Arc<ClientState>> {
-        let mut clients = self.clients_lock();
+    /// A place for a client that is about to come; `None` when `connections_max` are taken.
+    pub fn take_place(&self) -> Option<Arc<Place>> {
+        self.places.take(self.terms().options.connections_max)
+    }
+
+    /// Registers a client; `None` when there is no place for it.
+    pub(super) fn admit(&self, arrival: &mut Arrival, now: Timestamp) -> Option<Arc<ClientState>> {
         let terms = self.terms();
         // Where clients have filled the house, the server's own parts still come in.
-        if clients.len() >= terms.options.connections_max && arrival.trusted.is_none() {
-            return None;
+        if arrival.place.is_none() && arrival.trusted.is_none() {
+            arrival.place = Some(self.take_place()?);
         }
+        let mut clients = self.clients_lock();
         let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(ClientState::new(
             id,

@@ -75,8 +75,8 @@ impl Broker {
 
     /// Those who came last go when there are more than `max` (nats-server `maxConnOption.Apply`).
     fn send_away(&self, clients: &[Arc<ClientState>], max: usize) {
-        let from_outside = clients.iter().rev().filter(|client| !client.is_in_process());
-        for client in from_outside.take(clients.len().saturating_sub(max)) {
+        let from_outside: Vec<_> = clients.iter().filter(|client| !client.is_in_process()).collect();
+        for client in from_outside.iter().rev().take(from_outside.len().saturating_sub(max)) {
             client.set_close_reason("Maximum Connections Exceeded");
             let text = ProtocolError::MaxConnections.text();
             if client.outbox.append(|out| encode::err(out, &text)) == Appended::First {
