@@ -29,11 +29,13 @@ use super::tls::{self, CurrentHandshake};
 use super::websocket_stream::WebSocketStream;
 use super::{connection, deflate};
 use crate::auth::TlsFacts;
-use crate::broker::{Arrival, Broker, Cookies, TlsTerms};
+use crate::broker::{Arrival, Broker, Cookies, Place, TlsTerms};
 use crate::config::WebSocket;
 
 /// Bounds the request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 28\r\n\r\n\
+    maximum connections exceeded";
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The listener's rules, shared by its connections.
@@ -53,7 +55,14 @@ pub async fn accept(listener: TcpListener, entrance: Arc<Entrance>, tasks: TaskT
         match listener.accept().await {
             Ok((socket, peer)) => {
                 backoff.succeed();
-                tasks.spawn(async move { entrance.receive(socket, peer_address(peer)).await });
+                let peer = peer_address(peer);
+                // Handshakes count as connections: nobody may have more of them under way.
+                match entrance.broker.take_place() {
+                    Some(place) => {
+                        tasks.spawn(async move { entrance.receive(socket, peer, place).await });
+                    }
+                    None => entrance.turn_away(&socket, peer),
+                }
             }
             Err(error) => backoff.fail(&error).await,
         }
@@ -68,24 +77,38 @@ struct Opened {
 }
 
 impl Entrance {
-    async fn receive(&self, socket: TcpStream, peer: SocketAddr) {
+    /// No place is free. Nobody is waited for.
+    fn turn_away(&self, socket: &TcpStream, peer: SocketAddr) {
+        debug!("{peer} - maximum connections exceeded");
+        if self.handshake.get().is_none() {
+            let _ = socket.try_write(FULL);
+        }
+    }
+
+    async fn receive(&self, socket: TcpStream, peer: SocketAddr, place: Arc<Place>) {
         let _ = socket.set_nodelay(true);
         let patience = self.settings.handshake_timeout;
         let Some(handshake) = self.handshake.get() else {
-            return self.serve(socket, peer, TlsTerms::default(), None).await;
+            return self.serve(socket, peer, place, TlsTerms::default(), None).await;
         };
         match tokio::time::timeout(patience, handshake.acceptor.accept(socket)).await {
             Ok(Ok(stream)) => {
                 let facts = tls::facts(stream.get_ref().1, &handshake, false);
-                self.serve(stream, peer, handshake.terms_after(), Some(facts)).await;
+                self.serve(stream, peer, place, handshake.terms_after(), Some(facts)).await;
             }
             Ok(Err(error)) => debug!("{peer} - TLS handshake error: {error}"),
             Err(_) => debug!("{peer} - TLS handshake timeout"),
         }
     }
 
-    async fn serve<S>(&self, stream: S, peer: SocketAddr, tls: TlsTerms, facts: Option<TlsFacts>)
-    where
+    async fn serve<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        place: Arc<Place>,
+        tls: TlsTerms,
+        facts: Option<TlsFacts>,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, mut opened) = mpsc::channel::<Opened>(1);
@@ -103,7 +126,7 @@ impl Entrance {
         }
         let Ok(Opened { upgrade, cookies, deflate }) = opened.try_recv() else { return };
         let Ok(stream) = upgrade.await else { return };
-        let arrival = Arrival::websocket(peer, tls, self.port, cookies);
+        let arrival = Arrival::websocket(peer, tls, self.port, cookies).in_place(place);
         let stream = WebSocketStream::new(TokioIo::new(stream), deflate);
         connection::serve_split(self.broker.clone(), stream, arrival, facts, self.stop.clone()).await;
     }
