@@ -7,6 +7,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::arrival::TlsTerms;
 use super::memory::Memory;
 use super::outbox::{Closed, Outbox};
 use super::subscription::Subscription;
@@ -57,6 +58,7 @@ pub struct ClientState {
     last_activity: AtomicU64,
     round_trip_nanos: AtomicU64,
     hears_news: AtomicBool,
+    info_terms: OnceLock<InfoTerms>,
     stalls: AtomicU64,
     close_reason: OnceLock<&'static str>,
     tls: OnceLock<Arc<TlsFacts>>,
@@ -73,6 +75,17 @@ pub(super) struct Review {
     pub(super) same_rules: bool,
     /// Kept until it is done.
     pub(super) _token: TaskTrackerToken,
+}
+
+/// What INFO says to one client and not to others.
+#[derive(Clone, Default)]
+pub(super) struct InfoTerms {
+    pub(super) nonce: String,
+    pub(super) tls: TlsTerms,
+    /// When it is not the client port.
+    pub(super) port: Option<u16>,
+    /// Nobody asks it who it is.
+    pub(super) trusted: bool,
 }
 
 impl ClientState {
@@ -100,6 +113,7 @@ impl ClientState {
             last_activity: AtomicU64::new(started.nanos() as u64),
             round_trip_nanos: AtomicU64::new(0),
             hears_news: AtomicBool::new(false),
+            info_terms: OnceLock::new(),
             stalls: AtomicU64::new(0),
             close_reason: OnceLock::new(),
             tls: OnceLock::new(),
@@ -178,6 +192,19 @@ impl ClientState {
 
     pub fn last_activity(&self) -> Timestamp {
         Timestamp(self.last_activity.load(Ordering::Relaxed) as i64)
+    }
+
+    pub(super) fn way(&self) -> ConnectionType {
+        self.connection_type
+    }
+
+    /// Says what its INFOs say. To be called once, before the first.
+    pub(super) fn set_info_terms(&self, terms: InfoTerms) {
+        let _ = self.info_terms.set(terms);
+    }
+
+    pub(super) fn info_terms(&self) -> InfoTerms {
+        self.info_terms.get().cloned().unwrap_or_default()
     }
 
     pub fn is_in_process(&self) -> bool {

@@ -11,7 +11,7 @@ use tracing::{debug, error, info};
 use super::account::Account;
 use super::arrival::Arrival;
 use super::bridge::Mapped;
-use super::client_state::{ClientState, Identity, Rights};
+use super::client_state::{ClientState, Identity, InfoTerms, Rights};
 use super::closed::ClosedClient;
 use super::courier::{Courier, Delivered, Parcel};
 use super::gate::Admission;
@@ -77,11 +77,18 @@ impl Link {
         let asked = arrival.trusted.is_none() && broker.gate.book().is_required(arrival.way());
         let account = arrival.trusted.clone().unwrap_or_else(|| broker.account.clone());
         let terms = broker.terms();
+        let nonce = if asked { broker.gate.nonce() } else { String::new() };
+        client.set_info_terms(InfoTerms {
+            nonce: nonce.clone(),
+            tls: arrival.tls,
+            port: arrival.port,
+            trusted: arrival.trusted.is_some(),
+        });
         let link = Link {
             courier: Courier::new(account.clone(), client.clone()).metered(broker.meter()),
             session: Session::new(terms.settings(asked).clone(), client.id, now),
             parser: Parser::new(),
-            nonce: if asked { broker.gate.nonce() } else { String::new() },
+            nonce,
             certificate: None,
             arrival,
             account,
@@ -102,18 +109,9 @@ impl Link {
     }
 
     fn info(&self) -> Info {
-        let mut info = self.broker.info();
-        info.client_id = self.client.id;
-        info.auth_required = self.arrival.trusted.is_none() && self.broker.gate.book().is_announced(self.arrival.way());
-        info.nonce.clone_from(&self.nonce);
-        info.tls_required = self.arrival.tls.required;
-        info.tls_available = self.arrival.tls.available;
-        info.tls_verify = self.arrival.tls.verify;
-        info.port = self.arrival.port.unwrap_or(info.port);
-        info.client_ip = self.client.ip().to_owned();
         // What counts for this client: its account or its JWT may allow it less.
-        info.max_payload = self.session.limits().max_payload as i64;
-        info
+        let max_payload = self.session.limits().max_payload as i64;
+        Info { max_payload, ..self.broker.info_for(&self.client) }
     }
 
     /// What a client is told that [`Link::open`] did not admit.

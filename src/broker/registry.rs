@@ -218,9 +218,7 @@ impl Broker {
 
     /// Tells a client to connect elsewhere, because the server is about to go.
     pub fn tell_lame_duck(&self, client: &ClientState) {
-        let mut info = self.info();
-        info.lame_duck = true;
-        info.client_id = client.id;
+        let info = Info { lame_duck: true, ..self.info_for(client) };
         if client.outbox.append(|out| encode::info(out, &info)) == Appended::First {
             client.outbox.wake();
         }
@@ -273,6 +271,21 @@ impl Broker {
         self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What INFO says to this client.
+    pub(super) fn info_for(&self, client: &ClientState) -> Info {
+        let mut info = self.info();
+        let terms = client.info_terms();
+        info.client_id = client.id;
+        info.auth_required = !terms.trusted && self.gate.book().is_announced(client.way());
+        info.nonce.clone_from(&terms.nonce);
+        info.tls_required = terms.tls.required;
+        info.tls_available = terms.tls.available;
+        info.tls_verify = terms.tls.verify;
+        info.port = terms.port.unwrap_or(info.port);
+        info.client_ip = client.ip().to_owned();
+        info
+    }
+
     /// Changes what INFO says to clients from now on.
     pub fn change_info(&self, change: impl FnOnce(&mut Info)) {
         change(&mut self.info.write().unwrap_or_else(PoisonError::into_inner));
@@ -281,11 +294,8 @@ impl Broker {
     /// Changes what INFO says and tells those clients that take news of it (CONNECT's `protocol` 1).
     pub fn announce(&self, change: impl FnOnce(&mut Info)) {
         self.change_info(change);
-        let info = self.info();
         for client in self.clients().iter().filter(|client| client.hears_news()) {
-            let mut info = info.clone();
-            info.client_id = client.id;
-            info.client_ip = client.ip().to_owned();
+            let info = self.info_for(client);
             if client.outbox.append(|out| encode::info(out, &info)) == Appended::First {
                 client.outbox.wake();
             }

@@ -17,6 +17,7 @@ mod memory;
 mod origins;
 mod permission_model;
 mod permissions;
+mod places;
 mod process;
 mod reload;
 mod sharing;
