@@ -4,6 +4,7 @@
 mod access;
 mod coordinator;
 pub mod file;
+mod hosts;
 mod limits;
 mod log;
 mod metrics;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use access::{SingleUser, TlsFlags};
 pub use coordinator::{CoordinatorOptions, TaskAccount};
+pub use hosts::{Hosts, UNKNOWN_HOST};
 pub use limits::{JetStreamLimits, Limits};
 pub use log::{Log, LogFormat, LogLevel};
 pub use metrics::Metrics;
@@ -46,6 +48,9 @@ pub struct Config {
     pub monitor_tls: Option<Listen>,
     /// The `host:port` that INFO's `connect_urls` names instead of the address listened on.
     pub client_advertise: Option<String>,
+    /// Hosts beside this machine's own and `client_advertise` that requests to monitoring and pages of WebSockets may name,
+    /// where those listen on loopback: a reverse proxy's.
+    pub allowed_hosts: Vec<String>,
     /// The name in INFO and in monitoring. `None`: the server's id, as nats-server does.
     pub server_name: Option<String>,
     /// `server_tags`, in lower case.
@@ -161,6 +166,7 @@ impl Config {
             health_check: None,
             monitor_tls: None,
             client_advertise: None,
+            allowed_hosts: Vec::new(),
             server_name: None,
             server_tags: Vec::new(),
             server_metadata: BTreeMap::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -28,6 +28,7 @@ use super::metrics;
 use super::query::{BadQuery, Query};
 use super::reports::Reports;
 use super::subsz::SubszOptions;
+use crate::config::{Hosts, UNKNOWN_HOST};
 use crate::types::Timestamp;
 
 /// Further connections wait in the listener's backlog: probes and dashboards need a handful.
@@ -49,11 +50,12 @@ pub type CurrentTls = Arc<dyn Fn() -> Option<TlsAcceptor> + Send + Sync>;
 /// The monitoring endpoints of one server.
 pub struct Monitor {
     reports: Arc<Reports>,
+    hosts: Hosts,
 }
 
 impl Monitor {
-    pub fn new(reports: Arc<Reports>) -> Monitor {
-        Monitor { reports }
+    pub fn new(reports: Arc<Reports>, hosts: Hosts) -> Monitor {
+        Monitor { reports, hosts }
     }
 
     /// Answers on `listener`, over TLS when there is a `tls`, until `stop` is cancelled; connections are then closed after
@@ -116,6 +118,9 @@ impl Monitor {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
+        }
+        if !self.hosts.admit(request.headers().get(HOST).map(HeaderValue::as_bytes)) {
+            return text(StatusCode::FORBIDDEN, format!("{UNKNOWN_HOST}\n"));
         }
         let path = request.uri().path();
         self.reports.count(path);

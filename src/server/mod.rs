@@ -36,7 +36,7 @@ use crate::auth::{Book, ConnectionType};
 use crate::broker::jetstream::{self, Accounts, JetStream};
 use crate::broker::{self, Account, Broker, Meter, Options, ServerKeys, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
-use crate::config::{Config, ConfigError, Listen, Log};
+use crate::config::{Config, ConfigError, Hosts, Listen, Log};
 use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
 use crate::protocol::Info;
 use crate::session::Settings;
@@ -261,7 +261,8 @@ impl Server {
             (listener, Some(Arc::new(current) as CurrentTls))
         });
         for (listener, tls) in in_the_clear.into_iter().chain(over_tls) {
-            tasks.spawn(Monitor::new(reports.clone()).serve(listener, tls, stop_accepting.clone()));
+            let hosts = listener.local_addr().map(|address| Hosts::of(&config, address)).unwrap_or_default();
+            tasks.spawn(Monitor::new(reports.clone(), hosts).serve(listener, tls, stop_accepting.clone()));
         }
         let system = System::start(&broker, reports, stop_connections.clone());
         tasks.spawn(Events::start(&broker, &system, stop_accepting.clone()));
@@ -337,7 +338,8 @@ impl Server {
     fn accept_websocket(&self, listener: TcpListener, port: u16, handshake: CurrentHandshake) {
         let Some(settings) = self.config.websocket.clone() else { return };
         let (broker, stop) = (self.broker.clone(), self.stop_connections.clone());
-        let entrance = Arc::new(websocket::Entrance { broker, settings, handshake, port, stop });
+        let hosts = listener.local_addr().map(|address| Hosts::of(&self.config, address)).unwrap_or_default();
+        let entrance = Arc::new(websocket::Entrance { broker, settings, handshake, port, hosts, stop });
         self.until_stop(websocket::accept(listener, entrance, self.tasks.clone()));
     }
 

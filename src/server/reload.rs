@@ -137,6 +137,7 @@ impl Server {
         refuse_if(!same_limits, "jetstream max memory and max store")?;
         refuse_if(old.jetstream_limits != new.jetstream_limits, "jetstream limits")?;
         refuse_if(old.metrics != new.metrics, "metrics")?;
+        refuse_if(old.allowed_hosts != new.allowed_hosts, "allowed_hosts")?;
         refuse_if(old.auth.operators != new.auth.operators, "operator")?;
         refuse_if(old.websocket.is_some() != new.websocket.is_some(), "websocket")?;
         if let (Some(old), Some(new)) = (&old.websocket, &new.websocket) {

@@ -30,7 +30,7 @@ use super::websocket_stream::WebSocketStream;
 use super::{connection, deflate};
 use crate::auth::TlsFacts;
 use crate::broker::{Arrival, Broker, Cookies, Place, TlsTerms};
-use crate::config::WebSocket;
+use crate::config::{Hosts, UNKNOWN_HOST, WebSocket};
 
 /// Bounds the request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -44,6 +44,7 @@ pub struct Entrance {
     pub settings: WebSocket,
     pub handshake: CurrentHandshake,
     pub port: u16,
+    pub hosts: Hosts,
     pub stop: CancellationToken,
 }
 
@@ -193,7 +194,13 @@ impl Entrance {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         if headers.contains_key(header::ORIGIN) {
             let origin = text(header::ORIGIN).unwrap_or_default();
-            if !self.may_come_from(origin, text(header::HOST).unwrap_or_default(), secure) {
+            let host = text(header::HOST).unwrap_or_default();
+            let by_host_alone = self.settings.same_origin && self.settings.allowed_origins.is_empty();
+            if by_host_alone && !self.hosts.admit(Some(host.as_bytes())) {
+                // Whoever chooses the host chooses which origin is the same.
+                return Err((StatusCode::FORBIDDEN, UNKNOWN_HOST));
+            }
+            if !self.may_come_from(origin, host, secure) {
                 return Err((StatusCode::FORBIDDEN, "origin not allowed"));
             }
         }

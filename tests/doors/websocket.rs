@@ -122,7 +122,8 @@ async fn pages_from_elsewhere_are_let_in_when_it_is_said() {
         ("allowed_origins: [\"https://there\"]", "403", "101", "403"),
         ("same_origin: true, allowed_origins: [\"https://there\"]", "403", "403", "403"),
     ] {
-        let world = World::start(&format!("websocket {{ port: -1, no_tls: true, {setting} }}")).await;
+        let world =
+            World::start(&format!("allowed_hosts: here, websocket {{ port: -1, no_tls: true, {setting} }}")).await;
         let origins = [("http://here:1", here), ("https://there", there), ("https://other", other)];
         for (origin, expected) in origins {
             let (_, answer) = talk(&world, &request(&format!("Origin: {origin}\r\n")), b"\r\n\r\n").await;
@@ -132,6 +133,26 @@ async fn pages_from_elsewhere_are_let_in_when_it_is_said() {
         // Who is no browser says nothing of a page.
         let (_, answer) = talk(&world, &request(""), b"\r\n\r\n").await;
         assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        world.server.stop().await;
+    }
+}
+
+/// A page of another name that has its name resolve to 127.0.0.1 is of the same origin, as far as it says itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_others_do_not_lead_here() {
+    for (setting, host, expected) in [
+        ("", "evil.example:1", "HTTP/1.1 403 "),
+        ("", "10.0.0.1:1", "HTTP/1.1 403 "),
+        ("", "localhost:1", "HTTP/1.1 101 "),
+        ("", "[::1]:1", "HTTP/1.1 101 "),
+        ("allowed_hosts: [proxy.example]", "proxy.example:1", "HTTP/1.1 101 "),
+        ("client_advertise: \"nats.example:4222\"", "nats.example:1", "HTTP/1.1 101 "),
+    ] {
+        let world = World::start(&format!("{setting}\nwebsocket {{ port: -1, no_tls: true }}")).await;
+        let said = String::from_utf8(request(&format!("Origin: http://{host}\r\n"))).unwrap().replace("here:1", host);
+        let (_, answer) = talk(&world, said.as_bytes(), b"\r\n\r\n").await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with(expected), "{setting} {host}: {answer}");
         world.server.stop().await;
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use natterjack::config::Limits;
+use natterjack::config::{Config, Hosts, Limits};
 use natterjack::monitor::{
     Account, Boxed, Connection, Identity, JetStream, Monitor, Reports, Routes, Source, Stream, Subscription, Totals,
 };
@@ -184,14 +184,18 @@ async fn serve(table: Table) -> Endpoints {
         start: Timestamp(1),
     };
     let stop = CancellationToken::new();
-    let monitor = Monitor::new(Arc::new(Reports::new(identity, Limits::default(), Arc::new(table))));
+    let hosts = Hosts::of(&Config::default(), address);
+    let monitor = Monitor::new(Arc::new(Reports::new(identity, Limits::default(), Arc::new(table))), hosts);
     Endpoints { address, stop: stop.clone(), serving: tokio::spawn(monitor.serve(listener, None, stop)) }
 }
 
 impl Endpoints {
     async fn ask(&self, method: &str, target: &str) -> (u16, String, String) {
+        self.talk(&format!("{method} {target} HTTP/1.1\r\nHost: localhost:8222\r\nConnection: close\r\n\r\n")).await
+    }
+
+    async fn talk(&self, request: &str) -> (u16, String, String) {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
@@ -237,6 +241,25 @@ fn paths(at: &str, value: &Value, found: &mut Vec<(String, &'static str)>) {
     }
     found.sort();
     found.dedup();
+}
+
+/// A page elsewhere that has its name resolve to 127.0.0.1 reads nothing.
+#[tokio::test]
+async fn names_of_others_do_not_lead_here() {
+    let endpoints = serve(table()).await;
+    let address = endpoints.address;
+    for (host, expected) in [
+        ("HTTP/1.1\r\nHost: evil.example:8222\r\nConnection: close".to_owned(), 403),
+        ("HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\nConnection: close".to_owned(), 403),
+        (format!("HTTP/1.1\r\nHost: {address}\r\nConnection: close"), 200),
+        ("HTTP/1.1\r\nHost: localhost:8222\r\nConnection: close".to_owned(), 200),
+        ("HTTP/1.0\r\nHost: [::1]".to_owned(), 200),
+        ("HTTP/1.0".to_owned(), 200),
+    ] {
+        let (status, _, body) = endpoints.talk(&format!("GET /healthz {host}\r\n\r\n")).await;
+        assert_eq!(status, expected, "{host}: {body}");
+        assert_eq!(status == 403, body.contains("allowed_hosts"), "{host}: {body}");
+    }
 }
 
 #[tokio::test]
@@ -368,7 +391,7 @@ async fn stopping_closes_idle_connections() {
     let endpoints = serve(table()).await;
     let mut idle = TcpStream::connect(endpoints.address).await.unwrap();
     // One answered request, so that the connection is known to be served, then kept alive.
-    idle.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut first = [0u8; 1];
     idle.read_exact(&mut first).await.unwrap();
     endpoints.stop.cancel();

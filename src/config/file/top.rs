@@ -9,6 +9,7 @@ use crate::config::{Config, Listen, Tls};
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
 const KEYS: &[&str] = &[
     "accounts",
+    "allowed_hosts",
     "authorization",
     "client_advertise",
     "coordinator",
@@ -99,6 +100,10 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         }
         "port" => report.set(&mut addresses.port, port(value).map(Some)),
         "host" | "net" | "addr" => report.set(&mut addresses.host, owned(value)),
+        "allowed_hosts" => {
+            let hosts = value.texts().map(|hosts| hosts.into_iter().map(str::to_owned).collect());
+            report.set(&mut config.allowed_hosts, hosts);
+        }
         "client_advertise" => report.set(&mut config.client_advertise, owned(value)),
         "http" | "https" => {
             if let Some((host, port)) = report.ok(listen(value)) {
