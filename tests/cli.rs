@@ -175,6 +175,41 @@ fn nats_server(folder: &Path) -> Command {
     command
 }
 
+#[test]
+#[cfg(unix)]
+fn a_server_that_others_reach_asks_who_they_are_or_is_told_not_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let open = ["-a", "0.0.0.0", "-p", "-1", "-m", "0", "-sd", store.to_str().unwrap()];
+    let (code, _, stderr) = run(&open);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("nobody is asked who they are") && stderr.contains("--allow_open"), "{stderr}");
+    let config = write(folder.path(), "w.conf", "websocket { listen: \"0.0.0.0:-1\", no_tls: true }\n");
+    let (code, _, stderr) =
+        run(&["-c", config.to_str().unwrap(), "-p", "-1", "-m", "0", "-sd", store.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("w.conf:1:1") && stderr.contains("allow_open: true"), "{stderr}");
+    assert!(!store.exists());
+    for more in ["--allow_open", "--auth=t"] {
+        let mut command = natterjack();
+        command.args(open).arg(more);
+        let mut serving = Serving::spawn(command);
+        let warned = serving.logged("nobody is asked who they are").is_some();
+        assert_eq!(warned, more == "--allow_open", "{:?}", serving.log);
+        serving.child.kill().unwrap();
+        serving.child.wait().unwrap();
+    }
+    // As nats-server it warns.
+    let link = folder.path().join("nats-server");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_natterjack"), &link).unwrap();
+    let mut command = Command::new(&link);
+    command.args(["-a", "0.0.0.0", "-p", "-1"]).stdin(Stdio::null());
+    let mut serving = Serving::spawn(command);
+    assert!(serving.logged("nobody is asked who they are").is_some(), "{:?}", serving.log);
+    serving.child.kill().unwrap();
+    serving.child.wait().unwrap();
+}
+
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();

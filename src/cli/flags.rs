@@ -96,6 +96,9 @@ pub struct ServeFlags {
     /// Address to listen on; anything but this machine's own opens the broker to the network.
     #[arg(short = 'a', long, alias = "net", value_name = "HOST", help_heading = SERVING)]
     pub addr: Option<String>,
+    /// Let other machines connect although nobody is asked who they are.
+    #[arg(long = "allow_open", alias = "allow-open", help_heading = SERVING)]
+    pub allow_open: bool,
     /// Port for clients; -1 takes any free one [default: 4222].
     #[arg(short, long, value_name = "PORT", allow_negative_numbers = true, value_parser = port, help_heading = SERVING)]
     pub port: Option<u16>,
@@ -309,6 +312,7 @@ impl ServeFlags {
         self.addresses(&mut config);
         set(&mut config.server_name, &self.server_name);
         set(&mut config.client_advertise, &self.client_advertise);
+        config.allow_open |= self.allow_open;
         config.limits.memory_bytes_max = self.memory_budget.unwrap_or(config.limits.memory_bytes_max);
         if let Some(store_dir) = &self.store_dir {
             config.store_dir.clone_from(store_dir);

@@ -267,10 +267,7 @@ fn announce(server: &Server) {
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    if let Some(listen) = &config.listen
-        && !listen.is_loopback()
-        && !server.broker().gate.book().is_required(crate::auth::ConnectionType::Standard)
-    {
+    if let Some((listen, _)) = config.open_to_others(&server.broker().gate.book()) {
         warn!(
             "{listen} can be reached from other machines, and nobody is asked who they are: anyone may read and write"
         );

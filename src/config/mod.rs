@@ -12,7 +12,7 @@ mod streams;
 mod tls;
 mod websocket;
 
-use crate::auth::{Book, BookError, Plan, Secret, SimpleLogin};
+use crate::auth::{Book, BookError, ConnectionType, Plan, Secret, SimpleLogin};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ pub struct Config {
     /// Hosts beside this machine's own and `client_advertise` that requests to monitoring and pages of WebSockets may name,
     /// where those listen on loopback: a reverse proxy's.
     pub allowed_hosts: Vec<String>,
+    /// Other machines may connect although nobody is asked who they are.
+    pub allow_open: bool,
     /// The name in INFO and in monitoring. `None`: the server's id, as nats-server does.
     pub server_name: Option<String>,
     /// `server_tags`, in lower case.
@@ -128,6 +130,12 @@ pub enum ConfigError {
     Domain(String),
     #[error("{0:?} is not an address to listen on")]
     Host(String),
+    #[error(
+        "{listen} can be reached from other machines, and nobody is asked who they are: anyone may read and write; ask for \
+         credentials (authorization or accounts in the config file, or --user and --pass, or --auth), listen on 127.0.0.1, \
+         or say that this is meant with --allow_open or allow_open: true"
+    )]
+    Open { listen: Listen, websocket: bool },
     #[error(transparent)]
     Auth(#[from] BookError),
     #[error("TLS needs a certificate and its key: --tlscert and --tlskey, or cert_file and key_file in tls")]
@@ -151,6 +159,8 @@ impl ConfigError {
             ConfigError::ServerName(_) => vec!["server_name"],
             ConfigError::Domain(_) => vec!["domain"],
             ConfigError::Host(_) => vec!["host", "listen", "http"],
+            ConfigError::Open { websocket: true, .. } => vec!["websocket", "ws"],
+            ConfigError::Open { .. } => vec!["host", "net", "addr", "listen", "port"],
             ConfigError::Auth(error) => error.words(),
             ConfigError::TlsFiles | ConfigError::MonitorTls => vec!["https_port", "https", "tls"],
         }
@@ -167,6 +177,7 @@ impl Config {
             monitor_tls: None,
             client_advertise: None,
             allowed_hosts: Vec::new(),
+            allow_open: false,
             server_name: None,
             server_tags: Vec::new(),
             server_metadata: BTreeMap::new(),
@@ -204,6 +215,7 @@ impl Config {
             listen: Some(Listen { host: "0.0.0.0".to_owned(), port: DEFAULT_PORT }),
             monitor: None,
             health_check: Some(Listen::loopback(DEFAULT_MONITOR_PORT)),
+            allow_open: true,
             jetstream: false,
             coordinator: false,
             limits: Limits { payload_bytes_max: 1 << 20, ..Limits::default() },
@@ -261,6 +273,26 @@ impl Config {
         self.limits.memory_bytes_max - self.cache_bytes_max()
     }
 
+    /// Where other machines come in and nobody is asked who they are. A client certificate says who somebody is.
+    pub fn open_to_others(&self, book: &Book) -> Option<(Listen, ConnectionType)> {
+        let asks_for_certificates = |tls: Option<Tls>| tls.is_some_and(|tls| tls.verify);
+        let clients = self.listen.as_ref().map(|listen| (listen, self.client_tls().ok().flatten()));
+        let websocket = self.websocket.as_ref().map(|websocket| (&websocket.listen, websocket.tls.clone()));
+        let ways = [(clients, ConnectionType::Standard), (websocket, ConnectionType::WebSocket)];
+        ways.into_iter().find_map(|(listener, way)| {
+            let (listen, tls) = listener?;
+            let open = !listen.is_loopback() && !book.is_required(way) && !asks_for_certificates(tls);
+            open.then(|| (listen.clone(), way))
+        })
+    }
+
+    fn check_open(&self, book: &Book) -> Result<(), ConfigError> {
+        match self.open_to_others(book).filter(|_| !self.allow_open) {
+            Some((listen, way)) => Err(ConfigError::Open { listen, websocket: way == ConnectionType::WebSocket }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what cannot run, before anything is opened.
     ///
     /// # Errors
@@ -288,6 +320,7 @@ impl Config {
                 return Err(ConfigError::Host(listen.host.clone()));
             }
         }
+        self.check_open(&book)?;
         if self.client_tls()?.is_none() && self.monitor_tls.is_some() {
             return Err(ConfigError::MonitorTls);
         }
@@ -348,6 +381,24 @@ impl std::fmt::Display for Listen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_others_reach_asks_who_they_are_or_is_told_not_to() {
+        let everywhere = || Listen { host: "0.0.0.0".to_owned(), port: 0 };
+        let open = Config { listen: Some(everywhere()), ..Config::default() };
+        let error = open.check().unwrap_err();
+        assert_eq!(error, ConfigError::Open { listen: everywhere(), websocket: false });
+        assert!(error.to_string().contains("--allow_open"), "{error}");
+        Config { allow_open: true, ..open.clone() }.check().unwrap();
+        let token = SingleUser { token: Some("t".to_owned()), ..SingleUser::default() };
+        let asking = Config { single_user: token, ..open.clone() };
+        asking.check().unwrap();
+        assert!(Config { listen: Some(everywhere()), ..Config::nats_server() }.check().is_ok());
+        let pages = |listen| Config { websocket: Some(WebSocket::new(listen)), ..Config::default() };
+        let error = pages(everywhere()).check().unwrap_err();
+        assert_eq!(error, ConfigError::Open { listen: everywhere(), websocket: true });
+        pages(Listen::any_port()).check().unwrap();
+    }
 
     #[test]
     fn the_defaults_are_safe_and_run() {

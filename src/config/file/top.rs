@@ -9,6 +9,7 @@ use crate::config::{Config, Listen, Tls};
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
 const KEYS: &[&str] = &[
     "accounts",
+    "allow_open",
     "allowed_hosts",
     "authorization",
     "client_advertise",
@@ -100,6 +101,7 @@ fn entry_of(entry: &Entry, config: &mut Config, addresses: &mut Addresses, repor
         }
         "port" => report.set(&mut addresses.port, port(value).map(Some)),
         "host" | "net" | "addr" => report.set(&mut addresses.host, owned(value)),
+        "allow_open" => report.set(&mut config.allow_open, value.bool()),
         "allowed_hosts" => {
             let hosts = value.texts().map(|hosts| hosts.into_iter().map(str::to_owned).collect());
             report.set(&mut config.allowed_hosts, hosts);
