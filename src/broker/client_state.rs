@@ -162,6 +162,11 @@ impl ClientState {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether it is one of those whom `wanted` picks.
+    pub fn is_one(&self, wanted: impl FnOnce(&Identity) -> bool) -> bool {
+        wanted(&self.identity.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn set_identity(&self, identity: Identity) {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }

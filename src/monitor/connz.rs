@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 use super::query::{BadQuery, Query};
-use super::source::{Connection, Source, Subscription};
+use super::source::{Connection, Source, Subscription, Wanted};
 use super::text;
 use crate::auth::CertificateFacts;
 use crate::types::{Timestamp, subject};
@@ -229,7 +229,8 @@ pub fn report(server_id: &str, source: &dyn Source, options: &ConnzOptions, now:
     let wants_subs = subs != SubsWanted::No || !options.filter_subject.is_empty();
     let mut connections = Vec::new();
     if options.state != State::Closed {
-        connections.append(&mut source.connections(wants_subs));
+        let wanted = Wanted { account: &options.acc, user: &options.user, subscriptions: wants_subs };
+        connections.append(&mut source.connections(&wanted));
     }
     if options.state != State::Open {
         connections.append(&mut source.closed_connections());

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::process;
-use super::source::{Account, ByName, Identity, JetStream, Source, Stream, SubjectTraffic, TaskQueue, Tasks};
+use super::source::{Account, ByName, Identity, JetStream, Source, Stream, SubjectTraffic, TaskQueue, Tasks, Wanted};
 use crate::types::Timestamp;
 
 /// Accounts, streams, and consumers, that get series of their own; the others are counted in
@@ -116,7 +116,7 @@ fn of_server(page: &mut Page, identity: &Identity, source: &dyn Source, server: 
 /// How many clients of each name are connected.
 fn of_clients(page: &mut Page, source: &dyn Source, server: &str) {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for client in source.connections(false) {
+    for client in source.connections(&Wanted::default()) {
         *counts.entry((client.account, client.name)).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();

@@ -31,6 +31,6 @@ pub use reports::{Reports, Shown};
 pub use source::NO_CONFIG_FILE;
 pub use source::{
     Account, Boxed, ByName, Connection, Identity, JetStream, Routes, Source, Stream, SubjectTraffic, Subscription,
-    TaskQueue, Tasks, Totals,
+    TaskQueue, Tasks, Totals, Wanted,
 };
 pub use system::System;

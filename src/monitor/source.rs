@@ -22,12 +22,16 @@ pub const NO_CONFIG_FILE: &str = "can only reload config when a file is provided
 pub trait Source: Send + Sync + 'static {
     /// The server-wide counters.
     fn totals(&self) -> Totals;
-    /// Every open client connection, in any order; with their subscriptions if asked for.
-    fn connections(&self, with_subscriptions: bool) -> Vec<Connection>;
+    /// The open client connections that are wanted, in any order.
+    fn connections(&self, wanted: &Wanted<'_>) -> Vec<Connection>;
     /// The last connections that ended, oldest first.
     fn closed_connections(&self) -> Vec<Connection>;
     /// Every account.
     fn accounts(&self) -> Vec<Account>;
+    /// One of them.
+    fn account(&self, name: &str) -> Option<Account> {
+        self.accounts().into_iter().find(|account| account.name == name)
+    }
     /// What was counted by subject, where that is asked for.
     fn subjects(&self) -> Vec<SubjectTraffic> {
         Vec::new()
@@ -53,6 +57,17 @@ pub trait Source: Send + Sync + 'static {
     fn reload(&self) -> Boxed<'_, Result<(), String>> {
         Box::pin(async { Err(NO_CONFIG_FILE.to_owned()) })
     }
+}
+
+/// Which connections are asked for. What is not asked for is not made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Those in this account; empty for any.
+    pub account: &'a str,
+    /// Those of this user; empty for any.
+    pub user: &'a str,
+    /// With their subscriptions.
+    pub subscriptions: bool,
 }
 
 /// One account.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connz::SubDetail;
 use super::query::{BadQuery, Query};
-use super::source::Source;
+use super::source::{Source, Wanted};
 use crate::types::{Timestamp, subject};
 
 /// nats-server's `DefaultSubListSize`.
@@ -70,8 +70,8 @@ pub fn report(server_id: &str, source: &dyn Source, options: &SubszOptions, now:
     }
     let mut list = Vec::new();
     if options.subscriptions {
-        let mut connections = source.connections(true);
-        connections.retain(|connection| options.account.is_empty() || connection.account == options.account);
+        let wanted = Wanted { account: &options.account, subscriptions: true, ..Wanted::default() };
+        let mut connections = source.connections(&wanted);
         connections.sort_unstable_by_key(|connection| connection.id);
         for connection in connections {
             let matching = connection
@@ -83,10 +83,7 @@ pub fn report(server_id: &str, source: &dyn Source, options: &SubszOptions, now:
     }
     let routes = match options.account.as_str() {
         "" => source.routes(),
-        wanted => {
-            let account = source.accounts().into_iter().find(|account| account.name == wanted);
-            account.map(|account| account.routes).unwrap_or_default()
-        }
+        wanted => source.account(wanted).map(|account| account.routes).unwrap_or_default(),
     };
     Ok(Subsz {
         server_id: server_id.to_owned(),

@@ -10,7 +10,7 @@ use crate::broker::{Broker, ClientState, ClosedClient, SubjectCounts};
 use crate::config::Config;
 use crate::monitor::{
     Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, SubjectTraffic, Subscription, Tasks,
-    Totals,
+    Totals, Wanted,
 };
 use crate::types::ApiError;
 
@@ -136,8 +136,13 @@ impl Source for BrokerSource {
         counted.into_iter().map(traffic).collect()
     }
 
-    fn connections(&self, with_subscriptions: bool) -> Vec<Connection> {
-        self.broker.clients().iter().map(|client| connection(client, with_subscriptions)).collect()
+    fn connections(&self, wanted: &Wanted<'_>) -> Vec<Connection> {
+        let is = |wanted: &str, name: &str| wanted.is_empty() || wanted == name;
+        let is_wanted =
+            |client: &ClientState| client.is_one(|who| is(wanted.account, &who.account) && is(wanted.user, &who.user));
+        let clients = self.broker.clients();
+        let clients = clients.iter().filter(|client| is_wanted(client));
+        clients.map(|client| connection(client, wanted.subscriptions)).collect()
     }
 
     fn closed_connections(&self) -> Vec<Connection> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use natterjack::config::{Config, Hosts, Limits};
 use natterjack::monitor::{
     Account, Boxed, Connection, Identity, JetStream, Monitor, Reports, Routes, Source, Stream, Subscription, Totals,
+    Wanted,
 };
 use natterjack::types::Timestamp;
 use serde_json::{Value, json};
@@ -59,9 +60,13 @@ impl Source for Table {
         Totals { connections: self.connections.len() as u64, in_msgs: 7, ..Totals::default() }
     }
 
-    fn connections(&self, with_subscriptions: bool) -> Vec<Connection> {
+    fn connections(&self, wanted: &Wanted<'_>) -> Vec<Connection> {
         let mut connections = self.connections.clone();
-        if !with_subscriptions {
+        connections.retain(|connection| {
+            (wanted.account.is_empty() || connection.account == wanted.account)
+                && (wanted.user.is_empty() || connection.user == wanted.user)
+        });
+        if !wanted.subscriptions {
             connections.iter_mut().for_each(|connection| connection.subscriptions.clear());
         }
         connections
