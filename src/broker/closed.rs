@@ -107,6 +107,10 @@ impl ClosedClients {
         self.last.iter().cloned().collect()
     }
 
+    pub(super) fn traffic_by_account(&self) -> HashMap<String, AccountTraffic> {
+        self.by_account.clone()
+    }
+
     pub(super) fn traffic(&self, account: &str) -> AccountTraffic {
         self.by_account.get(account).copied().unwrap_or_default()
     }

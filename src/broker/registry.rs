@@ -202,13 +202,23 @@ impl Broker {
     }
 
     /// What the account's clients did, those that have gone included.
-    pub fn traffic(&self, account: &str) -> AccountTraffic {
+    pub fn traffic_of(&self, account: &str) -> AccountTraffic {
         let mut traffic = self.closed_clients_lock().traffic(account);
-        self.clients()
-            .iter()
-            .filter(|client| client.identity().account == account)
-            .for_each(|client| traffic.add(client));
+        let is_in = |client: &&Arc<ClientState>| client.is_one(|who| who.account == account);
+        self.clients_lock().values().filter(is_in).for_each(|client| traffic.add(client));
         traffic
+    }
+
+    /// The same of every account whose clients did anything, in one pass over the clients.
+    pub fn traffic(&self) -> HashMap<String, AccountTraffic> {
+        let mut all = self.closed_clients_lock().traffic_by_account();
+        for client in self.clients_lock().values() {
+            client.is_one(|who| {
+                all.entry_ref(&*who.account).or_default().add(client);
+                true
+            });
+        }
+        all
     }
 
     /// The connected client of that id.

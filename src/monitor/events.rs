@@ -125,29 +125,47 @@ impl Events {
     }
 
     fn all_connections(&mut self) {
-        for account in self.broker.accounts() {
-            if account.has_interest(b"$SYS.>") || self.broker.client_count() > 0 {
-                self.connections(&account.name);
+        let mut heard = self.broker.accounts();
+        heard.retain(|account| self.is_heard_of(&account.name));
+        if heard.is_empty() {
+            return;
+        }
+        let clients = self.broker.client_count() > 0;
+        for figures in self.letterhead.reports().source.accounts() {
+            // Both are in order of their names.
+            let account = heard.binary_search_by(|account| account.name.cmp(&figures.name));
+            if account.is_ok_and(|at| clients || heard[at].has_interest(b"$SYS.>")) {
+                self.tell_connections(&figures);
             }
         }
     }
 
+    /// Whether anybody listens to how many connections an account has.
+    fn is_heard_of(&self, account: &str) -> bool {
+        let system = self.broker.system_account();
+        account != DEFAULT_ACCOUNT
+            && connection_subjects(account).iter().any(|subject| system.has_interest(subject.as_bytes()))
+    }
+
     /// Tells how many connections an account has.
     fn connections(&mut self, account: &str) {
-        if account == DEFAULT_ACCOUNT {
+        if !self.is_heard_of(account) {
             return;
         }
-        let subjects = [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")];
-        if !subjects.iter().any(|subject| self.broker.system_account().has_interest(subject.as_bytes())) {
-            return;
-        }
-        let accounts = self.letterhead.reports().source.accounts();
-        let Some(account) = accounts.into_iter().find(|known| known.name == account) else { return };
+        let Some(figures) = self.letterhead.reports().source.account(account) else { return };
+        self.tell_connections(&figures);
+    }
+
+    fn tell_connections(&mut self, account: &Account) {
         let letterhead = self.letterhead.clone();
-        for subject in &subjects {
-            self.tell(subject, |now| account_connections(&letterhead, &account, now));
+        for subject in &connection_subjects(&account.name) {
+            self.tell(subject, |now| account_connections(&letterhead, account, now));
         }
     }
+}
+
+fn connection_subjects(account: &str) -> [String; 2] {
+    [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")]
 }
 
 /// The envelope of an event.

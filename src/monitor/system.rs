@@ -433,7 +433,7 @@ impl Desk {
                 value(statz)
             }
             "CONNS" => {
-                let account = reports.source.accounts().into_iter().find(|known| known.name == account);
+                let account = reports.source.account(account);
                 return Ok(match account.filter(|account| account.connections > 0) {
                     Some(account) => Answer::Plain(account_connections(&self.letterhead, &account, now)),
                     None => Answer::Silence,

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
+use hashbrown::HashSet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::coordinators::Board;
 use crate::broker::jetstream::{self, Accounts, StreamReport, Strictness};
-use crate::broker::{Broker, ClientState, ClosedClient, SubjectCounts};
+use crate::broker::{AccountTraffic, Broker, ClientState, ClosedClient, SubjectCounts};
 use crate::config::Config;
 use crate::monitor::{
     Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, SubjectTraffic, Subscription, Tasks,
@@ -104,6 +105,25 @@ fn stream(report: &StreamReport) -> Stream {
     }
 }
 
+impl BrokerSource {
+    fn account_of(&self, account: &crate::broker::Account, traffic: AccountTraffic, jetstream: bool) -> Account {
+        Account {
+            is_system: account.is_system(),
+            jetstream,
+            connections: account.connection_count() as u64,
+            subscriptions: account.subscription_count() as u64,
+            routes: routes(account),
+            in_msgs: traffic.in_msgs,
+            in_bytes: traffic.in_bytes,
+            out_msgs: traffic.out_msgs,
+            out_bytes: traffic.out_bytes,
+            slow_consumers: traffic.slow_consumers,
+            updated: self.broker.started,
+            name: account.name.clone(),
+        }
+    }
+}
+
 impl Source for BrokerSource {
     fn totals(&self) -> Totals {
         let totals = self.broker.totals();
@@ -150,25 +170,20 @@ impl Source for BrokerSource {
     }
 
     fn accounts(&self) -> Vec<Account> {
-        let broker = &self.broker;
-        let describe = |account: Arc<crate::broker::Account>| {
-            let traffic = broker.traffic(&account.name);
-            Account {
-                is_system: account.is_system(),
-                jetstream: self.shown().iter().any(|jetstream| jetstream.account().name == account.name),
-                connections: account.connection_count() as u64,
-                subscriptions: account.subscription_count() as u64,
-                routes: routes(&account),
-                in_msgs: traffic.in_msgs,
-                in_bytes: traffic.in_bytes,
-                out_msgs: traffic.out_msgs,
-                out_bytes: traffic.out_bytes,
-                slow_consumers: traffic.slow_consumers,
-                updated: broker.started,
-                name: account.name.clone(),
-            }
+        let traffic = self.broker.traffic();
+        let shown = self.shown();
+        let with_jetstream: HashSet<&str> = shown.iter().map(|jetstream| &*jetstream.account().name).collect();
+        let describe = |account: &Arc<crate::broker::Account>| {
+            let traffic = traffic.get(&account.name).copied().unwrap_or_default();
+            self.account_of(account, traffic, with_jetstream.contains(&*account.name))
         };
-        broker.accounts().into_iter().map(describe).collect()
+        self.broker.accounts().iter().map(describe).collect()
+    }
+
+    fn account(&self, name: &str) -> Option<Account> {
+        let account = self.broker.find_account(name)?;
+        let has_jetstream = self.shown().iter().any(|jetstream| jetstream.account().name == name);
+        Some(self.account_of(&account, self.broker.traffic_of(name), has_jetstream))
     }
 
     fn routes(&self) -> Routes {
