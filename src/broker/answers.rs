@@ -1,7 +1,7 @@
 //! Answers that an account's services owe to other accounts, and the watch over those that are measured: whether they come
 //! in time, and whether somebody still waits for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use super::latency::{Measure, Outcome};
 use crate::auth::{Route, ServiceResponses};
 use crate::types::{Timestamp, id, subject};
 
-/// Outstanding answers of one account. The oldest are forgotten for more.
+/// Outstanding answers to one account that asks, and what they may hold. The oldest are forgotten for more, and only that
+/// account's: it takes nothing from others.
 const ANSWERS_MAX: usize = 64 * 1024;
+const ANSWERS_BYTES_MAX: usize = 16 << 20;
 /// How much later than due an overdue answer may be told of, so that many are looked for at once.
 const OVERDUE_SLACK: Duration = Duration::from_millis(20);
 
@@ -33,6 +35,8 @@ type Name = Box<[u8]>;
 #[derive(Default)]
 struct Owed {
     by_subject: HashMap<Name, Answer>,
+    /// By where the account that asks is in memory: it stays there as long as there are answers to it.
+    askers: HashMap<usize, Asker>,
     /// Where measured ones go, and the subjects they are to come on.
     measured: BTreeSet<(Name, Name)>,
     /// Measured ones that perhaps nobody waits for any more.
@@ -40,6 +44,15 @@ struct Owed {
     /// When the first measured one may be overdue.
     due: Option<Timestamp>,
     watched: bool,
+}
+
+/// What is owed to one account.
+#[derive(Default)]
+struct Asker {
+    count: usize,
+    bytes: usize,
+    /// The subjects of its answers, the oldest first, with some that have gone.
+    in_order: VecDeque<Name>,
 }
 
 struct Answer {
@@ -50,15 +63,84 @@ struct Answer {
     until: Timestamp,
     measure: Option<Box<Measure>>,
     doubted: bool,
+    /// One of several has come since it was the oldest.
+    goes_on: bool,
+}
+
+impl Answer {
+    fn asker(&self) -> usize {
+        self.to.as_ptr() as usize
+    }
+
+    fn weight_bytes(&self, subject: &[u8]) -> usize {
+        2 * subject.len() + self.reply.len() + size_of::<(Name, Name, Answer)>()
+    }
 }
 
 impl Owed {
     fn remove(&mut self, subject: &[u8]) -> Option<Answer> {
         let (subject, answer) = self.by_subject.remove_entry(subject)?;
+        self.count_off(&subject, &answer);
         if answer.measure.is_some() {
             self.measured.remove(&(answer.reply.clone(), subject));
         }
         Some(answer)
+    }
+
+    fn insert(&mut self, subject: &[u8], answer: Answer) {
+        let asker = self.askers.entry(answer.asker()).or_default();
+        asker.count += 1;
+        asker.bytes += answer.weight_bytes(subject);
+        // Those that have gone are no more than those that are there.
+        if asker.in_order.len() > 2 * asker.count + 64 {
+            asker.in_order.retain(|subject| self.by_subject.contains_key(subject));
+        }
+        asker.in_order.push_back(subject.into());
+        self.by_subject.insert(subject.into(), answer);
+    }
+
+    fn count_off(&mut self, subject: &[u8], answer: &Answer) {
+        let at = answer.asker();
+        let Some(asker) = self.askers.get_mut(&at) else { return };
+        asker.count -= 1;
+        asker.bytes -= answer.weight_bytes(subject);
+        if asker.count == 0 {
+            self.askers.remove(&at);
+        }
+    }
+
+    /// Forgets the oldest answers to the account at `asker` until there is room for another one of `bytes`.
+    fn make_room(&mut self, asker: usize, bytes: usize) {
+        while let Some(known) = self.askers.get_mut(&asker)
+            && (known.count >= ANSWERS_MAX || known.bytes + bytes > ANSWERS_BYTES_MAX)
+            && let Some(oldest) = known.in_order.pop_front()
+        {
+            match self.by_subject.get_mut(&oldest) {
+                Some(answer) if answer.goes_on => {
+                    answer.goes_on = false;
+                    known.in_order.push_back(oldest);
+                }
+                Some(_) => drop(self.remove(&oldest)),
+                None => {}
+            }
+        }
+    }
+
+    /// Forgets answers that are late, but for measured ones, which are told of first.
+    fn forget_late(&mut self, now: Timestamp) {
+        let is_late = |answer: &Answer| answer.until <= now && answer.measure.is_none();
+        let Owed { by_subject, askers, .. } = self;
+        by_subject.retain(|subject, answer| {
+            if !is_late(answer) {
+                return true;
+            }
+            if let Some(asker) = askers.get_mut(&answer.asker()) {
+                asker.count -= 1;
+                asker.bytes -= answer.weight_bytes(subject);
+            }
+            false
+        });
+        askers.retain(|_, asker| asker.count > 0);
     }
 }
 
@@ -88,18 +170,14 @@ impl Answers {
             until,
             measure,
             doubted: false,
+            goes_on: false,
         };
         let mut owed = self.lock();
-        let all = &mut owed.by_subject;
-        // Growing is when to look for those that nobody waits for any more. Measured ones are told of first.
-        if all.len() == all.capacity() || all.len() >= ANSWERS_MAX {
-            all.retain(|_, answer| answer.until > now || answer.measure.is_some());
+        // Growing is when to look for those that nobody waits for any more.
+        if owed.by_subject.len() == owed.by_subject.capacity() {
+            owed.forget_late(now);
         }
-        if all.len() >= ANSWERS_MAX
-            && let Some(oldest) = all.iter().min_by_key(|(_, answer)| answer.until).map(|(subject, _)| subject.clone())
-        {
-            owed.remove(&oldest);
-        }
+        owed.make_room(answer.asker(), answer.weight_bytes(&subject));
         if is_measured {
             owed.measured.insert((reply.into(), subject.as_slice().into()));
             let is_sooner = owed.due.is_none_or(|due| until < due);
@@ -113,7 +191,7 @@ impl Answers {
                 self.watcher.notify_one();
             }
         }
-        owed.by_subject.insert(subject.as_slice().into(), answer);
+        owed.insert(&subject, answer);
         subject
     }
 
@@ -129,6 +207,7 @@ impl Answers {
             return (crossing, owed.remove(subject).and_then(|answer| answer.measure));
         }
         answer.until = now + answer.wait;
+        answer.goes_on = true;
         (crossing, None)
     }
 
@@ -215,5 +294,57 @@ async fn watch(account: Weak<Account>, watcher: Arc<Notify>) {
             () = tokio::time::sleep(pause) => {}
             () = watcher.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::AccountRole;
+
+    fn answer(to: &Arc<Account>, reply_bytes: usize) -> Answer {
+        Answer {
+            to: Arc::downgrade(to),
+            reply: vec![b'r'; reply_bytes].into(),
+            responses: ServiceResponses::One,
+            wait: Duration::from_secs(60),
+            until: Timestamp::now() + Duration::from_secs(60),
+            measure: None,
+            doubted: false,
+            goes_on: false,
+        }
+    }
+
+    fn add(owed: &mut Owed, subject: &str, answer: Answer) {
+        owed.make_room(answer.asker(), answer.weight_bytes(subject.as_bytes()));
+        owed.insert(subject.as_bytes(), answer);
+    }
+
+    #[test]
+    fn whoever_asks_much_pushes_out_its_own_oldest_answers_only() {
+        let account = |name: &str| Arc::new(Account::new(name, AccountRole::Ordinary));
+        let (loud, quiet) = (account("loud"), account("quiet"));
+        let mut owed = Owed::default();
+        add(&mut owed, "quiet", answer(&quiet, 10));
+        add(&mut owed, "going", Answer { goes_on: true, ..answer(&loud, 10) });
+        for number in 0..20_000 {
+            add(&mut owed, &format!("loud.{number}"), answer(&loud, 4000));
+        }
+        let bytes =
+            |owed: &Owed, of: &Arc<Account>| owed.askers.get(&(Arc::as_ptr(of) as usize)).map(|asker| asker.bytes);
+        assert!(bytes(&owed, &loud).unwrap() <= ANSWERS_BYTES_MAX);
+        assert!(owed.by_subject.len() > 3000 && owed.by_subject.len() < 5000, "{}", owed.by_subject.len());
+        let has = |owed: &Owed, subject: &str| owed.by_subject.contains_key(subject.as_bytes());
+        assert!(has(&owed, "quiet") && has(&owed, "loud.19999") && !has(&owed, "loud.0"));
+        // What goes must not leave its order behind.
+        for number in 20_000..200_000 {
+            let subject = format!("loud.{number}");
+            add(&mut owed, &subject, answer(&loud, 10));
+            assert!(owed.remove(subject.as_bytes()).is_some());
+        }
+        assert!(owed.askers[&(Arc::as_ptr(&loud) as usize)].in_order.len() < 20_000);
+        let subjects: Vec<Name> = owed.by_subject.keys().cloned().collect();
+        subjects.iter().for_each(|subject| drop(owed.remove(subject)));
+        assert!(owed.askers.is_empty());
     }
 }

@@ -14,6 +14,8 @@ use crate::types::Timestamp;
 /// Subscriptions remembered of each, while their names are no longer than this in all: thousands of connections are.
 const SUBSCRIPTIONS_MAX: usize = 32;
 const NAMES_BYTES_MAX: usize = 1024;
+/// What all that are remembered may hold: names are the clients' choice, and may be as long as CONNECT.
+const BYTES_MAX: usize = 8 << 20;
 
 /// A connection that has ended.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ impl AccountTraffic {
 /// See the module.
 pub(super) struct ClosedClients {
     last: VecDeque<Arc<ClosedClient>>,
+    /// What those hold.
+    bytes: usize,
     last_max: usize,
     by_account: HashMap<String, AccountTraffic>,
 }
@@ -80,20 +84,22 @@ pub(super) struct ClosedClients {
 impl ClosedClients {
     /// Remembers up to `last_max` connections that ended.
     pub(super) fn new(last_max: usize) -> ClosedClients {
-        ClosedClients { last: VecDeque::new(), last_max, by_account: HashMap::new() }
+        ClosedClients { last: VecDeque::new(), bytes: 0, last_max, by_account: HashMap::new() }
     }
 
     pub(super) fn remember(&mut self, client: Arc<ClosedClient>, slow: bool, state: &ClientState) {
         let traffic = self.by_account.entry(client.identity.account.clone()).or_default();
         traffic.add(state);
         traffic.slow_consumers += u64::from(slow);
+        self.bytes += client.weight_bytes();
         self.last.push_back(client);
         self.forget();
     }
 
     fn forget(&mut self) {
-        while self.last.len() > self.last_max {
-            self.last.pop_front();
+        while self.last.len() > self.last_max || self.bytes > BYTES_MAX {
+            let Some(oldest) = self.last.pop_front() else { break };
+            self.bytes -= oldest.weight_bytes();
         }
     }
 
@@ -117,6 +123,16 @@ impl ClosedClients {
 }
 
 impl ClosedClient {
+    fn weight_bytes(&self) -> usize {
+        let Identity { account, user, name, lang, version, .. } = &self.identity;
+        let names: usize = [account, user, name, lang, version, &self.address].map(|text| text.len()).iter().sum();
+        let of = |subscription: &ClosedSubscription| {
+            let queue = subscription.queue.as_ref().map_or(0, |queue| queue.len());
+            size_of::<ClosedSubscription>() + subscription.sid.len() + subscription.subject.len() + queue
+        };
+        size_of::<ClosedClient>() + names + self.subscriptions.iter().map(of).sum::<usize>()
+    }
+
     /// What is to be remembered of a client that goes now. Its subscriptions must still be there.
     pub(super) fn of(client: &ClientState, now: Timestamp) -> ClosedClient {
         let (in_msgs, in_bytes) = client.counts_in();
@@ -161,5 +177,30 @@ impl ClosedClient {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::Memory;
+    use super::*;
+    use crate::auth::ConnectionType;
+
+    #[test]
+    fn long_names_of_many_who_have_gone_fill_no_memory() {
+        let memory = Arc::new(Memory::new(usize::MAX));
+        let state = ClientState::new(1, "a".to_owned(), ConnectionType::Standard, Timestamp(1), 1, &memory);
+        let mut closed = ClosedClients::new(10_000);
+        let mut remember = |name_bytes: usize| {
+            state.set_identity(Identity { name: "n".repeat(name_bytes), ..Identity::default() });
+            closed.remember(Arc::new(ClosedClient::of(&state, Timestamp(2))), false, &state);
+            closed.list().len()
+        };
+        let kept = (0..5000).map(|_| remember(4000)).last().unwrap();
+        assert!((1000..=BYTES_MAX / 4000).contains(&kept), "{kept}");
+        // They make room for those after them.
+        let kept = (0..10_000).map(|_| remember(10)).last().unwrap();
+        assert_eq!(kept, 10_000);
+        assert_eq!(closed.bytes, closed.last.iter().map(|client| client.weight_bytes()).sum::<usize>());
     }
 }

@@ -22,6 +22,8 @@ use crate::types::Message;
 /// Subjects a courier remembers the targets of, and targets in all.
 const CACHED_SUBJECTS_MAX: usize = 1024;
 const CACHED_TARGETS_MAX: usize = 64 * 1024;
+/// What the names of those subjects may hold.
+const CACHED_NAMES_BYTES_MAX: usize = 128 * 1024;
 /// A courier that remembers this many asks more of a new subject: that it comes twice.
 const CACHED_AT_ONCE_MAX: usize = 64;
 /// Subjects of which it is remembered only that they came. A power of two.
@@ -92,6 +94,7 @@ struct RouteCache {
     last: Arc<Route>,
     by_subject: HashMap<Box<[u8]>, Arc<Route>>,
     targets: usize,
+    names_bytes: usize,
     /// Parts of the hashes of subjects that came once, each in its place; empty until there is a need for it.
     seen: Vec<u16>,
 }
@@ -455,18 +458,23 @@ impl RouteCache {
     }
 
     fn remember(&mut self, subject: &[u8]) {
-        if self.by_subject.len() >= CACHED_SUBJECTS_MAX || self.targets >= CACHED_TARGETS_MAX {
+        let names_bytes = self.names_bytes + subject.len();
+        if self.by_subject.len() >= CACHED_SUBJECTS_MAX
+            || self.targets >= CACHED_TARGETS_MAX
+            || names_bytes > CACHED_NAMES_BYTES_MAX
+        {
             self.forget();
         }
         let matches = &self.last.matches;
         self.targets += matches.plain.len();
         self.targets += matches.queues.iter().map(|group| group.members.len()).sum::<usize>();
+        self.names_bytes += subject.len();
         self.by_subject.insert(subject.into(), self.last.clone());
     }
 
     fn forget(&mut self) {
         self.by_subject.clear();
-        self.targets = 0;
+        (self.targets, self.names_bytes) = (0, 0);
     }
 }
 
@@ -691,5 +699,30 @@ impl Bag {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::account::AccountRole;
+    use super::*;
+
+    #[test]
+    fn long_subjects_fill_no_cache() {
+        let account = Account::new("A", AccountRole::Ordinary);
+        let mut cache = RouteCache::default();
+        for round in 0..3 {
+            for number in 0..CACHED_SUBJECTS_MAX {
+                let subject = format!("{number}.{}", "s".repeat(4000));
+                for _ in 0..2 {
+                    cache.last_subject.clear();
+                    cache.find(&account, subject.as_bytes(), None);
+                }
+                let held: usize = cache.by_subject.keys().map(|subject| subject.len()).sum();
+                assert_eq!(held, cache.names_bytes, "{round}");
+                assert!(held <= CACHED_NAMES_BYTES_MAX, "{held}");
+            }
+        }
+        assert!(!cache.by_subject.is_empty());
     }
 }

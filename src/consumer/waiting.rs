@@ -25,7 +25,12 @@ struct Waiting {
     priority: Option<Box<Priority>>,
     /// The state of interest it was last seen in.
     interest_generation: u64,
+    /// What it holds.
+    weight: usize,
 }
+
+/// What those in waiting may hold: far more than the usual `max_waiting` of the longest replies. nats-server has no such bound.
+const WEIGHT_MAX: usize = 4 << 20;
 
 #[derive(Debug)]
 struct Heartbeat {
@@ -76,6 +81,8 @@ pub(super) struct WaitQueue {
     max: usize,
     no_wait: usize,
     with_bytes: usize,
+    /// What all of them hold.
+    weight: usize,
     /// Nothing expires and no heartbeat is due before this.
     due: Timestamp,
     swept_generation: u64,
@@ -88,6 +95,7 @@ impl WaitQueue {
             max: usize::try_from(max).unwrap_or(0),
             no_wait: 0,
             with_bytes: 0,
+            weight: 0,
             due: Timestamp(i64::MAX),
             swept_generation: 0,
         }
@@ -102,7 +110,7 @@ impl WaitQueue {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= self.max
+        self.queue.len() >= self.max || self.weight >= WEIGHT_MAX
     }
 
     /// Whether choosing a request needs the message's size.
@@ -133,6 +141,11 @@ impl WaitQueue {
         }
         self.no_wait += usize::from(pull.no_wait);
         self.with_bytes += usize::from(pull.max_bytes > 0);
+        // Without a policy nobody looks at it, and it may be as large as a message.
+        let priority = pull.priority.filter(|_| !policy.is_none()).map(Box::new);
+        let names = priority.as_ref().map_or(0, |priority| priority.group.len() + priority.pin_id.len());
+        let weight = size_of::<Waiting>() + pull.reply.len() + names;
+        self.weight += weight;
         let waiting = Waiting {
             // A copy of its own: the original may lie in a large buffer, and may wait for days.
             reply: Bytes::copy_from_slice(&pull.reply),
@@ -143,8 +156,8 @@ impl WaitQueue {
             expires,
             heartbeat,
             no_wait: pull.no_wait,
-            // Without a policy nobody looks at it, and it may be as large as a message.
-            priority: pull.priority.filter(|_| !policy.is_none()).map(Box::new),
+            priority,
+            weight,
             // Interest in a reply can arrive on another connection than its request, so the first look is a real one.
             interest_generation: 0,
         };
@@ -169,6 +182,7 @@ impl WaitQueue {
     }
 
     fn forget(&mut self, waiting: &Waiting) {
+        self.weight -= waiting.weight;
         self.no_wait -= usize::from(waiting.no_wait);
         self.with_bytes -= usize::from(waiting.bytes_limited());
     }
@@ -350,7 +364,7 @@ impl WaitQueue {
 
     /// Empties the queue: the replies, with messages and bytes still wanted.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (Bytes, i64, i64)> + '_ {
-        (self.no_wait, self.with_bytes) = (0, 0);
+        (self.no_wait, self.with_bytes, self.weight) = (0, 0, 0);
         self.queue.drain(..).map(|waiting| {
             let bytes = waiting.bytes_left();
             (waiting.reply, waiting.wanted, bytes)

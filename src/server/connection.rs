@@ -219,6 +219,7 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
     let mut share = Share::new(&link.broker().memory);
     let mut room = READ_BYTES_MIN;
     let mut reads_in_turn = 0;
+    let mut busy = false;
     let stopped = stop.cancelled();
     tokio::pin!(stopped);
     let timer = tokio::time::sleep(until(link.next_deadline()));
@@ -241,7 +242,7 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
                     debug!("{} - cid:{} - Client connection closed: Client Closed", client.address, client.id);
                     return;
                 }
-                Ok(bytes) => room = next_room(bytes, room),
+                Ok(bytes) => (room, busy) = (next_room(bytes, room), true),
                 Err(error) => {
                     client.set_close_reason("Read Error");
                     debug!("{} - cid:{} - Client connection closed: Read Error: {error}", client.address, client.id);
@@ -251,6 +252,9 @@ async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToke
             () = &mut timer => {
                 if !link.tick(Timestamp::now()) {
                     return;
+                }
+                if !std::mem::replace(&mut busy, false) {
+                    link.rest();
                 }
                 timer.as_mut().reset(tokio::time::Instant::now() + until(link.next_deadline()));
                 continue;

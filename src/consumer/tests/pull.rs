@@ -60,6 +60,22 @@ fn requests_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn requests_in_waiting_are_bounded_by_what_they_hold() {
+    let mut world = World::new(ConsumerConfig { max_waiting: i64::MAX, ..explicit() }, &[]);
+    let reply = |number: u32| format!("{number}.{}", "r".repeat(4000));
+    let full = (0..10_000).find(|number| {
+        let answers = world.pull(&reply(*number), "1").poll();
+        assert!(answers.is_empty() || answers[0].ends_with(" <- 409 Exceeded MaxWaiting"), "{answers:?}");
+        !answers.is_empty()
+    });
+    assert!((900..1100).contains(&full.unwrap()), "{full:?}");
+    // One that leaves makes room.
+    world.publish("a").poll();
+    world.pull("next", "1").expect(&[]);
+    world.pull("too many", "1").expect(&["too many <- 409 Exceeded MaxWaiting"]);
+}
+
+#[test]
 fn no_wait_does_not_queue_behind_others() {
     let mut world = World::new(explicit(), &["a"]);
     world.pull("r1", "5").pull("r2", "{\"batch\":1,\"no_wait\":true}");
