@@ -37,7 +37,7 @@ async fn the_coordinator_takes_no_place_of_a_client() {
     assert_eq!(answer, "PONG");
     server.reload(&config(1)).await.unwrap();
     assert_eq!(second.until_pong().await, ["-ERR 'maximum connections exceeded'", ""]);
-    assert_eq!(first.ask("").await, ["PONG"]);
+    assert_eq!(first.ask("PUB x 0\r\n").await, ["PONG"]);
     drop(inside);
     server.stop().await;
 }
@@ -78,6 +78,8 @@ async fn who_must_go_is_told_all_that_was_told_at_first() {
     let mut first = told(&wire.info);
     assert!(first["nonce"].is_string() && first["auth_required"] == true, "{first}");
     assert_eq!(wire.ask(r#"CONNECT {"verbose":false,"protocol":1,"user":"u","pass":"p"}"#).await, ["PONG"]);
+    let after_ping = wire.line().await;
+    assert!(after_ping.contains(r#""connect_info":true"#), "{after_ping}");
     let broker = world.server.broker();
     broker.tell_lame_duck(&broker.clients()[0]);
     first["ldm"] = true.into();
