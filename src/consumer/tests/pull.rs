@@ -72,6 +72,7 @@ fn requests_in_waiting_are_bounded_by_what_they_hold() {
     // One that leaves makes room.
     world.publish("a").poll();
     world.pull("next", "1").expect(&[]);
+    world.pull(&reply(0), "1").expect(&[]);
     world.pull("too many", "1").expect(&["too many <- 409 Exceeded MaxWaiting"]);
 }
 
