@@ -231,7 +231,7 @@ impl Desk {
                 "filter_subject": format!("$KV.TASK.a.{id}.>"),
                 "ack_policy": "explicit",
                 "deliver_policy": "all",
-                "ack_wait": record::seconds(longest).as_nanos() as u64,
+                "ack_wait": seconds::duration(longest).as_nanos() as u64,
                 "max_deliver": 1,
                 "max_ack_pending": -1,
             },

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::Desk;
 use super::requests::clip;
 use crate::client::{Incoming, StoredEntry};
-use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
 use crate::coordinator::record::{Phase, Record};
 use crate::coordinator::task::Event;
