@@ -289,7 +289,7 @@ async fn a_service_of_nats_go_is_a_worker() {
 #[tokio::test]
 async fn a_services_answer_above_the_limit_fails_its_task_for_good() {
     use async_nats::service::ServiceExt as _;
-    let world = World::start().await;
+    let world = World::configured("max_payload: 65536\n").await;
     let user = world.client("user").await;
     ask(&user, "QUEUE.PUT.big", json!({ "mode": "service" })).await;
     let client = async_nats::connect(world.url()).await.unwrap();
@@ -298,7 +298,7 @@ async fn a_services_answer_above_the_limit_fails_its_task_for_good() {
     let mut endpoint = service.endpoint("big.run").await.unwrap();
     tokio::spawn(async move {
         while let Some(request) = endpoint.next().await {
-            request.respond(Ok(vec![b'x'; (1 << 20) - (48 << 10) + 1].into())).await.unwrap();
+            request.respond(Ok(vec![b'x'; (32 << 10) + 1].into())).await.unwrap();
         }
     });
     submit(&user, &[("Task-Id", "t"), ("Task-Queue", "big")], b"").await;
