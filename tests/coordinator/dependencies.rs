@@ -9,10 +9,13 @@ use super::support::World;
 async fn a_requeued_dependent_does_not_run_because_its_failed_dependency_is_forgotten() {
     let mut world = World::start().await;
     let user = world.client("user").await;
-    submit(&user, &[("Task-Id", "first"), ("Task-Queue", "x"), ("Task-Deadline", "200ms")], b"").await;
+    let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["x"] })).await;
+    submit(&user, &[("Task-Id", "first"), ("Task-Queue", "x"), ("Task-Max-Attempts", "1")], b"").await;
+    let first = agent.pull().await;
     submit(&user, &[("Task-Id", "second"), ("Task-Queue", "y"), ("Task-After", "first")], b"").await;
     submit(&user, &[("Task-Id", "third"), ("Task-Queue", "y"), ("Task-After", "first")], b"").await;
     ask(&user, "CANCEL.third", Value::Null).await;
+    agent.fail(&first, b"no").await.unwrap();
     until(&user, "second", |record| record["phase"] == "dead" && record["reason"] == "dependency").await;
     ask(&user, "DLQ.PURGE.x.first", Value::Null).await;
     while call(&user, "GET.first", &[], b"").await.is_ok() {

@@ -110,7 +110,7 @@ async fn a_family_is_canceled_whole_though_the_coordinator_ends_meanwhile() {
 async fn what_joins_a_family_that_is_being_canceled_does_not_outlive_it() {
     let world = World::start().await;
     let user = world.client("user").await;
-    const MANY: usize = 2000;
+    const MANY: usize = 1000;
     let agent = Agent::register(world.client("ann").await, "ann", json!({ "queues": ["run"] })).await;
     submit(&user, &[("Task-Id", "root"), ("Task-Queue", "wait")], b"").await;
     submit(&user, &[("Task-Id", "done"), ("Task-Queue", "run"), ("Task-Parent", "root")], b"").await;
