@@ -10,9 +10,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::arrival::TlsTerms;
 use super::memory::Memory;
 use super::outbox::{Closed, Outbox};
+use super::rights::Rights;
 use super::subscription::Subscription;
 use crate::api::ClientInfo;
-use crate::auth::{ConnectionType, Login, Permit, TlsFacts};
+use crate::auth::{ConnectionType, Login, TlsFacts};
 use crate::session::SessionTraffic;
 use crate::types::Timestamp;
 
@@ -28,14 +29,6 @@ pub struct Identity {
     pub account: String,
     /// More about the user, where its JWT tells it.
     pub login: Login,
-}
-
-/// What the client may do, and until when.
-#[derive(Clone, Default)]
-pub struct Rights {
-    /// `None`: everything.
-    pub permit: Option<Arc<Permit>>,
-    pub expires: Option<Timestamp>,
 }
 
 /// One client, shared by its connection, its subscriptions and the registry.

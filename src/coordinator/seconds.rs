@@ -10,8 +10,8 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// `seconds` from 0 to [`SECONDS_MAX`]; what lies outside counts as the nearer end, and what is no number as 0. Requests are
 /// refused instead; this is for what is stored already, which others may have written.
 pub fn duration(seconds: f64) -> Duration {
-    // The order matters: a NaN's maximum with 0 is 0.
-    Duration::from_secs_f64(seconds.max(0.0).min(SECONDS_MAX))
+    let known = if seconds.is_nan() { 0.0 } else { seconds };
+    Duration::from_secs_f64(known.clamp(0.0, SECONDS_MAX))
 }
 
 /// A pause that an agent asks for, within [`PAUSE_MAX`].

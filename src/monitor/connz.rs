@@ -5,9 +5,8 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 use super::query::{BadQuery, Query};
-use super::source::{Connection, Source, Subscription, Wanted};
+use super::source::{Connection, PeerCertificate, Source, Subscription, Wanted};
 use super::text;
-use crate::auth::CertificateFacts;
 use crate::types::{Timestamp, subject};
 
 /// nats-server's `DefaultConnListSize`.
@@ -73,20 +72,6 @@ struct ConnInfo {
     subscriptions_list: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscriptions_list_detail: Vec<SubDetail>,
-}
-
-/// nats-server's `TLSPeerCert`.
-#[derive(Serialize)]
-struct PeerCertificate {
-    subject: String,
-    spki_sha256: String,
-    cert_sha256: String,
-}
-
-impl From<CertificateFacts> for PeerCertificate {
-    fn from(facts: CertificateFacts) -> PeerCertificate {
-        PeerCertificate { subject: facts.subject, spki_sha256: facts.key_hash, cert_sha256: facts.hash }
-    }
 }
 
 /// One subscription, as `/connz?subs=detail` and `/subsz?subs=1` show it.
@@ -302,9 +287,9 @@ fn conn_info(connection: Connection, subs: SubsWanted, auth: bool, now: Timestam
         lang: connection.lang,
         version: connection.version,
         tls_version: tls.as_ref().map_or("", |tls| tls.version),
-        tls_peer_certs: tls.iter().filter(|_| auth).flat_map(|tls| tls.certificate_facts()).map(Into::into).collect(),
         tls_first: tls.as_ref().is_some_and(|tls| tls.first),
-        tls_cipher_suite: tls.map_or_else(String::new, |tls| tls.cipher.clone()),
+        tls_cipher_suite: tls.as_ref().map_or_else(String::new, |tls| tls.cipher.clone()),
+        tls_peer_certs: tls.filter(|_| auth).map_or_else(Vec::new, |tls| tls.certificates),
         name_tag: account.clone(),
         authorized_user: user,
         account,

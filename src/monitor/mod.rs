@@ -30,7 +30,7 @@ pub use http::{CurrentTls, Monitor};
 pub use reports::{Reports, Shown};
 pub use source::NO_CONFIG_FILE;
 pub use source::{
-    Account, Boxed, ByName, Connection, Identity, JetStream, Routes, Source, Stream, SubjectTraffic, Subscription,
-    TaskQueue, Tasks, Totals, Wanted,
+    Account, Boxed, ByName, Connection, Identity, JetStream, PeerCertificate, Routes, Source, Stream, SubjectTraffic,
+    Subscription, TaskQueue, Tasks, Tls, Totals, Wanted,
 };
 pub use system::System;

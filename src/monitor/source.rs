@@ -3,12 +3,10 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::auth::TlsFacts;
 use crate::types::{ApiError, AssetLimits, Timestamp};
 
 /// A future behind a trait object.
@@ -199,11 +197,30 @@ pub struct Connection {
     pub user: String,
     pub account: String,
     /// `None` in the clear.
-    pub tls: Option<Arc<TlsFacts>>,
+    pub tls: Option<Tls>,
     /// When and why it ended.
     pub ended: Option<(Timestamp, &'static str)>,
     /// Filled only when asked for.
     pub subscriptions: Vec<Subscription>,
+}
+
+/// What a connection's TLS handshake has settled.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    pub cipher: String,
+    /// Whether it came before INFO.
+    pub first: bool,
+    pub certificates: Vec<PeerCertificate>,
+}
+
+/// nats-server's `TLSPeerCert`; the hashes in hex.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerCertificate {
+    pub subject: String,
+    pub spki_sha256: String,
+    pub cert_sha256: String,
 }
 
 #[derive(Clone, Debug)]

@@ -6,12 +6,13 @@ use hashbrown::HashSet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::coordinators::Board;
+use crate::auth::{CertificateFacts, TlsFacts};
 use crate::broker::jetstream::{self, Accounts, StreamReport, Strictness};
 use crate::broker::{AccountTraffic, Broker, ClientState, ClosedClient, SubjectCounts};
 use crate::config::Config;
 use crate::monitor::{
-    Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, Routes, Source, Stream, SubjectTraffic, Subscription, Tasks,
-    Totals, Wanted,
+    Account, Boxed, Connection, JetStream, NO_CONFIG_FILE, PeerCertificate, Routes, Source, Stream, SubjectTraffic,
+    Subscription, Tasks, Tls, Totals, Wanted,
 };
 use crate::types::ApiError;
 
@@ -283,8 +284,22 @@ fn connection(client: &ClientState, with_subscriptions: bool) -> Connection {
         user: identity.user,
         account: identity.account,
         ended: None,
-        tls: client.tls().cloned(),
+        tls: client.tls().map(|facts| tls(facts)),
         subscriptions,
+    }
+}
+
+fn tls(facts: &TlsFacts) -> Tls {
+    let certificate = |facts: CertificateFacts| PeerCertificate {
+        subject: facts.subject,
+        spki_sha256: facts.key_hash,
+        cert_sha256: facts.hash,
+    };
+    Tls {
+        version: facts.version,
+        cipher: facts.cipher.clone(),
+        first: facts.first,
+        certificates: facts.certificate_facts().into_iter().map(certificate).collect(),
     }
 }
 

@@ -77,7 +77,11 @@ impl Handshake {
             _ => builder.with_no_client_auth(),
         };
         let config = builder.with_single_cert(chain, key).map_err(Problem::Pair)?;
-        Ok(Handshake { acceptor: TlsAcceptor::from(Arc::new(config)), tls: tls.clone(), authorities: Arc::new(authorities) })
+        Ok(Handshake {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            tls: tls.clone(),
+            authorities: Arc::new(authorities),
+        })
     }
 
     /// What INFO says to a client that has not shaken hands.

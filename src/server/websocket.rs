@@ -102,14 +102,8 @@ impl Entrance {
         }
     }
 
-    async fn serve<S>(
-        &self,
-        stream: S,
-        peer: SocketAddr,
-        place: Arc<Place>,
-        tls: TlsTerms,
-        facts: Option<TlsFacts>,
-    ) where
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, place: Arc<Place>, tls: TlsTerms, facts: Option<TlsFacts>)
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, mut opened) = mpsc::channel::<Opened>(1);

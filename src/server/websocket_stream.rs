@@ -84,7 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
 
     /// Sends control frames on, if nobody else does.
     fn push_control(&mut self, context: &mut Context<'_>) {
-        if !self.writing && !(self.out.is_empty() && self.pinged.is_none()) {
+        let is_owed = !self.out.is_empty() || self.pinged.is_some();
+        if !self.writing && is_owed {
             // An error shows up where the socket is read or written next.
             let _ = self.poll_drain(context);
         }

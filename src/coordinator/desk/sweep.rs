@@ -43,11 +43,9 @@ impl Desk {
             Link::Gone(since) if !offline && since + grace <= now => return self.lose(index, "its connection ended"),
             // A process that hangs keeps its connection.
             _ if mute && !offline => return self.lose(index, "three heartbeats missed"),
-            Link::Unknown if !offline && silent > patience => {
-                // Leases speak for an agent that works; one that idles shows itself by pulling.
-                if agent.live.is_empty() {
-                    self.ask_agent(index, InfoPurpose::LookAfter);
-                }
+            // Leases speak for an agent that works; one that idles shows itself by pulling.
+            Link::Unknown if !offline && silent > patience && agent.live.is_empty() => {
+                self.ask_agent(index, InfoPurpose::LookAfter);
             }
             Link::Unknown if offline && silent > self.settings.heartbeat && agent.ask_at <= now => {
                 // Its pulls would show that it is back. Who stays away is asked ever more seldom.
