@@ -47,10 +47,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("auth-required", &["queued", "completed", "backing-off", "dead", "canceled", "rejected"]),
     // The agent confirms, completes all the same, or the grace ends.
     ("cancelling", &["canceled", "completed", "dead"]),
-    // REQUEUE; and again the same when a result was sent on.
+    // REQUEUE; and again the same when the end was told where the result was wanted.
     ("dead", &["queued", "blocked", "dead"]),
-    ("canceled", &["queued", "blocked"]),
-    ("rejected", &["queued", "blocked"]),
+    ("canceled", &["queued", "blocked", "canceled"]),
+    ("rejected", &["queued", "blocked", "rejected"]),
     ("completed", &["completed"]),
 ];
 

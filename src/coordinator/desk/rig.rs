@@ -185,7 +185,7 @@ impl Rig {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         if api.starts_with("STREAM.MSG.GET.") {
             let base64 = base64::engine::general_purpose::STANDARD;
-            return match self.last(body["last_by_subj"].as_str().unwrap()) {
+            return match body["last_by_subj"].as_str().and_then(|subject| self.last(subject)) {
                 Some((seq, subject, lines, payload)) => json!({ "message": {
                     "subject": subject, "seq": seq, "time": "2026-01-01T00:00:00Z",
                     "hdrs": base64.encode(names::block(lines)), "data": base64.encode(payload),
