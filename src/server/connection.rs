@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -28,6 +28,8 @@ use crate::types::Timestamp;
 const TLS_HANDSHAKE: u8 = 0x16;
 const READ_BYTES_MIN: usize = 4 * 1024;
 const READ_BYTES_MAX: usize = 64 * 1024;
+/// A large payload comes in parts, between which the memory budget is looked at.
+const AT_ONCE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Read buffers worked through before other tasks get their turn.
 const READS_PER_TURN: u32 = 4;
 /// A write that takes longer marks the client as stuck, so that publishers no longer wait for it.
@@ -48,7 +50,7 @@ impl Reader {
         match self {
             Reader::Tcp(socket) => loop {
                 buffer.reserve(room);
-                match socket.try_read_buf(buffer) {
+                match socket.try_read_buf(&mut (&mut *buffer).limit(AT_ONCE_BYTES_MAX)) {
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     done => return done,
                 }
@@ -58,7 +60,8 @@ impl Reader {
             Reader::Other(stream) => {
                 let read = |context: &mut Context<'_>| {
                     buffer.reserve(room);
-                    let polled = pin!(stream.read_buf(buffer)).poll(context);
+                    let mut part = (&mut *buffer).limit(AT_ONCE_BYTES_MAX);
+                    let polled = pin!(stream.read_buf(&mut part)).poll(context);
                     if polled.is_pending() {
                         give_back(buffer);
                     }
@@ -215,8 +218,9 @@ where
 
 async fn read_in(mut reader: Reader, mut link: Box<Link>, stop: CancellationToken) {
     let client = link.client().clone();
-    let mut buffer = BytesMut::new();
+    // Counted until it is freed: what is declared first is dropped last.
     let mut share = Share::new(&link.broker().memory);
+    let mut buffer = BytesMut::new();
     let mut room = READ_BYTES_MIN;
     let mut reads_in_turn = 0;
     let mut busy = false;
