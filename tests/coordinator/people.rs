@@ -36,7 +36,7 @@ async fn an_agent_asks_and_goes_on_with_the_answer() {
     let user = world.client("user").await;
     let ann = Agent::register(world.client("ann").await, "ann", json!({})).await;
     let mut events = user.subscribe("$TASK.E.TASK.t").unwrap();
-    submit(&user, &[("Task-Id", "t"), ("Task-Timeout", "300ms"), ("Task-Max-Attempts", "1")], b"paint it").await;
+    submit(&user, &[("Task-Id", "t"), ("Task-Timeout", "2s"), ("Task-Max-Attempts", "1")], b"paint it").await;
     let task = ann.pull().await;
     assert_eq!(answer(&user, "t", &[], "early").await, Err(30416));
     let waiting = tokio::spawn({
@@ -71,7 +71,7 @@ async fn an_agent_asks_and_goes_on_with_the_answer() {
     assert_eq!(header(&between, "Task-Id"), "between");
     ann.ack(&task, "-NAK");
     ann.ack(&task, "+TERM");
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(2300)).await;
     assert_eq!(ask(&user, "GET.t", Value::Null).await["phase"], "input-required");
     assert_eq!(question(&ann, &task, &[], "Which colour?\nOr ü?").await.unwrap()["phase"], "input-required");
     assert_eq!(question(&ann, &task, &[], "Another?").await, Err(30400));
