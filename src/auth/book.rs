@@ -523,12 +523,17 @@ impl Book {
         }
         if !connect.user.is_empty() && !self.users.is_empty() {
             let known = self.users.get(&*connect.user).filter(|known| known.may_come_by(way));
-            let Some(known) = known else { return self.refuse_unknown(&connect.pass) };
+            let Some(known) = known else {
+                return self.refuse(Refusal("unknown user"), &connect.pass);
+            };
             // An empty password is no password, but for whom needs none anyway.
             if known.password.is_empty() && self.no_auth_user(way) != Some(&connect.user) {
-                return Verdict::Refused(Refusal("the user has no password"));
+                return self.refuse(Refusal("the user has no password"), &connect.pass);
             }
-            return check(&known.password, &connect.pass, &known.grant);
+            return match check(&known.password, &connect.pass, &known.grant) {
+                Verdict::Refused(refusal) => self.refuse(refusal, &connect.pass),
+                verdict => verdict,
+            };
         }
         let own = if self.overrides(way) { &self.websocket_simple } else { &self.simple };
         match own {
@@ -576,10 +581,11 @@ impl Book {
         }
     }
 
-    fn refuse_unknown(&self, password: &str) -> Verdict {
+    /// Where one user's password is a hash every refusal takes as long, so that the time does not tell who is known.
+    fn refuse(&self, refusal: Refusal, password: &str) -> Verdict {
         match &self.decoy {
             Some(hash) => decoy(hash, password),
-            None => Verdict::Refused(Refusal("unknown user")),
+            None => Verdict::Refused(refusal),
         }
     }
 }

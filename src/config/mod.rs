@@ -268,14 +268,15 @@ impl Config {
         if self.jetstream { self.store_cache_bytes_max.min(self.limits.memory_bytes_max / 4) } else { 0 }
     }
 
-    /// What clients can make the process hold: the memory budget without the store's cache.
+    /// What clients can make the process hold: the memory budget without the store's cache, and without an eighth for what
+    /// the allocator cannot give back to the system at once (blocks of a megabyte between others that are in use).
     pub fn client_memory_bytes_max(&self) -> usize {
-        self.limits.memory_bytes_max - self.cache_bytes_max()
+        self.limits.memory_bytes_max - self.limits.memory_bytes_max / 8 - self.cache_bytes_max()
     }
 
     /// Where other machines come in and nobody is asked who they are. A client certificate says who somebody is.
     pub fn open_to_others(&self, book: &Book) -> Option<(Listen, ConnectionType)> {
-        let asks_for_certificates = |tls: Option<Tls>| tls.is_some_and(|tls| tls.verify);
+        let asks_for_certificates = |tls: Option<Tls>| tls.is_some_and(|tls| tls.verify && !tls.allow_non_tls);
         let clients = self.listen.as_ref().map(|listen| (listen, self.client_tls().ok().flatten()));
         let websocket = self.websocket.as_ref().map(|websocket| (&websocket.listen, websocket.tls.clone()));
         let ways = [(clients, ConnectionType::Standard), (websocket, ConnectionType::WebSocket)];

@@ -581,9 +581,10 @@ async fn little_is_held_before_connect() {
             sockets
         };
         let warm = send(100).await;
+        // What the program needs once (its code's pages too) is there when all of the first have been read.
+        until_read(&address).await;
         let before = process.resident();
         let sockets = send(1000).await;
-        // All that was sent has been read.
         until_read(&address).await;
         let each = process.resident().saturating_sub(before) / sockets.len() as u64;
         println!("{what}, as long as it may be and not finished: {:.1} KiB each", each as f64 / 1024.0);
