@@ -49,7 +49,8 @@ const LOG: &[Line] = &[
     line("5M messages: publish", Unit::PerSecond),
     line("5M messages: one in 10,000 by a consumer's filter", Unit::Milliseconds),
     line("5M messages: restart after SIGTERM", Unit::Milliseconds),
-    line("5M messages: restart after kill -9", Unit::Milliseconds),
+    line("5M messages: restart after kill -9 at rest", Unit::Milliseconds),
+    line("5M messages: restart after kill -9 among publishes", Unit::Milliseconds),
     line("5M messages: memory (RSS)", Unit::Bytes),
 ];
 
@@ -105,14 +106,14 @@ impl Fixture {
         if state[what] == wanted { Ok(()) } else { Err(format!("{wanted} {what} expected, the stream says {state}")) }
     }
 
-    /// From the start of the process to the first answer about the stream.
+    /// From the start of the process to the first answer about the stream, which then holds at least `messages`.
     fn restart(&mut self, messages: u64) -> Result<f64, String> {
         let began = Instant::now();
         self.server.restart()?;
         loop {
             if let Ok(control) = Control::connect(&self.server) {
                 self.control = control;
-                if self.state().is_ok_and(|state| state["messages"] == messages) {
+                if self.state().is_ok_and(|state| state["messages"].as_u64() >= Some(messages)) {
                     return Ok(millis(began));
                 }
             }
@@ -222,7 +223,17 @@ fn log(program: &Program, scale: &Scale) -> Result<Outcome, String> {
     fixture.server.kill();
     let killed = fixture.restart(count + 1_000)?;
     let resident = fixture.server.resident_bytes()? as f64;
-    Ok(Outcome { values: vec![rate, filtered, clean, killed, resident], cpu_us: None })
+    // One that is killed while it writes.
+    let wire = &mut fixture.control.wire;
+    for number in 0..scale.count(100_000) {
+        wire.publish(format!("s.{}.x", number % 10_000).as_bytes(), b"", &[b'x'; crate::load::PAYLOAD_BYTES]);
+        if wire.out.len() > 64 * 1024 {
+            wire.flush().map_err(|e| e.to_string())?;
+        }
+    }
+    fixture.server.kill();
+    let torn = fixture.restart(count + 1_000)?;
+    Ok(Outcome { values: vec![rate, filtered, clean, killed, torn, resident], cpu_us: None })
 }
 
 fn consumers(program: &Program, scale: &Scale) -> Result<Outcome, String> {
