@@ -2,9 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 
@@ -19,6 +17,10 @@ use super::shared::{Fault, panic_text};
 /// remove messages without them. 3 added tombstones: a version that does not know them would show removed messages.
 const FORMAT: u32 = 3;
 
+/// Cached pages while redb checks the whole file: each is needed once or twice in a row, and so few stay in the processor's
+/// cache. With the cache of ordinary work the check takes twice as long.
+const REPAIR_CACHE_BYTES: usize = 2 << 20;
+
 pub(super) struct Opened {
     pub(super) database: Database,
     /// Whether redb had to check the whole file because it was not closed, nor sealed, before.
@@ -28,7 +30,7 @@ pub(super) struct Opened {
 /// Opens the database, created before if there is none.
 pub(super) fn open(medium: &mut dyn Medium, cache_bytes: usize) -> Result<Opened, OpenError> {
     match medium.open() {
-        Ok(Some(backend)) => open_backend(medium.path(), backend, cache_bytes),
+        Ok(Some(backend)) => open_backend(medium, backend, cache_bytes),
         Ok(None) => {
             create(medium, cache_bytes)?;
             open_existing(medium, cache_bytes)
@@ -39,28 +41,40 @@ pub(super) fn open(medium: &mut dyn Medium, cache_bytes: usize) -> Result<Opened
 
 /// Opens the database, which is there.
 pub(super) fn open_existing(medium: &mut dyn Medium, cache_bytes: usize) -> Result<Opened, OpenError> {
-    let path = medium.path();
-    let gone = || io::Error::new(io::ErrorKind::NotFound, "the store file has gone");
-    let backend = medium.open().and_then(|found| found.ok_or_else(gone)).map_err(|error| from_io(&path, error))?;
-    open_backend(path, backend, cache_bytes)
+    let backend = existing(medium)?;
+    open_backend(medium, backend, cache_bytes)
 }
 
-fn open_backend(path: PathBuf, backend: BoxedBackend, cache_bytes: usize) -> Result<Opened, OpenError> {
+fn existing(medium: &mut dyn Medium) -> Result<BoxedBackend, OpenError> {
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "the store file has gone");
+    medium.open().and_then(|found| found.ok_or_else(gone)).map_err(|error| from_io(&medium.path(), error))
+}
+
+fn open_backend(medium: &mut dyn Medium, backend: BoxedBackend, cache_bytes: usize) -> Result<Opened, OpenError> {
+    let path = medium.path();
     // redb would turn an empty file into a new database.
     if backend.len().map_err(|error| from_io(&path, error))? == 0 {
         return Err(OpenError::Damaged { path, what: "it is empty".to_owned() });
     }
-    let repaired = Arc::new(AtomicBool::new(false));
-    let database = build(backend, cache_bytes, repaired.clone()).map_err(|error| error.at(&path))?;
+    let (database, repaired) = match build(backend, cache_bytes, Unclosed::Leave) {
+        Err(BuildError::Redb(DatabaseError::RepairAborted)) => {
+            let whole =
+                build(existing(medium)?, REPAIR_CACHE_BYTES, Unclosed::Check).map_err(|error| error.at(&path))?;
+            whole.close().map_err(|error| from_redb(&path, error.into()))?;
+            (build(existing(medium)?, cache_bytes, Unclosed::Check), true)
+        }
+        opened => (opened, false),
+    };
+    let database = database.map_err(|error| error.at(&path))?;
     check_format(&database, &path)?;
     guard_reads(&path, || migrate(&database))?;
-    Ok(Opened { database, repaired: repaired.load(Ordering::Relaxed) })
+    Ok(Opened { database, repaired })
 }
 
 fn create(medium: &mut dyn Medium, cache_bytes: usize) -> Result<(), OpenError> {
     let path = medium.path();
     let backend = medium.create().map_err(|error| from_io(&path, error))?;
-    let database = build(backend, cache_bytes, Arc::default()).map_err(|error| error.at(&path))?;
+    let database = build(backend, cache_bytes, Unclosed::Check).map_err(|error| error.at(&path))?;
     initialize(database).map_err(|error| from_redb(&path, error))?;
     medium.publish().map_err(|error| from_io(&path, error))
 }
@@ -114,13 +128,23 @@ impl BuildError {
     }
 }
 
+/// What to do about a database that was neither closed nor sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unclosed {
+    /// `DatabaseError::RepairAborted`, before anything is read or written.
+    Leave,
+    Check,
+}
+
 /// A plain open of a file that was altered behind redb's back may panic; that is damage like any other.
-fn build(backend: BoxedBackend, cache_bytes: usize, repaired: Arc<AtomicBool>) -> Result<Database, BuildError> {
+fn build(backend: BoxedBackend, cache_bytes: usize, unclosed: Unclosed) -> Result<Database, BuildError> {
     let open = || {
         Builder::new()
             .set_cache_size(cache_bytes)
             .set_repair_callback(move |session| {
-                repaired.store(true, Ordering::Relaxed);
+                if unclosed == Unclosed::Leave {
+                    return session.abort();
+                }
                 let percent = (session.progress() * 100.0) as u32;
                 tracing::info!(percent, "the store was not closed before; checking all of it");
             })
