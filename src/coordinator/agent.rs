@@ -20,6 +20,17 @@ pub enum Status {
     Offline,
 }
 
+/// What extends the leases of an agent's tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseBy {
+    /// Signs of work on the task itself: `+WPI`, chunks of progress.
+    #[default]
+    Work,
+    /// That the agent is there.
+    Presence,
+}
+
 /// What `TASK_AGENTS.<id>` holds and AGENT.INFO answers. Fields an agent registers beyond these are kept as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,10 +44,12 @@ pub struct Card {
     pub slots: u32,
     /// The queues it serves; `*` is all.
     pub queues: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub lease_by: LeaseBy,
     /// Which life of the agent this is; each REGISTER without the resume token begins another.
     pub instance: String,
     /// Its connection's client id, as INFO told it, when it said so.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub client_id: u64,
     /// The server that gave that id.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -72,8 +85,8 @@ pub struct Micro {
     pub instances: u32,
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What is known of an agent's connection.

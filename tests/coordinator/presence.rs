@@ -347,3 +347,56 @@ async fn an_agent_slow_to_its_first_fetch_gets_the_task_once_it_pulls() {
     eve.complete(&task, b"done").await.unwrap();
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_lease_by_presence_needs_no_sign_of_work_until_the_agent_goes() {
+    let settings = Settings { grace: Duration::from_secs(1), ..quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    ask(&user, "QUEUE.PUT.slow", json!({ "lease_s": 0.5, "backoff": [0.01] })).await;
+    let request = json!({ "queues": ["slow"], "labels": ["eve"], "lease_by": "presence" });
+    let (eve, _alive) = listening(&world, "eve", request).await;
+    assert_eq!((&eve.card["lease_by"], &eve.card["lease_s"]), (&json!("presence"), &json!(0.5)));
+    submit(&user, &[("Task-Id", "t"), ("Task-Queue", "slow")], b"").await;
+    let task = eve.pull().await;
+    // Several leases go by, which another task tells that has an agent of the usual kind.
+    let signs = json!({ "queues": ["slow"], "labels": ["signs"] });
+    let fay = Agent::register(world.client("fay").await, "fay", signs).await;
+    submit(&user, &[("Task-Id", "silent"), ("Task-Queue", "slow"), ("Task-Requires", "signs")], b"").await;
+    for attempt in ["1", "2", "3"] {
+        assert_eq!(fay.pull().await.headers().get_str("Task-Attempt"), Some(attempt));
+    }
+    eve.complete(&task, b"done").await.unwrap();
+    let done = ask(&user, "GET.t", Value::Null).await;
+    assert_eq!((&done["state"], &done["attempt"]), (&json!("completed"), &json!(1)));
+
+    // Gone, it keeps nothing.
+    submit(&user, &[("Task-Id", "u"), ("Task-Queue", "slow"), ("Task-Requires", "eve")], b"").await;
+    let lost = eve.pull().await;
+    eve.client.close().await;
+    until(&user, "u", |record| record["fault"]["error"] == "agent lost").await;
+    drop(lost);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_there_is_told_that_its_task_was_taken_from_it() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let (eve, _alive) = listening(&world, "eve", json!({})).await;
+    let mut told = eve.client.subscribe(eve.card["control"].as_str().unwrap()).unwrap();
+    eve.client.flush().await.unwrap();
+    for (limit, reason) in [("Task-Timeout", "timeout"), ("Task-Deadline", "deadline")] {
+        submit(&user, &[("Task-Id", reason), (limit, "2s")], b"").await;
+        let task = eve.pull().await;
+        let order = told.next().await.unwrap();
+        let order: Value = serde_json::from_slice(order.payload()).unwrap();
+        let delivery = task.headers().get_str("Task-Delivery").unwrap().parse::<u64>().unwrap();
+        let expected = json!({
+            "op": "cancel", "task": reason, "delivery": delivery, "reason": reason, "grace_s": 0.0,
+        });
+        assert_eq!(order, expected);
+        assert_eq!(eve.complete(&task, b"late").await, Err(30409));
+    }
+    world.end().await;
+}

@@ -9,7 +9,7 @@ use super::answers::ConsumerState;
 use super::calls::{Answer, Call};
 use super::{Desk, Loss};
 use crate::client::{BatchEntry, Incoming, decode_ack};
-use crate::coordinator::agent::{Agent, Card, Link, Status};
+use crate::coordinator::agent::{Agent, Card, LeaseBy, Link, Status};
 use crate::coordinator::labels::Labels;
 use crate::coordinator::task::Event;
 use crate::coordinator::{errors, names, record, seconds};
@@ -53,6 +53,7 @@ struct Request {
     resume: String,
     client_id: u64,
     client_name: Option<String>,
+    lease_by: LeaseBy,
     /// What it completed before it was registered here.
     tasks_completed: Option<u64>,
     #[serde(flatten)]
@@ -124,6 +125,7 @@ impl Desk {
             seats: Vec::new(),
             slots,
             queues,
+            lease_by: request.lease_by,
             instance,
             client_id,
             server_id: if client_id > 0 { self.settings.server_id.clone() } else { String::new() },
@@ -259,7 +261,7 @@ impl Desk {
         let Registration { mut card, resume, link, resumed, request } = registration;
         let id = card.id.clone();
         let (lease_s, _) = self.agent_leases(&card);
-        let instance = card.instance.clone();
+        let (instance, lease_by) = (card.instance.clone(), card.lease_by);
         match self.roster.find(&id) {
             Some(index) => {
                 if !resumed {
@@ -303,6 +305,7 @@ impl Desk {
             "control": format!("$TASK.X.{id}"),
             "presence": names::presence_subject(&id, &instance),
             "lease_s": lease_s,
+            "lease_by": lease_by,
             "instance": instance,
             "resume": resume,
         });

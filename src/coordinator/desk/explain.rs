@@ -124,10 +124,12 @@ impl Desk {
             }
             Phase::Running => {
                 let (since, lease) = (record.assigned.to_rfc3339(), task.lease_until.to_rfc3339());
-                let mut text = format!(
-                    "{agent} has it since {since}, attempt {attempt} of {max_attempts}; without a sign of life the lease \
-                     ends at {lease}"
-                );
+                let mut text = format!("{agent} has it since {since}, attempt {attempt} of {max_attempts}; ");
+                if self.presence_holds(task) {
+                    text.push_str("the lease goes on as long as its agent is there");
+                } else {
+                    text.push_str(&format!("without a sign of life the lease ends at {lease}"));
+                }
                 let mut fields = json!({ "agent": agent, "since": since, "lease_until": lease });
                 if let Some(timeout) = record.timeout() {
                     let at = (record.assigned + timeout).to_rfc3339();

@@ -17,6 +17,7 @@ mod crons;
 mod explain;
 mod family;
 mod history;
+mod leases;
 mod leaving;
 mod letters;
 mod page;
@@ -574,6 +575,8 @@ impl Task {
 mod agents_tests;
 #[cfg(test)]
 mod council_simulation;
+#[cfg(test)]
+mod leases_tests;
 #[cfg(test)]
 mod numbers_tests;
 #[cfg(test)]

@@ -223,7 +223,7 @@ impl Desk {
                 return self.arm(index);
             }
             if record.phase == Phase::Cancelling {
-                self.tell_agent(&record.agent, "cancel", &record.id);
+                self.ask_to_stop(&record);
             }
             let offline = holder
                 .and_then(|holder| self.roster.get(holder))

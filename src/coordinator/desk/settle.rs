@@ -110,13 +110,14 @@ impl Desk {
                     if let Some(task) = self.task_mut(index) {
                         task.cancel_until = now + grace;
                     }
-                    self.tell_agent(&record.agent, "cancel", &record.id);
+                    self.ask_to_stop(&record);
                 }
                 Phase::Canceled
                     if (was_leased && was != Some(Phase::Cancelling)) || was.is_some_and(Phase::is_parked) =>
                 {
-                    let agent = before.map(|before| before.agent.clone()).unwrap_or_default();
-                    self.tell_agent(&agent, "cancel", &record.id);
+                    if let Some(before) = before {
+                        self.tell_of_loss(before, &record.reason);
+                    }
                 }
                 phase if phase.is_parked() => self.tell_waiters_of_question(index),
                 _ => {}
@@ -174,12 +175,6 @@ impl Desk {
     fn purge_below(&mut self, filter: &str, seq: u64) {
         let body = serde_json::json!({ "filter": filter, "seq": seq });
         self.call_api(Call::Unimportant, &format!("STREAM.PURGE.{}", names::STREAM), &body);
-    }
-
-    pub(super) fn tell_agent(&mut self, agent: &str, op: &str, task: &str) {
-        let grace = self.settings.cancel_grace.as_secs_f64();
-        let body = serde_json::json!({ "op": op, "task": task, "grace_s": grace });
-        self.publish(format!("$TASK.X.{agent}"), "", Bytes::from(body.to_string()));
     }
 
     fn finished(&mut self, index: u32, record: &Record) {
@@ -363,7 +358,9 @@ impl Desk {
                 _ if due(record.deadline) => Some(Event::DeadlinePassed),
                 Phase::Scheduled | Phase::BackingOff if due(record.wake) => Some(Event::Due),
                 Phase::Assigned | Phase::Running if timed_out => Some(Event::TimedOut),
-                Phase::Assigned | Phase::Running if due(task.lease_until) => Some(Event::LeaseExpired),
+                Phase::Assigned | Phase::Running if due(task.lease_until) => {
+                    (!self.presence_extends(index)).then_some(Event::LeaseExpired)
+                }
                 Phase::Queued if due(task.asker_until) => {
                     self.line_up(index);
                     None

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::calls::{Answer, Call};
+use super::leases;
 use super::requests::clip;
 use super::submit::class_of;
 use super::{Busy, Desk, Input, Loss, Parcel};
@@ -407,6 +408,9 @@ impl Desk {
         }
         if let Some(input) = input.as_ref().filter(|_| before.phase.is_leased()) {
             self.figures.lost(&before.queue, &input.event);
+        }
+        if let Some(reason) = input.as_ref().and_then(|input| leases::taken_for(&input.event)) {
+            self.tell_of_loss(&before, reason);
         }
         self.concluded(input.as_ref().and_then(|input| input.purge), true);
         if let Some(message) = input.and_then(|input| input.from) {
