@@ -212,8 +212,15 @@ impl Desk {
         }
         self.take_config(&queue, config);
         let shown = self.show_queue(&queue);
-        self.publish(format!("$TASK.E.QUEUE.{queue}"), "", bytes::Bytes::from(shown.to_string()));
+        self.announce_queue(&queue, shown.clone());
         self.respond(&request, shown);
+    }
+
+    /// Tells whoever listens how a queue is set now. Its dead tasks are told there as well, as tasks.
+    fn announce_queue(&mut self, queue: &str, mut shown: serde_json::Value) {
+        shown["type"] = "io.natterjack.task.event.v1.queue".into();
+        shown["time"] = serde_json::to_value(self.now).expect("a time is plain data");
+        self.publish(format!("$TASK.E.QUEUE.{queue}"), "", bytes::Bytes::from(shown.to_string()));
     }
 
     /// Makes settings that are stored the queue's.
@@ -285,5 +292,38 @@ impl Desk {
         }
         self.respond(message, fields);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::coordinator::desk::Settings;
+    use crate::coordinator::desk::rig::Rig;
+
+    #[test]
+    fn a_queue_tells_how_it_is_set_and_what_died_in_it() {
+        let mut rig = Rig::new(Settings::default());
+        rig.ask("QUEUE.PUT.q", "", r#"{"max_running":3}"#);
+        rig.ask("QUEUE.PAUSE.q", "", "");
+        rig.ask("SUBMIT", "Task-Id: t\r\nTask-Queue: q\r\nTask-Deadline: 1s\r\n", "");
+        rig.ask("QUEUE.RESUME.q", "", "");
+        rig.pass(std::time::Duration::from_secs(2));
+        let told = rig.published.iter().filter(|(subject, _)| subject == "$TASK.E.QUEUE.q");
+        let told: Vec<Value> = told.map(|(_, body)| serde_json::from_slice(body).unwrap()).collect();
+        let shown = |event: &Value| {
+            let kind = event["type"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+            let what = if kind == "queue" { &event["paused"] } else { &event["phase"] };
+            assert!(event["time"].is_string(), "{event}");
+            (kind, what.as_str().unwrap_or("no").to_owned())
+        };
+        let expected = [("queue", "no"), ("queue", "waiting"), ("queue", "no"), ("task", "dead")];
+        let expected = expected.map(|(kind, what)| (kind.to_owned(), what.to_owned()));
+        assert_eq!(told.iter().map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!((&told[0]["queue"], &told[0]["max_running"]), (&"q".into(), &3.into()));
+        assert_eq!((&told[3]["id"], &told[3]["error"]), (&"t".into(), &"deadline".into()));
+        assert_eq!(told[1]["open"], 0);
+        assert_eq!(told[2]["open"], 1);
     }
 }
