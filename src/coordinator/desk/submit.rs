@@ -19,6 +19,9 @@ const BACKOFF_MAX: usize = 32;
 const AFTER_MAX: usize = 100;
 /// Headers that travel with a task: they are in its record and in all that is told of it.
 const HEADERS_BYTES_MAX: usize = 8 << 10;
+/// Nobody tells when a worker that knows nothing of tasks began with one for the second time.
+const TIMEOUT_IN_PULL_QUEUE: &str = "Task-Timeout is for tasks that are given to agents, and nobody does that in a queue of \
+                                     mode pull: set Task-Deadline, or lease_s and max_attempts of the queue";
 
 impl Desk {
     pub(super) fn submit(&mut self, message: &Incoming) -> Result<(), ApiError> {
@@ -72,6 +75,9 @@ impl Desk {
         if let Some(adopt) = &config.adopt {
             let reason = format!("the tasks of this queue are what is published to the stream {}", adopt.stream);
             return Err(errors::bad_request(reason));
+        }
+        if config.mode == Mode::Pull && record.timeout().is_some() {
+            return Err(errors::bad_request(TIMEOUT_IN_PULL_QUEUE));
         }
         let lines = names::user_lines(headers);
         if lines.len() > HEADERS_BYTES_MAX {
@@ -285,4 +291,29 @@ fn time(headers: Headers<'_>, name: &str, now: Timestamp) -> Result<Timestamp, A
     Timestamp::parse_rfc3339(value)
         .or_else(from_now)
         .ok_or_else(|| errors::bad_request(format!("{name} is an RFC 3339 time or a duration of up to ten years")))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::coordinator::desk::Settings;
+    use crate::coordinator::desk::rig::Rig;
+    use crate::coordinator::record::Phase;
+
+    #[test]
+    fn a_pull_queue_takes_no_timeouts_but_deadlines() {
+        let mut rig = Rig::new(Settings::default());
+        rig.ask("QUEUE.PUT.p", "", r#"{"mode":"pull"}"#);
+        let timeout = "Task-Queue: p\r\nTask-Timeout: 5s\r\n";
+        let cron = format!("{timeout}Task-Schedule: @every 1h\r\n");
+        for refused in [rig.ask("SUBMIT", timeout, ""), rig.ask("CRON.PUT.c", &cron, "")] {
+            assert_eq!(refused["error"]["err_code"], 30400);
+            let said = refused["error"]["description"].as_str().unwrap();
+            assert!(said.contains("set Task-Deadline, or lease_s and max_attempts of the queue"), "{said}");
+        }
+        rig.ask("SUBMIT", "Task-Id: t\r\nTask-Queue: p\r\nTask-Deadline: 5s\r\n", "");
+        rig.pass(std::time::Duration::from_secs(6));
+        assert_eq!(rig.record("t").phase, Phase::Dead);
+        rig.ask("QUEUE.PUT.i", "", "{}");
+        assert_eq!(rig.ask("SUBMIT", "Task-Queue: i\r\nTask-Timeout: 5s\r\n", "")["state"], "submitted");
+    }
 }
