@@ -1,24 +1,34 @@
 //! `natterjack agent …`: who does the work.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection};
-use super::failure::{EXIT_CODES, Failure};
+use super::failure::Failure;
 use super::output::{self, Listed, Watch, list, number, show, text, without_nulls};
 use super::paging::{self, Paged};
 use super::table::{self, Table};
 use crate::types::Timestamp;
 
-/// See the agents that are registered; send them home.
+/// See the agents that are registered, register one, send them home.
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
 pub struct AgentCommand {
     #[command(flatten)]
     connect: ConnectFlags,
     #[command(subcommand)]
     action: Action,
 }
+
+const AFTER_HELP: &str = "\
+Examples, the first three of an agent that is a shell script:
+  natterjack agent register ada --labels lang=rust --slots 2
+  nats consumer next KV_TASK agent_ada
+  natterjack task complete review-7 --lease LEASE 'looks good'
+  natterjack agent ls --status online --watch
+
+Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task, agent or queue, 4 not finished in time,
+5 no server or no coordinator there.";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -39,6 +49,8 @@ enum Action {
     },
     /// Show one agent and the tasks it has.
     Info { agent: String },
+    /// Register an agent, or register it anew with its resume token; prints where its tasks come and go.
+    Register(Box<Register>),
     /// Give an agent nothing new; it ends what it has.
     Drain {
         agent: String,
@@ -48,6 +60,60 @@ enum Action {
     },
     /// Forget an agent; what it has goes to others.
     Rm { agent: String },
+}
+
+/// What extends the leases of an agent's tasks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LeaseBy {
+    /// Signs of work on each task.
+    Work,
+    /// That the agent is there.
+    Presence,
+}
+
+#[derive(Debug, Args)]
+struct Register {
+    agent: String,
+    /// What it can do: lang=rust,gpu,mem=32.
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    labels: Vec<String>,
+    /// Tasks that it works on at once.
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Queues that it serves, or * for all; the one called default without it.
+    #[arg(short, long, value_name = "QUEUES", value_delimiter = ',')]
+    queues: Vec<String>,
+    /// What extends its leases: signs of work on each task, or its being there.
+    #[arg(long, value_name = "WHAT")]
+    lease_by: Option<LeaseBy>,
+    /// The name of its connection, if it is not the agent's id.
+    #[arg(long, value_name = "NAME")]
+    client_name: Option<String>,
+    /// The token of an earlier registration: it is the same agent still, and keeps what it has.
+    #[arg(long, value_name = "TOKEN")]
+    resume: Option<String>,
+    /// Anything else that it says of itself: --set model=small.
+    #[arg(long = "set", value_name = "NAME=JSON", value_parser = output::setting)]
+    more: Vec<(String, Value)>,
+}
+
+impl Register {
+    fn request(&self) -> Value {
+        let given = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+        let lease_by = self.lease_by.and_then(|by| Some(by.to_possible_value()?.get_name().to_owned()));
+        let mut request = without_nulls(json!({
+            "labels": given(&self.labels),
+            "slots": self.slots,
+            "queues": given(&self.queues),
+            "lease_by": lease_by,
+            "client_name": self.client_name,
+            "resume": self.resume,
+        }));
+        for (name, value) in &self.more {
+            request[name] = value.clone();
+        }
+        request
+    }
 }
 
 impl AgentCommand {
@@ -66,6 +132,11 @@ impl AgentCommand {
             }
             Action::Info { agent } => {
                 show(&connection.call(&format!("AGENT.INFO.{agent}"), b"", b"").await?, json, output::record);
+            }
+            Action::Register(register) => {
+                let endpoint = format!("AGENT.REGISTER.{}", register.agent);
+                let answer = connection.call(&endpoint, b"", register.request().to_string().as_bytes()).await?;
+                show(&answer, json, output::record);
             }
             Action::Drain { agent, undo } => {
                 let body = json!({ "drain": !undo }).to_string();
@@ -95,7 +166,7 @@ fn render_list(found: &Value) -> String {
     }
     if agents.is_empty() {
         return "No agents. An agent registers with a request to $TASK.API.AGENT.REGISTER; examples/ has one in your \
-                language."
+                language, and `natterjack agent register` does it by hand."
             .to_owned();
     }
     let now = Timestamp::now();

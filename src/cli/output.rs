@@ -62,6 +62,12 @@ pub fn without_nulls(mut object: Value) -> Value {
     object
 }
 
+/// `NAME=JSON` on a command line; what is no JSON is a text.
+pub fn setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=JSON")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
 /// What people look for first; the rest follows by name.
 const FIRST_FIELDS: [&str; 15] = [
     "id",
@@ -235,6 +241,13 @@ mod tests {
     fn records_begin_with_what_matters_and_leave_out_what_is_empty() {
         let shown = record(&json!({"zeta": 1, "id": "a", "type": "t", "none": null, "state": "b\x1b"}));
         assert_eq!(shown, "   id  a\nstate  b\u{fffd}\n zeta  1\n");
+    }
+
+    #[test]
+    fn settings_are_json_or_text() {
+        assert_eq!(setting("a=3"), Ok(("a".into(), json!(3))));
+        assert_eq!(setting("a=b"), Ok(("a".into(), json!("b"))));
+        assert!(setting("a").is_err());
     }
 
     #[test]

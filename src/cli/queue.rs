@@ -107,7 +107,7 @@ struct Put {
     #[arg(long, value_name = "DURATION", value_parser = table::duration)]
     retention: Option<Duration>,
     /// Any setting by its name in the API: --set max_running=3.
-    #[arg(long = "set", value_name = "NAME=JSON", value_parser = setting)]
+    #[arg(long = "set", value_name = "NAME=JSON", value_parser = output::setting)]
     more: Vec<(String, Value)>,
 }
 
@@ -221,12 +221,6 @@ fn adopt(text: &str) -> Result<Value, String> {
     }
 }
 
-/// `NAME=JSON`; what is no JSON is a text.
-fn setting(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("a setting is NAME=JSON")?;
-    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
-}
-
 fn render_list(found: &Value) -> String {
     let queues = list(found, "queues");
     if queues.is_empty() {
@@ -270,12 +264,5 @@ mod tests {
     fn consumers_to_adopt_are_two_names() {
         assert_eq!(adopt("TASKS/workers"), Ok(json!({"stream": "TASKS", "consumer": "workers"})));
         assert!(adopt("TASKS").is_err() && adopt("/workers").is_err() && adopt("TASKS/").is_err());
-    }
-
-    #[test]
-    fn settings_are_json_or_text() {
-        assert_eq!(setting("a=3"), Ok(("a".into(), json!(3))));
-        assert_eq!(setting("a=b"), Ok(("a".into(), json!("b"))));
-        assert!(setting("a").is_err());
     }
 }

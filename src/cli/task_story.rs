@@ -25,7 +25,7 @@ pub fn history(answer: &Value) -> String {
         table.row(vec![
             number(change, "change"),
             text(change, "time").to_owned(),
-            text(change, "what").to_owned(),
+            what(change),
             number(change, "run"),
             number(change, "attempt"),
             text(change, "error").to_owned(),
@@ -34,6 +34,13 @@ pub fn history(answer: &Value) -> String {
     let trimmed = answer["trimmed"].as_u64().filter(|trimmed| *trimmed > 0);
     let note = trimmed.map(|trimmed| format!("The first {trimmed} changes are no longer kept.\n")).unwrap_or_default();
     note + &table.fitted()
+}
+
+/// What happened, with the question or answer that it was about.
+fn what(change: &Value) -> String {
+    let said = ["answer", "question"].map(|field| text(change, field)).into_iter().find(|said| !said.is_empty());
+    let about = said.map(|said| format!(": {said}")).unwrap_or_default();
+    format!("{}{about}", text(change, "what"))
 }
 
 #[cfg(test)]
@@ -47,6 +54,12 @@ mod tests {
         let answer =
             json!({"explanation": "t: queued.", "among": {"left": 2}, "agents": [{"agent": "a", "text": "a is full"}]});
         assert_eq!(explanation(&answer), "t: queued.\n  a is full\n  and 2 more agents\n");
+        let asked = json!({"what": "a question was asked by a", "question": "Why?"});
+        let answered = json!({"what": "answered", "question": "Why?", "answer": "Because."});
+        assert_eq!(
+            [asked, answered].map(|change| what(&change)),
+            ["a question was asked by a: Why?", "answered: Because."]
+        );
         let change = json!({"change": 3, "time": "now", "what": "assigned to a", "run": 1, "attempt": 1});
         let told = history(&json!({"history": [change], "trimmed": 2}));
         assert!(

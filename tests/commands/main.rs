@@ -6,3 +6,4 @@ mod doctor;
 mod lists;
 mod support;
 mod tasks;
+mod verbs;
