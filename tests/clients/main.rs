@@ -14,5 +14,6 @@ mod kill_sources;
 mod languages;
 mod nats_cli;
 mod scenario;
+mod small_agent;
 #[path = "../support/mod.rs"]
 mod support;

@@ -162,6 +162,7 @@ async fn a_cancel_may_be_at_once_and_of_a_whole_family() {
         let (_, lease) = pull(&client).await;
         // It is known to have the task.
         client.publish(&format!("$TASK.P.{id}"), b"begun").unwrap();
+        client.flush().await.unwrap();
         if id == "asked" {
             world.run(&["task", "cancel", "asked"]).await.fine();
             let said = world.run(&["task", "fail", "asked", "--lease", &lease, "stopped"]).await.fine();
