@@ -676,3 +676,26 @@ fn the_log_is_json_on_request() {
     let (status, _, error) = run(&["serve", "--log_format", "xml"]);
     assert!(status == Some(2) && error.contains("is no log format"), "{error}");
 }
+
+#[test]
+fn an_adoption_in_vain_is_said_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("w.conf");
+    let adopt = "coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }";
+    std::fs::write(&config, adopt).unwrap();
+    let mut serving = Serving::start(&folder.path().join("store"), &["-c", config.to_str().unwrap()]);
+    let said = "an adopted consumer is not to be found";
+    let line = match serving.log.iter().find(|line| line.contains(said)) {
+        Some(line) => line.clone(),
+        None => serving.wait_for(said),
+    };
+    for words in ["stream not found", "TASKS", "workers", "agents", "make it, or adopt another"] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    #[cfg(unix)]
+    {
+        serving.signal("TERM");
+        let (code, rest) = serving.end();
+        assert!(code == Some(0) && !rest.contains(said), "it is said once: {rest}");
+    }
+}

@@ -42,9 +42,17 @@ impl Mode {
 pub struct Adopt {
     pub stream: String,
     pub consumer: String,
+    /// The configuration names it: it is adopted for as long as that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub configured: bool,
 }
 
 impl Adopt {
+    /// Whether it is the same consumer, whoever adopted it.
+    pub fn is(&self, other: &Adopt) -> bool {
+        (&self.stream, &self.consumer) == (&other.stream, &other.consumer)
+    }
+
     /// # Errors
     /// What is no name of a stream or consumer, in words.
     pub fn check(&self) -> Result<(), String> {

@@ -248,7 +248,7 @@ impl Life {
     async fn serve(&self, client: &Client) -> Option<String> {
         let TaskAccount { result_subjects, council_subjects, adopt, .. } = self.terms.clone();
         let adopt = adopt.into_iter().map(|spec| {
-            let consumer = Adopt { stream: spec.stream, consumer: spec.consumer };
+            let consumer = Adopt { stream: spec.stream, consumer: spec.consumer, configured: true };
             (spec.queue, consumer)
         });
         let settings = Settings { result_subjects, council_subjects, adopt: adopt.collect(), ..Settings::default() };

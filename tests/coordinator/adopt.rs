@@ -233,3 +233,62 @@ async fn the_config_file_adopts() {
         assert!(refusal.contains(said), "{refusal}");
     }
 }
+
+#[tokio::test]
+async fn the_config_file_may_name_what_is_still_to_come() {
+    let text = r#"coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }"#;
+    let world = Embedded::start(text).await;
+    let user = world.named("user", "user").await;
+    let fault = async || ask(&user, "QUEUE.INFO.agents", Value::Null).await["adopted"]["fault"].clone();
+    while fault().await != "stream not found" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    make(&user, "limits", 1).await;
+    while !fault().await.is_null() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    publish(&user, b"once", &[]).await;
+    say(&user, &pull(&user).await, "-NAK");
+    publish(&user, b"fine", &[]).await;
+    say(&user, &pull(&user).await, "+ACK");
+    letters(&user, "agents", 1).await;
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_config_file_lets_go_what_it_names_no_more() {
+    let text = r#"coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }"#;
+    let mut world = Embedded::start(text).await;
+    let user = world.named("user", "user").await;
+    make(&user, "limits", 1).await;
+    let own = json!({ "adopt": { "stream": "TASKS", "consumer": "others" } });
+    ask(&user, "QUEUE.PUT.own", own).await;
+    publish(&user, b"once", &[]).await;
+    say(&user, &pull(&user).await, "-NAK");
+    publish(&user, b"fine", &[]).await;
+    say(&user, &pull(&user).await, "+ACK");
+    let id = letters(&user, "agents", 1).await[0]["id"].as_str().unwrap().to_owned();
+    let before: Value = user.api("CONSUMER.INFO.TASKS.workers", &Value::Null).await.unwrap();
+    world.reload("coordinator: true").await;
+    let mut queue = ask(&user, "QUEUE.INFO.agents", Value::Null).await;
+    while queue["mode"] != "inbox" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        queue = ask(&user, "QUEUE.INFO.agents", Value::Null).await;
+    }
+    assert!(queue["adopt"].is_null(), "{queue}");
+    assert_eq!(ask(&user, "QUEUE.INFO.own", Value::Null).await["adopt"]["consumer"], "others");
+    // Its letters stay, and where nobody would follow it none is published again.
+    letters(&user, "agents", 1).await;
+    let refused = call(&user, &format!("DLQ.REQUEUE.agents.{id}"), &[], b"").await.unwrap_err();
+    assert_eq!(refused.0, 30400);
+    let after: Value = user.api("CONSUMER.INFO.TASKS.workers", &Value::Null).await.unwrap();
+    assert_eq!(after["config"], before["config"], "the consumer is as it was");
+    world.reload(text).await;
+    while ask(&user, "QUEUE.INFO.agents", Value::Null).await["adopt"].is_null() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ask(&user, &format!("DLQ.REQUEUE.agents.{id}"), Value::Null).await;
+    assert_eq!(pull(&user).await.payload(), b"once");
+    until(&user, &id, |record| record["run"] == 2).await;
+    world.server.stop().await;
+}

@@ -33,7 +33,7 @@ const COPIES_BYTES_MAX: usize = 16 << 20;
 const FACTS_KEPT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the advisories are looked at unasked.
-const RECHECK: Duration = Duration::from_secs(5);
+pub(super) const RECHECK: Duration = Duration::from_secs(5);
 
 /// How a message died, as far as anybody knows.
 #[derive(Clone, Debug)]
@@ -100,6 +100,12 @@ pub(super) struct Adoptions {
     wake: bool,
     again: Timestamp,
     pub burials: usize,
+    /// The configuration wants something else than there is.
+    pub unfulfilled: bool,
+    /// When that is tried again.
+    pub retry_at: Timestamp,
+    /// What was in the way last, by queue, to say it once.
+    pub hindrances: BTreeMap<String, String>,
 }
 
 impl Adoptions {
@@ -123,6 +129,28 @@ impl Adopted {
 
     pub fn is_work_queue(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.work_queue)
+    }
+
+    /// It does not answer: said once for each reason, and looked for again.
+    fn missed(&mut self, queue: &str, reason: String) {
+        if self.fault != reason {
+            let Adopt { stream, consumer, .. } = &self.adopt;
+            tracing::warn!(
+                queue,
+                stream,
+                consumer,
+                reason,
+                "an adopted consumer is not to be found, and nothing that dies there becomes a dead letter: make it, or adopt \
+                 another; it is looked for again"
+            );
+            self.fault = reason;
+        }
+    }
+
+    fn found(&mut self, queue: &str) {
+        if !std::mem::take(&mut self.fault).is_empty() {
+            tracing::info!(queue, consumer = self.adopt.consumer, "an adopted consumer is there now");
+        }
     }
 
     fn has_copy(&self, seq: u64) -> Option<StoredEntry> {
@@ -158,9 +186,11 @@ impl Desk {
         }
         let config = self.queue_config(queue);
         let wanted = config.adopt.clone().filter(|_| config.mode == Mode::Adopted);
-        let known = self.adoptions.by_queue.get(queue).map(|adopted| &adopted.adopt);
-        if known == wanted.as_ref() {
-            return;
+        let known = self.adoptions.by_queue.get_mut(queue).map(|adopted| &mut adopted.adopt);
+        match (known, &wanted) {
+            (None, None) => return,
+            (Some(known), Some(wanted)) if known.is(wanted) => return known.clone_from(wanted),
+            _ => {}
         }
         match wanted {
             Some(adopt) => {
@@ -183,13 +213,16 @@ impl Desk {
     /// The consumers whose advisories are kept, by stream: those that are adopted, and those of pull queues.
     fn advised(&self) -> Vec<(String, String)> {
         let adopted = self.adoptions.by_queue.values().map(|adopted| &adopted.adopt);
-        let adopted = adopted.map(|Adopt { stream, consumer }| (stream.clone(), consumer.clone()));
+        let adopted = adopted.map(|Adopt { stream, consumer, .. }| (stream.clone(), consumer.clone()));
         let pulled = self.queues.iter().filter(|(_, queue)| queue.config.mode == Mode::Pull);
         let pulled = pulled.map(|(name, _)| (names::STREAM.to_owned(), names::queue_consumer(name)));
         adopted.chain(pulled).collect()
     }
 
     pub(super) fn look_after_adopted(&mut self) {
+        if self.adoptions.unfulfilled && self.adoptions.retry_at <= self.now {
+            self.adopt_as_configured();
+        }
         let pulls = |queue: &Queue| queue.config.mode == Mode::Pull;
         if self.adoptions.by_queue.is_empty() && !self.queues.values().any(pulls) {
             self.adoptions.stale = false;
@@ -217,7 +250,7 @@ impl Desk {
             }
             adopted.asked = true;
             adopted.looked = now;
-            let Adopt { stream, consumer } = adopted.adopt.clone();
+            let Adopt { stream, consumer, .. } = adopted.adopt.clone();
             let queue = queue.clone();
             calls.push(match stale {
                 true => (Call::AdoptedStream { queue }, format!("STREAM.INFO.{stream}")),
@@ -292,7 +325,7 @@ impl Desk {
                     work_queue: retention == "workqueue",
                     at: now,
                 });
-                let Adopt { stream, consumer } = adopted.adopt.clone();
+                let Adopt { stream, consumer, .. } = adopted.adopt.clone();
                 let api = format!("CONSUMER.INFO.{stream}.{consumer}");
                 self.call_api(Call::AdoptedConsumer { queue: queue.to_owned() }, &api, &Value::Null);
                 self.adoptions.wake = true;
@@ -301,7 +334,7 @@ impl Desk {
             Err(reason) => {
                 adopted.asked = false;
                 adopted.facts = None;
-                adopted.fault = reason;
+                adopted.missed(queue, reason);
             }
         }
     }
@@ -312,12 +345,9 @@ impl Desk {
         adopted.asked = false;
         let info = match info {
             Ok(info) => info,
-            Err(reason) => {
-                adopted.fault = reason;
-                return;
-            }
+            Err(reason) => return adopted.missed(queue, reason),
         };
-        adopted.fault.clear();
+        adopted.found(queue);
         let config = &info["config"];
         adopted.filters = match (config["filter_subject"].as_str(), config["filter_subjects"].as_array()) {
             (Some(filter), _) if !filter.is_empty() => vec![filter.to_owned()],

@@ -11,6 +11,7 @@ mod assign;
 mod blocked;
 mod burial;
 mod calls;
+mod configured;
 mod connections;
 mod councils;
 mod crons;
@@ -394,6 +395,7 @@ impl Desk {
             || self.has_services()
             || !self.adoptions.by_queue.is_empty()
             || self.adoptions.stale
+            || self.adoptions.unfulfilled
     }
 
     /// Lets time pass: timers, the sweep, and decisions of the scheduler that earlier events made possible.

@@ -1,6 +1,7 @@
 //! QUEUE.PUT, PAUSE, RESUME, INFO and LIST, and the counters that limits need.
 
 use super::Desk;
+use super::adopt::Adopted;
 use super::calls::{Answer, Call};
 use super::page::Wanted;
 use crate::client::{BatchEntry, Incoming, decode_ack};
@@ -71,12 +72,26 @@ impl Desk {
             [] => QueueConfig::default(),
             text => serde_json::from_slice(text).map_err(errors::bad_request)?,
         };
-        if config.adopt.is_some() && config.mode == Mode::Inbox {
-            config.mode = Mode::Adopted;
+        if let Some(adopt) = &mut config.adopt {
+            adopt.configured = false;
+            if config.mode == Mode::Inbox {
+                config.mode = Mode::Adopted;
+            }
         }
+        self.put_queue(name, config, message)
+    }
+
+    /// Stores a queue's settings, if they can be.
+    pub(super) fn put_queue(
+        &mut self,
+        name: &str,
+        mut config: QueueConfig,
+        message: &Incoming,
+    ) -> Result<(), ApiError> {
         config.check().map_err(errors::bad_request)?;
         let mut others = self.adoptions.by_queue.iter().filter(|(queue, _)| *queue != name);
-        if let Some((other, _)) = others.find(|(_, adopted)| Some(&adopted.adopt) == config.adopt.as_ref()) {
+        let is_same = |adopted: &Adopted| config.adopt.as_ref().is_some_and(|adopt| adopt.is(&adopted.adopt));
+        if let Some((other, _)) = others.find(|(_, adopted)| is_same(adopted)) {
             return Err(errors::bad_request(format!("queue {other} has adopted this consumer already")));
         }
         config.paused = self.coming_config(name).paused;
@@ -99,7 +114,7 @@ impl Desk {
         Ok(())
     }
 
-    fn coming_config(&self, name: &str) -> QueueConfig {
+    pub(super) fn coming_config(&self, name: &str) -> QueueConfig {
         let known = self.queues.get(name);
         let config = known.and_then(|queue| queue.coming.as_deref()).or(known.map(|queue| &queue.config));
         config.unwrap_or(&self.default_queue).clone()

@@ -2,7 +2,6 @@
 
 use super::Desk;
 use super::agents::InfoPurpose;
-use crate::client::Incoming;
 use crate::coordinator::agent::{Agent, Card, Link, Status};
 use crate::coordinator::queue::{Mode, QueueConfig};
 use crate::coordinator::record::{Phase, Record};
@@ -167,15 +166,7 @@ impl Desk {
                 self.ask_agent(index, InfoPurpose::LookAfter);
             }
         }
-        for (queue, adopt) in self.settings.adopt.clone() {
-            let config = self.queue_config(&queue);
-            if config.adopt.as_ref() != Some(&adopt) {
-                let config = QueueConfig { mode: Mode::Adopted, adopt: Some(adopt), ..config.clone() };
-                let body = serde_json::to_vec(&config).expect("a queue's settings are plain data");
-                let subject = format!("{}QUEUE.PUT.{queue}", names::API);
-                self.request(Incoming::new(subject.as_bytes(), b"", b"", &body), now);
-            }
-        }
+        self.adopt_as_configured();
         self.take_up_marks();
         self.arm_crons();
         self.schedule = true;

@@ -110,9 +110,16 @@ impl Desk {
     /// Whether a task that is to run again can reach anybody.
     ///
     /// # Errors
-    /// When its queue only takes what is published to a stream by now.
+    /// When its queue only takes what is published to a stream by now, or the stream it is from is not adopted any more.
     fn check_way(&self, record: &Record) -> Result<(), ApiError> {
         match (&record.origin, &self.queue_config(&record.queue).adopt) {
+            (Some(origin), adopt) if adopt.as_ref().is_none_or(|adopt| adopt.stream != origin.stream) => {
+                let reason = format!(
+                    "nobody would see what becomes of it: its stream, {}, is not adopted any more",
+                    origin.stream
+                );
+                Err(errors::bad_request(reason))
+            }
             (None, Some(adopt)) => {
                 let reason =
                     format!("the tasks of this queue are what is published to the stream {} by now", adopt.stream);
