@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn every_obstacle_is_named() {
-        let record = Record { queue: "q".into(), excluded: vec!["x".into()], sticky: "s".into(), ..Record::default() };
+        let record =
+            Record { queue: "q".into(), excluded: vec!["x".into()].into(), sticky: "s".into(), ..Record::default() };
         let requires = Requirement::parse("gpu,mem>=16").unwrap();
         let labels = serde_json::from_str(r#"["gpu","mem=32"]"#).unwrap();
         let card = Card { status: Status::Online, slots: 1, labels, queues: vec!["q".into()], ..Card::default() };

@@ -21,6 +21,7 @@ mod preflight;
 pub mod question;
 pub mod queue;
 pub mod random;
+mod rare;
 mod rate;
 pub mod record;
 pub mod scheduler;

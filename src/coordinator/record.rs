@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::Question;
 use super::queue::Mode;
+use super::rare::Rare;
 use super::seconds;
 use crate::types::Timestamp;
 
@@ -200,7 +201,8 @@ pub struct Had {
     pub at: Timestamp,
 }
 
-/// A task as it is stored. Everything the coordinator must know after a restart is here.
+/// A task as it is stored. Everything the coordinator must know after a restart is here, of all that are finished and kept, too:
+/// so what few of them have takes little room where it is missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -216,30 +218,30 @@ pub struct Record {
     pub attempt: u32,
     pub max_attempts: u32,
     pub priority: u8,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub key: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub requires: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub prefer: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub key: Rare<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub requires: Rare<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub prefer: Rare<String>,
     /// Its Task-Sticky token.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub sticky: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub sticky: Rare<String>,
     /// Only the token's home may have it.
     #[serde(skip_serializing_if = "is_default")]
     pub hard: bool,
     /// The last assignment of a task with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub had: Option<Had>,
+    pub had: Option<Box<Had>>,
     /// The tasks that must be completed before it may run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub after: Rare<Vec<String>>,
     /// They were all completed when last looked at, which holds when they are forgotten.
     #[serde(skip_serializing_if = "is_default")]
     pub met: bool,
     /// Seconds between attempts, when the task brings its own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub backoff: Vec<f64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub backoff: Rare<Vec<f64>>,
     pub created: Timestamp,
     pub updated: Timestamp,
     /// Since when a queued task waits; an assignment that came to nothing does not change it.
@@ -259,26 +261,26 @@ pub struct Record {
     pub assigned: Timestamp,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub agent: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub lease: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub lease: Rare<String>,
     /// What agents asked in this run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub questions: Vec<Question>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub questions: Rare<Vec<Question>>,
     /// Agents that declined in this run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub excluded: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub result_to: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub excluded: Rare<Vec<String>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub result_to: Rare<String>,
     /// Whether the result still has to be sent to `result_to`.
     #[serde(skip_serializing_if = "is_default")]
     pub result_due: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub parent: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub parent: Rare<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub descendants: Descendants,
     /// The submitter's own headers, `Name: value` each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub headers: Rare<Vec<String>>,
     /// How often the task was given to an agent, in all runs.
     #[serde(skip_serializing_if = "is_default")]
     pub deliveries: u32,
@@ -289,11 +291,11 @@ pub struct Record {
     pub digest: String,
     pub bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub reason: String,
+    pub fault: Option<Box<Fault>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub reason: Rare<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub completion: Option<Completion>,
+    pub completion: Option<Box<Completion>>,
     /// Its dead letter was purged: nothing of it is kept any longer.
     #[serde(skip_serializing_if = "is_default")]
     pub forget: bool,
@@ -301,7 +303,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "is_default")]
     pub attempts_before: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -357,7 +359,7 @@ mod tests {
         let mut record = Record { id: "t1".into(), queue: "q".into(), run: 1, ..Record::default() };
         record.set_phase(Phase::Running);
         record.deadline = Timestamp(1_795_262_562_000_000_000);
-        record.excluded = vec!["a".into()];
+        record.excluded = vec!["a".into()].into();
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
         assert!(text.contains(r#""state":"working","phase":"running""#), "{text}");

@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::errors;
 use super::random::Random;
+use super::rare::Rare;
 use super::record::{Completion, Descendants, Fault, Had, Phase, Record};
 use crate::types::{ApiError, Timestamp};
 
@@ -165,7 +166,7 @@ impl Record {
             Event::DependencyFailed { fate } => match self.phase {
                 Phase::Blocked => {
                     let mut next = self.failed(fate, false, None, context);
-                    next.reason = "dependency".to_owned();
+                    next.reason = "dependency".into();
                     Ok(Some(next))
                 }
                 _ => Ok(None),
@@ -176,10 +177,10 @@ impl Record {
                     next.attempt = next.attempt.saturating_add(1);
                     next.deliveries = next.deliveries.saturating_add(1);
                     next.agent = agent.clone();
-                    next.lease = lease.clone();
+                    next.lease = lease.as_str().into();
                     next.assigned = context.now;
                     if !self.sticky.is_empty() {
-                        next.had = Some(Had { agent: agent.clone(), at: context.now });
+                        next.had = Some(Box::new(Had { agent: agent.clone(), at: context.now }));
                     }
                     Ok(Some(next))
                 }
@@ -194,7 +195,8 @@ impl Record {
                     let mut next = self.counted(*delivery).next(Phase::Running, context.now);
                     if *refused {
                         let error = "not acknowledged (nak)".to_owned();
-                        next.fault = Some(Fault { error, attempt: next.attempt, at: context.now, ..Fault::default() });
+                        next.fault =
+                            Some(Box::new(Fault { error, attempt: next.attempt, at: context.now, ..Fault::default() }));
                     }
                     let news = *refused || self.phase != next.phase || self.attempt != next.attempt;
                     Ok(news.then_some(next))
@@ -312,7 +314,7 @@ impl Record {
                         next.deadline = Timestamp::ZERO;
                     }
                     if self.mode.is_pulled() {
-                        next.lease = context.random.token(12);
+                        next.lease = context.random.token(12).into();
                     }
                     Ok(Some(next))
                 }
@@ -359,10 +361,10 @@ impl Record {
     /// The next record without agent and lease; a pull task keeps its lease, which belongs to the run.
     fn unleased(&self, phase: Phase, now: Timestamp) -> Record {
         let mut next = self.next(phase, now);
-        next.agent.clear();
+        next.agent = String::new();
         next.assigned = Timestamp::ZERO;
         if self.mode.is_assigned() {
-            next.lease.clear();
+            next.lease = Rare::default();
         }
         next
     }
@@ -381,7 +383,7 @@ impl Record {
             phase if phase.is_final() => return Err(errors::ALREADY_FINISHED.with(self.state.as_str())),
             Phase::Running if !force && self.mode.is_assigned() => {
                 let mut next = self.next(Phase::Cancelling, now);
-                next.reason = reason.to_owned();
+                next.reason = reason.into();
                 Some(next)
             }
             Phase::Cancelling if !force => None,
@@ -402,7 +404,7 @@ impl Record {
 
     pub(super) fn canceled(&self, reason: &str, now: Timestamp) -> Record {
         let mut next = self.unleased(Phase::Canceled, now);
-        next.reason = reason.to_owned();
+        next.reason = reason.into();
         next.result_due = !self.result_to.is_empty();
         next
     }
@@ -418,7 +420,7 @@ impl Record {
             let mut next = self.unleased(Phase::Completed, now);
             next.agent = self.agent.clone();
             next.assigned = self.assigned;
-            next.completion = Some(Completion { lease: lease.to_owned(), digest: digest.to_owned() });
+            next.completion = Some(Box::new(Completion { lease: lease.to_owned(), digest: digest.to_owned() }));
             next.result_due = !self.result_to.is_empty();
             return Ok(Some(next));
         }
@@ -454,7 +456,7 @@ impl Record {
         let attempt = self.attempt;
         let mut next = if !retry || attempt >= self.max_attempts {
             let mut next = self.unleased(Phase::Dead, now);
-            next.reason = if retry { "attempts used".to_owned() } else { error.to_owned() };
+            next.reason = if retry { "attempts used" } else { error }.into();
             next.result_due = !self.result_to.is_empty();
             next
         } else {
@@ -467,7 +469,7 @@ impl Record {
                 next
             }
         };
-        next.fault = Some(fault);
+        next.fault = Some(Box::new(fault));
         next
     }
 
@@ -482,7 +484,7 @@ impl Record {
         next.excluded.push(self.agent.clone());
         if !others {
             next.set_phase(Phase::Rejected);
-            next.reason = "every matching agent declined".to_owned();
+            next.reason = "every matching agent declined".into();
             next.result_due = !self.result_to.is_empty();
         }
         Ok(Some(next))

@@ -22,9 +22,11 @@ fn record(phase: Phase) -> Record {
             record.attempt = 1;
             record.agent = "ann".into();
             record.lease = "L1".into();
-            record.questions = vec![asked(phase.state())];
+            record.questions = vec![asked(phase.state())].into();
         }
-        Phase::Completed => record.completion = Some(Completion { lease: "L1".into(), digest: "d".into() }),
+        Phase::Completed => {
+            record.completion = Some(Box::new(Completion { lease: "L1".into(), digest: "d".into() }));
+        }
         _ => {}
     }
     record
@@ -252,7 +254,7 @@ fn a_question_costs_no_attempt_and_its_answer_comes_first() {
     let parked = step(&running, &ask("L1", false)).unwrap().unwrap();
     assert_eq!((parked.attempt, parked.agent.as_str(), parked.lease.as_str()), (1, "ann", "L1"));
     assert_eq!((parked.assigned, parked.state), (Timestamp::ZERO, State::InputRequired));
-    assert_eq!(parked.questions, [asked(State::InputRequired)]);
+    assert_eq!(*parked.questions, [asked(State::InputRequired)]);
     assert!(parked.resumes().is_none());
     let queued = step(&parked, &answer(Some(1), "blue")).unwrap().unwrap();
     assert_eq!((queued.attempt, queued.agent.as_str(), queued.lease.as_str()), (0, "", ""));
@@ -318,7 +320,7 @@ fn blocked_tasks_keep_their_time_and_waiting_ones_their_place() {
     assert_eq!(step(&blocked, &Event::Unblocked).unwrap().unwrap().queued, Timestamp::ZERO);
     queued.sticky = "s".into();
     let assigned = step(&queued, &Event::Assign { agent: "ann".into(), lease: "L1".into() }).unwrap().unwrap();
-    assert_eq!(assigned.had, Some(Had { agent: "ann".into(), at: NOW }));
+    assert_eq!(assigned.had, Some(Box::new(Had { agent: "ann".into(), at: NOW })));
 }
 
 #[test]
@@ -341,7 +343,7 @@ fn attempts_and_faults_are_counted() {
     let assigned = step(&again, &Event::Assign { agent: "bob".into(), lease: "L9".into() }).unwrap().unwrap();
     assert_eq!(step(&assigned, &Event::AcceptTimeout).unwrap().unwrap().attempt, 0);
     let declined = step(&assigned, &Event::Decline { lease: "L9".into(), others: true }).unwrap().unwrap();
-    assert_eq!((declined.attempt, declined.excluded), (0, vec!["bob".to_owned()]));
+    assert_eq!((declined.attempt, declined.excluded), (0, vec!["bob".to_owned()].into()));
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -446,7 +448,7 @@ fn every_end_is_due_where_the_result_was_wanted() {
 
 #[test]
 fn a_record_keeps_that_its_dependencies_were_completed() {
-    let blocked = Record { after: vec!["first".into()], ..record(Phase::Blocked) };
+    let blocked = Record { after: vec!["first".into()].into(), ..record(Phase::Blocked) };
     let queued = step(&blocked, &Event::Unblocked).unwrap().unwrap();
     assert!(queued.met);
     let dead = step(&queued, &Event::DeadlinePassed).unwrap().unwrap();

@@ -177,7 +177,11 @@ async fn a_cancel_may_be_at_once_and_of_a_whole_family() {
         let ended = world.run(&["task", "await", id]).await;
         assert_eq!(ended.code, Some(1), "{id}: {ended:?}");
         let record = world.run(&["task", "get", id, "--json"]).await.json();
-        assert_eq!((&record["state"], &record["reason"]), (&json!("canceled"), &json!("canceled with forced: enough")), "{id}");
+        assert_eq!(
+            (&record["state"], &record["reason"]),
+            (&json!("canceled"), &json!("canceled with forced: enough")),
+            "{id}"
+        );
     }
     let mut told = async || {
         let order: Value = serde_json::from_slice(control.next().await.unwrap().payload()).unwrap();

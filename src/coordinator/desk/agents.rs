@@ -504,7 +504,7 @@ impl Desk {
         let Some(task) = self.task_mut(index).filter(|task| task.coming_lease() == lease) else { return };
         if task.record.lease != lease {
             // Where the assignment is stored, and whether it was delivered, is known when it is.
-            task.loss = Some(Loss { lease, delivered });
+            task.loss = Some(Box::new(Loss { lease, delivered }));
         } else if task.record.phase.is_leased() {
             task.seen |= task.item > 0 && task.item <= delivered;
             self.enqueue_event(index, Event::AgentLost);

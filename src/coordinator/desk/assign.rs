@@ -34,7 +34,7 @@ impl Desk {
             }
         }
         let spot = self.ready.push(&class, &self.roster, lane, since, index);
-        task.spot = Some(spot);
+        task.spot = Some(Box::new(spot));
         if !class.asker.is_empty() {
             task.asker_until = asker_until;
         }

@@ -59,12 +59,18 @@ impl Desk {
             priority: 5,
             created: entry.time,
             updated: now,
-            lease: self.random.token(12),
+            lease: self.random.token(12).into(),
             digest: record::digest(&body),
             bytes: body.len(),
-            reason: error.clone(),
-            fault: Some(Fault { error, attempt: corpse.deliveries, at: now, ..Fault::default() }),
-            origin: Some(Origin { stream, subject: entry.subject, seq: corpse.seq, lost, ..Origin::default() }),
+            reason: error.as_str().into(),
+            fault: Some(Box::new(Fault { error, attempt: corpse.deliveries, at: now, ..Fault::default() })),
+            origin: Some(Box::new(Origin {
+                stream,
+                subject: entry.subject,
+                seq: corpse.seq,
+                lost,
+                ..Origin::default()
+            })),
             ..Record::default()
         };
         record.set_phase(Phase::Dead);
@@ -73,7 +79,8 @@ impl Desk {
         self.know_origin(index);
         self.payload_bytes += body.len();
         if let Some(task) = self.task_mut(index) {
-            task.payload = Some(Parcel { lines: names::user_lines(Headers::new(&entry.headers)), body });
+            let lines = names::user_lines(Headers::new(&entry.headers));
+            task.payload = Some(Box::new(Parcel { lines, body }));
             task.advisory = corpse.advisory;
         }
         self.commit(index, record, Some(Input { event: Event::Due, from: None, purge: None }), true);
@@ -178,7 +185,7 @@ impl Desk {
         match super::answers::stored(answer) {
             Ok(Some(entry)) => {
                 let lines = names::user_lines(Headers::new(&entry.headers));
-                task.request = republication(&task.record, &Parcel { lines, body: entry.payload });
+                task.request = republication(&task.record, &Parcel { lines, body: entry.payload }).map(Box::new);
                 self.republish(index);
             }
             Ok(None) => self.enqueue_event(index, Event::PayloadLost),
@@ -248,7 +255,7 @@ pub(super) fn republication(record: &Record, parcel: &Parcel) -> Option<Request>
 
 /// What a letter tells of where its message was.
 pub(super) fn origin_lines(record: &Record) -> String {
-    let Some(Origin { stream, subject, seq, was, .. }) = &record.origin else { return String::new() };
+    let Some(Origin { stream, subject, seq, was, .. }) = record.origin.as_deref() else { return String::new() };
     let seq = if *seq > 0 { seq } else { was };
     format!("Task-Stream: {stream}\r\nTask-Stream-Seq: {seq}\r\nTask-Subject: {subject}\r\n")
 }

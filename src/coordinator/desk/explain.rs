@@ -160,7 +160,7 @@ impl Desk {
                 told.add("completed", text, json!({ "agent": agent, "at": since }));
             }
             Phase::Dead => {
-                let error = if error == record.reason { String::new() } else { because(error) };
+                let error = if record.reason == error { String::new() } else { because(error) };
                 let text = format!("given up at {since} after {attempt} attempts, {}{error}", record.reason);
                 told.add("dead", text, json!({ "at": since, "reason": record.reason, "error": error }));
             }
@@ -298,7 +298,7 @@ mod tests {
             desk.roster.insert(Agent { card, ..Agent::default() });
         }
         let (id, queue, requires) = ("t".to_owned(), "q".to_owned(), "odd=2,n>=100".to_owned());
-        let record = Record { id, queue, requires, queued: now, ..Record::default() };
+        let record = Record { id, queue, requires: requires.into(), queued: now, ..Record::default() };
         let index = desk.insert_task(record, 1);
         desk.line_up(index);
         let begun = std::time::Instant::now();

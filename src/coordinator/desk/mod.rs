@@ -170,15 +170,25 @@ struct Input {
     purge: Option<u64>,
 }
 
+/// A step whose batch is on its way.
+#[derive(Debug)]
+struct Step {
+    next: Record,
+    input: Option<Input>,
+    entries: u64,
+    /// The place of the assignment in the batch.
+    item_at: Option<u64>,
+    submitted: bool,
+}
+
 /// Why a task takes no further step now.
 #[derive(Debug)]
 enum Busy {
-    /// A batch is on its way. `item_at` is the place of the assignment in it.
-    Committing { next: Box<Record>, input: Option<Input>, entries: u64, item_at: Option<u64>, submitted: bool },
+    Committing(Box<Step>),
     /// Its payload is being read, for the first input in line.
     Fetching,
     /// Whether the last batch was stored is being found out.
-    Reloading { next: Box<Record>, input: Option<Input>, entries: u64, item_at: Option<u64>, submitted: bool },
+    Reloading(Box<Step>),
 }
 
 /// What is known of an agent that was lost before its assignment was stored.
@@ -197,6 +207,7 @@ struct Waiter {
     past_questions: bool,
 }
 
+/// Most are finished and only kept: what those lack takes little room.
 #[derive(Debug)]
 struct Task {
     record: Record,
@@ -213,24 +224,24 @@ struct Task {
     /// The holder has shown that it has the task.
     seen: bool,
     /// Its agent was lost while the assignment was being stored.
-    loss: Option<Loss>,
+    loss: Option<Box<Loss>>,
     lease_until: Timestamp,
     cancel_until: Timestamp,
     /// Until then it waits for the agent that asked alone, when queued.
     asker_until: Timestamp,
     /// Its place in line, when queued.
-    spot: Option<Spot>,
+    spot: Option<Box<Spot>>,
     /// The earliest timer set for it.
     timer: Timestamp,
-    payload: Option<Parcel>,
+    payload: Option<Box<Parcel>>,
     /// The request to a service that its stored lease will allow.
-    request: Option<services::Request>,
+    request: Option<Box<services::Request>>,
     /// The advisory that told of its death, until that is stored.
     advisory: u64,
     /// The cron's time it was submitted for, until that is stored.
-    firing: Option<Firing>,
+    firing: Option<Box<Firing>>,
     /// The accepted result, until its commit is answered and it is sent on.
-    result: Option<Parcel>,
+    result: Option<Box<Parcel>>,
     waiters: Vec<Waiter>,
     /// A step of the coordinator's own failed; try again then.
     retry_at: Timestamp,
@@ -533,9 +544,7 @@ impl Task {
     /// The lease it has, or will have once the step under way is stored.
     fn coming_lease(&self) -> &str {
         match &self.busy {
-            Some(Busy::Committing { next, .. } | Busy::Reloading { next, .. }) if self.record.lease.is_empty() => {
-                &next.lease
-            }
+            Some(Busy::Committing(step) | Busy::Reloading(step)) if self.record.lease.is_empty() => &step.next.lease,
             _ => &self.record.lease,
         }
     }
@@ -577,6 +586,8 @@ impl Task {
 mod agents_tests;
 #[cfg(test)]
 mod council_simulation;
+#[cfg(test)]
+mod keeping_tests;
 #[cfg(test)]
 mod leases_tests;
 #[cfg(test)]

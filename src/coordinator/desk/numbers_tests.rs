@@ -193,7 +193,7 @@ proptest! {
         let mode = if pull { Mode::Pull } else { Mode::Inbox };
         let mut record = Record {
             id: "t".into(), queue: "q".into(), mode, run: counts[0], attempt: counts[1], max_attempts: counts[2],
-            priority: counts[3] as u8, backoff: vec![seconds[0]], created: times[0], updated: times[1],
+            priority: counts[3] as u8, backoff: vec![seconds[0]].into(), created: times[0], updated: times[1],
             queued: times[2], wake: times[3], deadline: times[4], timeout_s: seconds[1], assigned: times[5],
             deliveries: counts[4], change: u64::from(counts[5]) << 32, attempts_before: counts[6],
             sticky: "s".into(), ..Record::default()

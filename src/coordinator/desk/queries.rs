@@ -8,6 +8,7 @@ use super::requests::{error_headers, error_headers_of};
 use super::{Desk, Task, Waiter};
 use crate::client::Incoming;
 use crate::coordinator::question::Question;
+use crate::coordinator::rare::Rare;
 use crate::coordinator::record::{Phase, Record, State};
 use crate::coordinator::{errors, names};
 use crate::types::{ApiError, Headers, Timestamp};
@@ -31,7 +32,7 @@ struct Filter {
 impl Task {
     /// The record without its lease: that is its agent's, and who has it may speak for the agent.
     pub(super) fn shown(&self) -> Value {
-        let mut record = Record { lease: String::new(), ..self.view().into_owned() };
+        let mut record = Record { lease: Rare::default(), ..self.view().into_owned() };
         record.completion.iter_mut().for_each(|done| done.lease.clear());
         record.questions = record.questions.iter().map(Question::shown).collect();
         let mut shown = serde_json::to_value(record).expect("a record is plain data");

@@ -220,7 +220,7 @@ impl Desk {
                 .and_then(|holder| self.roster.get(holder))
                 .is_none_or(|agent| agent.card.status == Status::Offline);
             if let Some(holder) = holder.filter(|_| offline) {
-                self.ask_agent(holder, InfoPurpose::Lost(vec![(index, record.lease.clone())]));
+                self.ask_agent(holder, InfoPurpose::Lost(vec![(index, record.lease.clone().into())]));
             }
         } else if record.phase == Phase::Queued {
             self.republish(index);

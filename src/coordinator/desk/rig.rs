@@ -87,6 +87,11 @@ impl Rig {
         self.answers.remove(reply).map(|(_, body)| serde_json::from_slice(&body).unwrap()).unwrap_or_default()
     }
 
+    /// An answer that is no JSON.
+    pub fn answer_bytes(&mut self, reply: &str) -> Bytes {
+        self.answers.remove(reply).map(|(_, body)| body).unwrap_or_default()
+    }
+
     pub fn collect(&mut self) {
         self.outputs.extend(self.desk.take_outputs());
     }

@@ -155,7 +155,8 @@ impl Desk {
     /// Sends the request whose lease is stored now.
     pub(super) fn send_request(&mut self, index: u32) {
         let Some(task) = self.task_mut(index) else { return };
-        let Some(Request { subject, lines, body }) = task.request.take() else { return };
+        let Some(request) = task.request.take() else { return };
+        let Request { subject, lines, body } = *request;
         task.seen = true;
         let reply = names::service_reply(&task.record.id, &task.record.lease);
         self.outputs.push(Output::Request {

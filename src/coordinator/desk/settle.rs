@@ -85,7 +85,7 @@ impl Desk {
         }
         if before.is_none() {
             if let Some(firing) = self.task_mut(index).and_then(|task| task.firing.take()) {
-                self.cron_fired(firing);
+                self.cron_fired(*firing);
             }
             self.take_held(&record.id);
         }
@@ -205,7 +205,11 @@ impl Desk {
         let run = record.run;
         // Also for a record that somebody else wrote, or that is from a time with other settings.
         if !self.may_send_to(&record.result_to) {
-            tracing::warn!(task = record.id, to = record.result_to, "a result may not be sent there, and is not");
+            tracing::warn!(
+                task = record.id,
+                to = record.result_to.as_str(),
+                "a result may not be sent there, and is not"
+            );
             return self.result_done(index);
         }
         let (lines, body) = match (record.phase, &task.result) {
@@ -222,7 +226,7 @@ impl Desk {
         };
         // A stream behind the subject stores it once, however often it is sent.
         let lines = format!("Nats-Msg-Id: task.{}.{}\r\n{lines}", record.id, record.run);
-        let subject = Bytes::from(record.result_to.clone());
+        let subject = Bytes::from(String::from(record.result_to.clone()));
         let call = self.open_call(Call::ResultSent { task: index, serial, run });
         self.outputs.push(Output::Publish { subject, call: Some(call), headers: names::block(&lines), payload: body });
     }
@@ -234,7 +238,7 @@ impl Desk {
             Ok(entry) => {
                 let entry = entry.unwrap_or_default();
                 let lines = names::lines_without_jetstreams(Headers::new(&entry.headers));
-                task.result = Some(super::Parcel { lines, body: entry.payload });
+                task.result = Some(Box::new(super::Parcel { lines, body: entry.payload }));
                 self.send_result(index);
             }
             Err(_) => {
@@ -327,7 +331,7 @@ impl Desk {
             let result_due = task.record.result_due;
             let adopted = task.record.mode == Mode::Adopted;
             match task.busy {
-                Some(Busy::Reloading { .. }) => self.reload_again(index),
+                Some(Busy::Reloading(_)) => self.reload_again(index),
                 Some(Busy::Fetching) => {
                     if !self.calls_for(index) {
                         if let Some(task) = self.task_mut(index) {
@@ -336,7 +340,7 @@ impl Desk {
                         self.drain(index);
                     }
                 }
-                Some(Busy::Committing { .. }) => {}
+                Some(Busy::Committing(_)) => {}
                 None if result_due => self.send_result(index),
                 None if adopted => self.republish(index),
                 None => self.line_up_again(index),

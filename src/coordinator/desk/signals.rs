@@ -107,7 +107,7 @@ impl Desk {
     fn apply(&mut self, index: u32, signal: Signal) {
         let now = self.now;
         let Some(task) = self.task(index) else { return };
-        let (mode, lease) = (task.record.mode, task.record.lease.clone());
+        let (mode, lease) = (task.record.mode, String::from(task.record.lease.clone()));
         // Deliveries of this item that its attempts allow.
         let left = task.record.max_attempts.saturating_sub(task.record.attempts_before);
         let holder = task.holder;

@@ -1,12 +1,14 @@
 //! One step of a task: event in, batch out, and what follows once the batch is stored, refused or of unknown fate.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::calls::{Answer, Call};
 use super::leases;
 use super::requests::clip;
 use super::submit::class_of;
-use super::{Busy, Desk, Input, Loss, Parcel};
+use super::{Busy, Desk, Input, Loss, Parcel, Step};
 use crate::client::{BatchEntry, ClientError, Incoming, JetStreamError, decode_ack};
 use crate::coordinator::backoff::Backoff;
 use crate::coordinator::queue::Mode;
@@ -37,6 +39,10 @@ impl Desk {
             && let Some(input) = task.line.pop_front()
         {
             self.process(index, input);
+        }
+        if let Some(task) = self.task_mut(index).filter(|task| task.record.phase.is_final() && task.line.is_empty()) {
+            // It is only kept from now on.
+            task.line = VecDeque::new();
         }
         self.arm(index);
     }
@@ -153,12 +159,12 @@ impl Desk {
             Ok(Some(entry)) => {
                 let lines = names::user_lines(crate::types::Headers::new(&entry.headers));
                 let bytes = entry.payload.len();
-                task.payload = Some(Parcel { lines, body: entry.payload });
+                task.payload = Some(Box::new(Parcel { lines, body: entry.payload }));
                 self.payload_bytes += bytes;
             }
             // Somebody removed it. The task cannot be done, and its dead letter says why.
             Ok(None) => {
-                task.payload = Some(Parcel::default());
+                task.payload = Some(Box::default());
                 let input = task.line.pop_front();
                 task.line.push_front(Input { event: Event::PayloadLost, from: None, purge: None });
                 if let Some(input) = input {
@@ -221,7 +227,7 @@ impl Desk {
         let before = (!submitted).then_some(&task.record);
         let record = serde_json::to_vec(&next).expect("a record is plain data");
         let mut entries = vec![BatchEntry::new(names::state_key(&next.id), record).expect_revision(task.revision)];
-        let parcel = task.payload.clone().unwrap_or_default();
+        let parcel = task.payload.as_deref().cloned().unwrap_or_default();
         if submitted {
             let mut entry = BatchEntry::new(names::payload_key(&next.id), parcel.body.clone());
             entry.header_lines = parcel.lines.clone();
@@ -243,11 +249,11 @@ impl Desk {
             entries.push(entry);
         }
         if next.mode == Mode::Adopted && next.phase == Phase::Queued && changed {
-            task.request = super::burial::republication(&next, &parcel);
+            task.request = super::burial::republication(&next, &parcel).map(Box::new);
         }
         if let Some(subject) = endpoint.filter(|_| changed) {
             let lines = delivery_lines(&next, lease_s, &parcel.lines);
-            task.request = Some(super::services::Request { subject, lines, body: parcel.body.clone() });
+            task.request = Some(Box::new(super::services::Request { subject, lines, body: parcel.body.clone() }));
         }
         if next.phase == Phase::Completed && changed {
             let result = match from {
@@ -257,7 +263,7 @@ impl Desk {
             let mut entry = BatchEntry::new(names::result_key(&next.id), result.body.clone());
             let lines = names::lines_over(&next.header_lines(), &result.lines);
             entry.header_lines = result_lines(&next, &lines);
-            task.result = Some(Parcel { lines: entry.header_lines.clone(), body: result.body });
+            task.result = Some(Box::new(Parcel { lines: entry.header_lines.clone(), body: result.body }));
             entries.push(entry);
         }
         if next.phase == Phase::Dead && changed {
@@ -270,13 +276,14 @@ impl Desk {
         }
         let count = entries.len() as u64;
         let serial = task.serial;
-        task.busy = Some(Busy::Committing { next: Box::new(next), input, entries: count, item_at, submitted });
+        let step = Step { next, input, entries: count, item_at, submitted };
+        task.busy = Some(Busy::Committing(Box::new(step)));
         self.call_batch(Call::Step { task: index, serial }, entries);
     }
 
     pub(super) fn step_answered(&mut self, index: u32, serial: u64, answer: Answer) {
         let Some(task) = self.same_task(index, serial) else { return };
-        let Some(Busy::Committing { next, input, entries, item_at, submitted }) = task.busy.take() else { return };
+        let Some(Busy::Committing(step)) = task.busy.take() else { return };
         let outcome = match &answer {
             Answer::Message(message) => decode_ack(message).map_err(Some),
             Answer::Unsent(_) => Err(None),
@@ -284,22 +291,22 @@ impl Desk {
         };
         match outcome {
             Ok(ack) => {
-                let first = ack.seq + 1 - entries;
+                let first = ack.seq + 1 - step.entries;
                 self.seen_seq = self.seen_seq.max(ack.seq);
-                self.committed(index, *next, input, first, item_at.map_or(0, |at| first + at), submitted);
+                self.committed(index, *step, first);
             }
             // The store's word that nothing was stored.
             Err(Some(JetStreamError::Api(error))) if !error_is_race(&error) => {
-                self.not_stored(index, input, submitted, &error.description);
+                self.not_stored(index, step.input, step.submitted, &error.description);
             }
             Err(Some(JetStreamError::Client(ClientError::NoResponders { .. }))) => {
                 self.store_gone = true;
-                self.not_stored(index, input, submitted, "nobody keeps the buckets");
+                self.not_stored(index, step.input, step.submitted, "nobody keeps the buckets");
             }
-            Err(None) => self.not_stored(index, input, submitted, &answer.reason()),
+            Err(None) => self.not_stored(index, step.input, step.submitted, &answer.reason()),
             // A lost race, a lost answer: the stream knows.
             Err(Some(_)) => {
-                task.busy = Some(Busy::Reloading { next, input, entries, item_at, submitted });
+                task.busy = Some(Busy::Reloading(step));
                 let key = names::state_key(&task.record.id);
                 self.call_direct_get(Call::Reload { task: index, serial }, &key);
             }
@@ -353,16 +360,16 @@ impl Desk {
     pub(super) fn reload_answered(&mut self, index: u32, serial: u64, answer: Answer) {
         let retry_at = self.now + RETRY;
         let Some(task) = self.same_task(index, serial) else { return };
-        let Some(Busy::Reloading { next, input, entries, item_at, submitted }) = task.busy.take() else { return };
+        let Some(Busy::Reloading(step)) = task.busy.take() else { return };
         match super::answers::stored(&answer) {
             Ok(Some(entry)) => {
                 let found: Option<Record> = serde_json::from_slice(&entry.payload).ok();
-                let ours = found.as_ref() == Some(&*next);
+                let ours = found.as_ref() == Some(&step.next);
                 if ours {
-                    let item = item_at.map_or(0, |at| entry.seq + at);
-                    self.seen_seq = self.seen_seq.max(entry.seq + entries - 1);
-                    return self.committed(index, *next, input, entry.seq, item, submitted);
+                    self.seen_seq = self.seen_seq.max(entry.seq + step.entries - 1);
+                    return self.committed(index, *step, entry.seq);
                 }
+                let Step { input, submitted, .. } = *step;
                 match found.filter(|_| entry.seq != task.revision) {
                     // Somebody else wrote it: theirs is the truth, and the event meets that.
                     Some(found) => self.take_record_over(index, found, entry.seq, input, submitted),
@@ -370,10 +377,10 @@ impl Desk {
                     None => self.again(index, input, submitted),
                 }
             }
-            Ok(None) => self.again(index, input, submitted),
+            Ok(None) => self.again(index, step.input, step.submitted),
             // Not even that could be asked: keep asking.
             Err(_) => {
-                task.busy = Some(Busy::Reloading { next, input, entries, item_at, submitted });
+                task.busy = Some(Busy::Reloading(step));
                 task.retry_at = retry_at;
                 self.arm(index);
             }
@@ -399,11 +406,14 @@ impl Desk {
         self.call_direct_get(Call::Reload { task: index, serial }, &key);
     }
 
-    fn committed(&mut self, index: u32, next: Record, input: Option<Input>, revision: u64, item: u64, submitted: bool) {
+    /// The batch of a step is stored, its record as `revision`.
+    fn committed(&mut self, index: u32, step: Step, revision: u64) {
+        let Step { next, input, item_at, submitted, .. } = step;
+        let item = item_at.map_or(0, |at| revision + at);
         let Some(task) = self.task_mut(index) else { return };
         let before = std::mem::replace(&mut task.record, next);
         task.revision = revision;
-        let loss = task.loss.take().filter(|loss| loss.lease == task.record.lease);
+        let loss = task.loss.take().filter(|loss| task.record.lease == loss.lease);
         if loss.is_some() {
             // Nobody is to be asked any more.
             task.request = None;
@@ -427,7 +437,8 @@ impl Desk {
         debug_assert!(item == 0 || old_item == 0, "one live assignment per task");
         self.settle(index, (!submitted).then_some(&before));
         self.release_early();
-        if let Some(Loss { lease, delivered }) = loss {
+        if let Some(loss) = loss {
+            let Loss { lease, delivered } = *loss;
             self.lose_task(index, lease, delivered);
         }
         self.drain(index);

@@ -101,7 +101,7 @@ impl Desk {
         record.digest = record::digest(body);
         record.bytes = body.len();
         if config.mode == Mode::Pull {
-            record.lease = self.random.token(12);
+            record.lease = self.random.token(12).into();
         }
         if headers.get_str("Task-Must-Match").is_some_and(|value| value == "true" || value == "1") {
             let class = class_of(&record);
@@ -143,8 +143,8 @@ impl Desk {
         let bytes = parcel.body.len();
         self.payload_bytes += bytes;
         if let Some(task) = self.task_mut(index) {
-            task.payload = Some(parcel);
-            task.firing = firing;
+            task.payload = Some(Box::new(parcel));
+            task.firing = firing.map(Box::new);
         }
         let input = Input { event: Event::Due, from: message.cloned(), purge: None };
         self.commit(index, next, Some(input), true);
@@ -167,7 +167,7 @@ impl Desk {
             return Err(errors::SAME_ID_OTHER_BODY);
         }
         // Not before the first one is stored.
-        if task.revision == 0 && matches!(task.busy, Some(Busy::Committing { .. } | Busy::Reloading { .. })) {
+        if task.revision == 0 && matches!(task.busy, Some(Busy::Committing(_) | Busy::Reloading(_))) {
             task.line.push_back(Input { event: Event::Due, from: Some(message.clone()), purge: None });
         } else {
             self.respond_state(index, message, Some(true));
@@ -182,8 +182,8 @@ pub(super) fn class_of(record: &Record) -> ClassKey {
         queue: record.queue.clone(),
         requires: Requirement::parse(&record.requires).unwrap_or_default(),
         prefer: Requirement::parse(&record.prefer).unwrap_or_default(),
-        excluded: record.excluded.clone(),
-        sticky: record.sticky.clone(),
+        excluded: record.excluded.to_vec(),
+        sticky: record.sticky.clone().into(),
         hard: record.hard,
         asker: String::new(),
     }
@@ -207,8 +207,8 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
             return Err(errors::bad_request(format!("{name} is above 1024 bytes")));
         }
     }
-    record.requires = text("Task-Requires").to_owned();
-    record.prefer = text("Task-Prefer").to_owned();
+    record.requires = text("Task-Requires").into();
+    record.prefer = text("Task-Prefer").into();
     if let Some(value) = headers.get_str("Task-Priority") {
         let priority = value.parse().ok().filter(|priority| *priority <= 9);
         record.priority = priority.ok_or_else(|| errors::bad_request("Task-Priority is 0 to 9"))?;
@@ -224,7 +224,8 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
     }
     if let Some(value) = headers.get_str("Task-Backoff") {
         let steps: Option<Vec<f64>> = value.split(',').map(|step| names::seconds(step.trim())).collect();
-        record.backoff = steps.ok_or_else(|| errors::bad_request("Task-Backoff is durations joined by commas"))?;
+        let steps = steps.ok_or_else(|| errors::bad_request("Task-Backoff is durations joined by commas"))?;
+        record.backoff = steps.into();
         if record.backoff.len() > BACKOFF_MAX {
             return Err(errors::bad_request(format!("Task-Backoff has more than {BACKOFF_MAX} steps")));
         }
@@ -264,11 +265,11 @@ fn read_headers(headers: Headers<'_>, config: &QueueConfig, now: Timestamp) -> R
         if text(name).len() > 256 {
             return Err(errors::bad_request(format!("{name} is above 256 bytes")));
         }
-        *field = text(name).to_owned();
+        *field = text(name).into();
     }
     if let Some(value) = headers.get_str("Task-Result-To") {
         let fine = subject::is_valid_literal(value.as_bytes()) && !value.starts_with('$');
-        record.result_to = if fine { value.to_owned() } else { String::new() };
+        record.result_to = if fine { value } else { "" }.into();
         if !fine {
             return Err(errors::bad_request("Task-Result-To is a subject without wildcards, not below $"));
         }
