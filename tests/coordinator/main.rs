@@ -8,6 +8,7 @@ mod accounts;
 mod adopt;
 mod agent;
 mod client;
+mod cluster;
 mod councils;
 mod cron;
 mod dead_letters;

@@ -14,6 +14,7 @@ const OURS_ALONE: &[(&str, &str)] = &[
     ("supervision::a_cut", "how our broker starts its own coordinator again"),
     ("supervision::a_task_in_flight", "the same, and our /healthz"),
     ("adopt::the_config_file", "the config file of our broker"),
+    ("cluster::", "it has nats-servers of its own"),
     ("on_nats_server::", "this"),
 ];
 /// A machine that is busy with the first run would only make both slower with more.

@@ -15,14 +15,14 @@ use super::agent::{Agent, LONG, ask, await_result, submit};
 use super::support::{Broker, quick};
 
 /// The program, killed when dropped.
-struct Program {
+pub struct Program {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
     said: Vec<String>,
 }
 
 impl Program {
-    fn start(server: &str, flags: &[&str]) -> Program {
+    pub fn start(server: &str, flags: &[&str]) -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natterjack"));
         command.args(["coordinator", "--server", server]).args(flags).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -33,7 +33,7 @@ impl Program {
     }
 
     /// Reads on until a line holds `what`.
-    async fn says(&mut self, what: &str) -> String {
+    pub async fn says(&mut self, what: &str) -> String {
         loop {
             match tokio::time::timeout(LONG, self.lines.recv()).await {
                 Ok(Some(line)) => {
