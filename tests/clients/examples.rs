@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::nats_server;
 use crate::support::server::{Program, Server};
 use crate::support::toolchain::{self, examples_dir, or_skip};
 
@@ -25,17 +26,20 @@ impl Language {
         Some(Language { name, agent, dispatcher })
     }
 
-    fn all() -> Vec<Language> {
-        let python = |program: &str| {
+    fn python() -> Option<Language> {
+        Language::new("python", |program| {
             let script = examples_dir().join("python").join(format!("{program}.py"));
             Ok(vec![toolchain::python("latest")?, script])
-        };
+        })
+    }
+
+    fn all() -> Vec<Language> {
         let typescript = |program: &str| {
             let script = toolchain::typescript_example()?.join(format!("{program}.js"));
             Ok(vec!["node".into(), script])
         };
         let languages = [
-            Language::new("python", python),
+            Language::python(),
             Language::new("go", |program| Ok(vec![toolchain::go_example(program)?])),
             Language::new("typescript", typescript),
             Language::new("rust", |program| Ok(vec![toolchain::cargo_example(program)?])),
@@ -228,4 +232,38 @@ fn agents_and_dispatchers_of_every_language_work_together() {
         let record = natterjack(&server, &["task", "get", &id]);
         assert_eq!((&record["state"], &record["attempt"]), (&"completed".into(), &1.into()), "{id}");
     }
+}
+
+/// The tests above are on our broker; what is beside it is the same to a client, of whatever language.
+#[test]
+fn they_work_beside_a_nats_server_as_well() {
+    let Some(program) = or_skip("the examples beside nats-server", nats_server::find()) else { return };
+    let Some(python) = Language::python() else { return };
+    let mut server = Server::start(Program::nats_server(program)).unwrap();
+    let mut coordinator = Command::new(env!("CARGO_BIN_EXE_natterjack"));
+    coordinator.args(["coordinator", "--server", &server.url()]).stdin(Stdio::null()).stderr(Stdio::null());
+    let _coordinator = Agent { id: "coordinator".to_owned(), child: coordinator.spawn().unwrap() };
+    let agent = Agent::start(&python, &server);
+
+    let said = output(dispatch(&python, &server, "hello", "say hello", "lang=python"));
+    assert!(said.contains("... SAY") && said.trim_end().ends_with("SAY HELLO"), "{said}");
+    let child = dispatch(&python, &server, "impossible", "this is impossible now", "lang=python");
+    let (code, _, stderr) = finished(child);
+    assert!(code == Some(1) && stderr.contains("failed: that is impossible"), "{stderr}");
+    natterjack(&server, &["task", "submit", "--id", "endless", "--requires", "lang=python", &"on and ".repeat(1000)]);
+    until(&server, "endless", |record| record["phase"] == "running");
+    natterjack(&server, &["task", "cancel", "endless"]);
+    until(&server, "endless", |record| record["state"] == "canceled");
+
+    // The server goes and comes back; everybody finds it again.
+    let text = "one two three four five six seven eight nine ten ".repeat(3);
+    let child = dispatch(&python, &server, "survivor", text.trim(), "lang=python");
+    until(&server, "survivor", |record| record["phase"] == "running");
+    server.stop().unwrap();
+    server.restart().unwrap();
+    assert!(output(child).contains(&text.trim().to_uppercase()));
+
+    let sent = Command::new("kill").arg("-TERM").arg(agent.child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    agent.ends();
 }
