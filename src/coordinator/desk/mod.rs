@@ -593,6 +593,10 @@ mod leases_tests;
 #[cfg(test)]
 mod numbers_tests;
 #[cfg(test)]
+mod offers_tests;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod times_tests;
