@@ -399,10 +399,16 @@ fn cost(agents: u32, tasks: u32, class_of: impl Fn(u32) -> ClassKey, key_of: imp
     begun.elapsed() / decided
 }
 
-/// Below a millisecond each with 10,000 waiting tasks and 1,000 agents, whatever they require; the bound leaves room for a
-/// build without optimization on a busy machine.
+/// The least of a few measurements: others of the machine's programs only make one longer.
+fn least(measure: impl Fn() -> Duration) -> Duration {
+    (0..3).map(|_| measure()).min().unwrap()
+}
+
+/// Below a millisecond each with 10,000 waiting tasks and 1,000 agents, whatever they require; a build without optimization
+/// has twenty.
 #[test]
 fn a_decision_stays_below_a_millisecond() {
+    let bar = Duration::from_millis(if cfg!(debug_assertions) { 20 } else { 1 });
     let any = |_| class("x", "", &[]);
     let own = |n: u32| class(&format!("name=n{}", n % 3000), "", &[]);
     let memory = |n: u32| class(&format!("mem>={}", n % 2000), "", &[]);
@@ -412,7 +418,6 @@ fn a_decision_stays_below_a_millisecond() {
     let queues = |n: u32| ClassKey { queue: format!("q{}", n % 1000), ..class("x", "", &[]) };
     let no_key = |_| String::new();
     let figures = [
-        ("one class, 100 tasks", cost(1000, 1200, any, no_key)),
         ("one class", cost(1000, 10_000, any, no_key)),
         ("one class, a key each", cost(1000, 10_000, any, |n| format!("k{n}"))),
         ("3,000 classes of one agent each, most without one", cost(1000, 10_000, own, no_key)),
@@ -426,5 +431,25 @@ fn a_decision_stays_below_a_millisecond() {
         println!("{cost:>10.1?}  {name}");
     }
     let slowest = figures.iter().map(|(_, cost)| *cost).max().unwrap();
-    assert!(slowest < Duration::from_millis(20), "{slowest:?}");
+    assert!(slowest < bar, "{slowest:?}");
+}
+
+/// A thousand agents take as many tasks at once in both; what is left in line is 200 tasks or 9,000. A cost that grew with
+/// that would be 45 times as high.
+#[test]
+fn a_decision_costs_the_same_however_many_wait() {
+    const TIMES: u32 = 4;
+    let any = |_| class("x", "", &[]);
+    let three = |n: u32| class(["x", "mem>=5", "x,mem>=9"][n as usize % 3], "", &[]);
+    let compare = |name: &str, cost: &dyn Fn(u32) -> Duration| {
+        let (few, many) = (least(|| cost(1200)), least(|| cost(10_000)));
+        println!("{few:>10.1?} with 1,200 tasks, {many:.1?} with 10,000: {name}");
+        assert!(
+            many < few * TIMES + Duration::from_micros(20),
+            "{name}: {few:?} with 1,200 tasks, {many:?} with 10,000"
+        );
+    };
+    compare("one class", &|tasks| cost(1000, tasks, any, |_| String::new()));
+    compare("one class, a key each", &|tasks| cost(1000, tasks, any, |n| format!("k{n}")));
+    compare("three classes, a hundred keys", &|tasks| cost(1000, tasks, three, |n| format!("k{}", n % 100)));
 }
