@@ -587,6 +587,8 @@ mod agents_tests;
 #[cfg(test)]
 mod council_simulation;
 #[cfg(test)]
+mod fencing_tests;
+#[cfg(test)]
 mod keeping_tests;
 #[cfg(test)]
 mod leases_tests;

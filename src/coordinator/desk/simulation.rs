@@ -356,7 +356,14 @@ impl World {
     fn ack(&mut self, at: usize, word: &str) {
         let held = &self.held[at];
         let subject = format!("$JS.ACK.KV_TASK.agent_a{}.1.{}.1.1.0", held.agent, held.seq);
+        let of_task = |desk: &Desk| {
+            let task = desk.task(*desk.ids.get(&held.task)?)?;
+            Some((task.item, task.view().into_owned(), task.lease_until, task.busy.is_some(), task.line.len()))
+        };
+        let before = of_task(&self.desk);
         self.desk.ack(&Incoming::new(subject.as_bytes(), b"", b"", word.as_bytes()), self.now);
+        let stale = before.as_ref().is_some_and(|before| before.0 != held.seq);
+        assert!(!stale || of_task(&self.desk) == before, "{word} of an older attempt of {} counted", held.task);
         self.collect();
     }
 
@@ -456,7 +463,7 @@ impl World {
             }
             48..51 if !self.held.is_empty() => {
                 let at = self.pick(self.held.len());
-                let words = ["+WPI", "-NAK", "+ACK"];
+                let words = ["+WPI", "-NAK", "+ACK", ""];
                 let word = words[self.pick(words.len())];
                 self.ack(at, word);
             }
