@@ -116,11 +116,13 @@ impl Desk {
             Some((_, agent)) if resumed => agent.card.instance.clone(),
             _ => self.random.token(12),
         };
+        // As it will be when it is back, so that no card says otherwise for a moment.
+        let draining = resumed && known.is_some_and(|(_, agent)| agent.card.draining);
         let completed = known.map_or(request.tasks_completed.unwrap_or(0), |(_, agent)| agent.card.completed);
         let card = Card {
             id: id.to_owned(),
-            status: Status::Online,
-            draining: false,
+            status: if draining { Status::Draining } else { Status::Online },
+            draining,
             labels: request.labels,
             seats: Vec::new(),
             slots,
@@ -270,9 +272,8 @@ impl Desk {
                 if let Some(agent) = self.roster.get_mut(index) {
                     // Who comes back with its token goes on with what it was told, if only just now; a new life has not been
                     // told anything.
-                    if resumed && agent.card.draining {
-                        (card.draining, card.status) = (true, Status::Draining);
-                    }
+                    card.draining = resumed && agent.card.draining;
+                    card.status = if card.draining { Status::Draining } else { Status::Online };
                     card.completed = card.completed.max(agent.card.completed);
                     card.tasks_completed = card.completed;
                     agent.card = card;
@@ -553,11 +554,15 @@ impl Desk {
     }
 
     pub(super) fn store_card(&mut self, index: u32) {
+        self.call_store_card(index, Call::Unimportant);
+    }
+
+    pub(super) fn call_store_card(&mut self, index: u32, call: Call) {
         let Some(agent) = self.roster.get_mut(index) else { return };
         agent.dirty = false;
         agent.card.in_flight = agent.live.len() as u32;
         let entry = card_entry(&agent.card, &agent.resume);
-        self.call_batch(Call::Unimportant, vec![entry]);
+        self.call_batch(call, vec![entry]);
     }
 }
 

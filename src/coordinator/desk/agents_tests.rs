@@ -143,6 +143,26 @@ fn a_drain_while_an_agent_resumes_holds() {
 }
 
 #[test]
+fn a_drain_that_is_answered_outlives_the_coordinator_at_once() {
+    let mut rig = Rig::new(Settings::default());
+    let card = rig.ask("AGENT.REGISTER.ann", "", "");
+    let reply = rig.request("AGENT.DRAIN.ann", "", "");
+    rig.run_but(is_batch);
+    assert!(rig.answer(&reply).is_null(), "not before it is stored");
+    rig.run();
+    assert_eq!(rig.answer(&reply)["status"], "draining");
+    rig.restart();
+    assert_eq!(status(&mut rig, "ann"), "draining");
+    // Nor is it forgotten when the agent has just come back.
+    rig.ask("AGENT.REGISTER.ann", "", &serde_json::json!({ "resume": card["resume"] }).to_string());
+    rig.restart();
+    assert_eq!(status(&mut rig, "ann"), "draining");
+    assert_eq!(rig.ask("AGENT.DRAIN.ann", "", r#"{"drain":false}"#)["status"], "online");
+    rig.restart();
+    assert_ne!(status(&mut rig, "ann"), "draining");
+}
+
+#[test]
 fn three_missed_heartbeats_end_an_agent_that_is_connected_or_subscribed() {
     let mut connected = with_presence();
     connect(&mut connected, 7, "ann");

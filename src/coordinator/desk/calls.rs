@@ -62,6 +62,12 @@ pub(super) enum Call {
     },
     AgentConsumer(Box<Registration>),
     AgentCard(Box<Registration>),
+    /// A drain, or that it is taken back.
+    AgentDrained {
+        agent: u32,
+        instance: String,
+        request: Incoming,
+    },
     QueueConsumer {
         queue: String,
         config: Box<QueueConfig>,
@@ -232,6 +238,7 @@ impl Desk {
                     | Call::Reload { .. }
                     | Call::AgentConsumer(_)
                     | Call::AgentCard(_)
+                    | Call::AgentDrained { .. }
                     | Call::QueueConsumer { .. }
                     | Call::QueueStored { .. }
                     | Call::Cron { .. }
@@ -280,6 +287,7 @@ impl Desk {
             Call::AgentInfo { agent, instance, purpose } => self.agent_info_answered(agent, instance, purpose, answer),
             Call::AgentConsumer(registration) => self.agent_consumer_answered(*registration, answer),
             Call::AgentCard(registration) => self.agent_card_answered(*registration, answer),
+            Call::AgentDrained { agent, instance, request } => self.drain_answered(agent, &instance, &request, &answer),
             Call::QueueConsumer { queue, config, request } => {
                 self.queue_consumer_answered(queue, *config, request, answer)
             }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::calls::Call;
+use super::calls::{Answer, Call};
 use super::{Desk, Output};
-use crate::client::Incoming;
+use crate::client::{Incoming, decode_ack};
 use crate::coordinator::agent::Status;
 use crate::coordinator::{errors, names};
 use crate::types::ApiError;
@@ -35,7 +35,6 @@ impl Desk {
             && agent.card.draining != body.drain
         {
             agent.card.draining = body.drain;
-            agent.dirty = true;
             let there = agent.card.status != Status::Offline;
             if there {
                 agent.card.status = if body.drain { Status::Draining } else { Status::Online };
@@ -51,9 +50,26 @@ impl Desk {
                 self.announce_agent(id, "online");
             }
         }
-        let shown = self.roster.get(index).map(|agent| self.show_agent(agent)).unwrap_or_default();
-        self.respond(message, shown);
+        // It outlives this coordinator once it is answered, so it is stored first.
+        let instance = self.roster.get(index).map(|agent| agent.card.instance.clone()).unwrap_or_default();
+        self.call_store_card(index, Call::AgentDrained { agent: index, instance, request: message.clone() });
         Ok(())
+    }
+
+    pub(super) fn drain_answered(&mut self, index: u32, instance: &str, request: &Incoming, answer: &Answer) {
+        let outcome = match answer {
+            Answer::Message(message) => decode_ack(message).map(drop).map_err(|error| error.to_string()),
+            _ => Err(answer.reason()),
+        };
+        let Some(agent) = self.roster.get_mut(index).filter(|agent| agent.card.instance == instance) else {
+            return self.refuse(request, errors::AGENT_NOT_FOUND);
+        };
+        if let Err(reason) = outcome {
+            agent.dirty = true;
+            return self.refuse(request, errors::UNAVAILABLE.with(reason));
+        }
+        let shown = self.roster.get(index).map(|agent| self.show_agent(agent)).unwrap_or_default();
+        self.respond(request, shown);
     }
 
     /// Says so when a draining agent has nothing left to do.
