@@ -14,6 +14,7 @@ mod cron;
 mod dead_letters;
 mod dependencies;
 mod family;
+mod fencing;
 mod lifecycle;
 mod on_nats_server;
 mod pages;
