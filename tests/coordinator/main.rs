@@ -1,11 +1,13 @@
 //! The client and the coordinator as a system: a real broker, real connections.
 //!
-//! They run against our own program, and all of them once more against the real nats-server (`on_nats_server.rs`), but for
-//! those about the coordinators that our broker embeds. One alone, there: `NATS_SERVER_BIN=<path> cargo test --test
-//! coordinator <name>`.
+//! They run against our own program with a coordinator of their own, and all of them once more against the real nats-server
+//! (`on_nats_server.rs`), but for those about the coordinators that our broker embeds; some of them also against one of those
+//! (`on_embedded.rs`). One alone, there: `NATS_SERVER_BIN=<path> cargo test --test coordinator <name>`, or with
+//! `NATTERJACK_EMBEDDED=1`.
 
 mod accounts;
 mod adopt;
+mod again;
 mod agent;
 mod client;
 mod cluster;
@@ -16,6 +18,7 @@ mod dependencies;
 mod family;
 mod fencing;
 mod lifecycle;
+mod on_embedded;
 mod on_nats_server;
 mod pages;
 mod people;

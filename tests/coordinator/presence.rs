@@ -1,13 +1,15 @@
 //! Presence: by what the broker tells of connections, and on any server by who subscribes to its own subject.
 
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use natterjack::client::Subscription;
+use natterjack::client::{Client, ConnectOptions, Subscription};
 use natterjack::coordinator::{ConnectionEvent, Settings};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::agent::{Agent, ask, call, submit, until};
-use super::support::{World, quick};
+use super::support::{Embedded, World, quick};
 
 #[tokio::test]
 async fn a_lost_connection_frees_the_tasks_after_its_grace_and_a_return_keeps_them() {
@@ -43,6 +45,62 @@ async fn a_lost_connection_frees_the_tasks_after_its_grace_and_a_return_keeps_th
     assert_eq!(ask(&user, "AGENT.INFO.eve", Value::Null).await["status"], "offline");
     until(&user, "moved", |record| record["state"] == "completed").await;
     world.end().await;
+}
+
+/// A connection that is not made again, and its socket.
+async fn over_a_socket(world: &Embedded, name: &str) -> (Client, TcpStream) {
+    let url = world.server.client_url();
+    let socket = TcpStream::connect(url.strip_prefix("nats://").unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let stream = tokio::net::TcpStream::from_std(socket.try_clone().unwrap()).unwrap();
+    let options = ConnectOptions { name: name.to_owned(), ..ConnectOptions::default() };
+    (Client::attach(stream, options).await.unwrap(), socket)
+}
+
+/// The broker's own coordinator with the times that it has by default, and an agent that neither subscribes nor beats: nothing
+/// but the end of its socket tells.
+#[tokio::test]
+async fn the_end_of_a_socket_frees_the_tasks_after_the_grace_and_long_before_the_lease() {
+    const GRACE: Duration = Duration::from_secs(5);
+    let world = Embedded::start("").await;
+    let user = world.named("user", "user").await;
+    let mut events = user.subscribe("$TASK.E.AGENT.eve").unwrap();
+    let (client, socket) = over_a_socket(&world, "eve").await;
+    let eve = Agent::register(client, "eve", json!({ "slots": 2 })).await;
+    assert_eq!((&eve.card["heartbeat_needed"], &eve.card["lease_s"]), (&json!(false), &json!(30.0)));
+    expect_event(&mut events, "eve", "registered").await;
+
+    // Gone and back with its token: it still has the task when the grace would be over.
+    submit(&user, &[("Task-Id", "kept")], b"").await;
+    let kept = eve.pull().await;
+    socket.shutdown(Shutdown::Both).unwrap();
+    let (client, socket) = over_a_socket(&world, "eve").await;
+    let back = Agent::register(client, "eve", json!({ "slots": 2, "resume": eve.card["resume"] })).await;
+    assert_eq!(back.card["instance"], eve.card["instance"]);
+    let fay = Agent::register(world.named("user", "fay").await, "fay", json!({})).await;
+    tokio::time::sleep(GRACE + Duration::from_secs(2)).await;
+    let record = ask(&user, "GET.kept", Value::Null).await;
+    assert_eq!((&record["agent"], &record["attempt"]), (&json!("eve"), &json!(1)), "{record}");
+    back.complete(&kept, b"done").await.unwrap();
+    assert_eq!(next_event(&mut events).await.1, "resumed", "it was never offline");
+
+    // Gone for good.
+    ask(&user, "AGENT.DRAIN.fay", Value::Null).await;
+    submit(&user, &[("Task-Id", "moved")], b"").await;
+    let moved = back.pull().await;
+    ask(&user, "AGENT.DRAIN.fay", json!({ "drain": false })).await;
+    let begun = Instant::now();
+    socket.shutdown(Shutdown::Both).unwrap();
+    let again = fay.pull().await;
+    let passed = begun.elapsed();
+    assert!(passed >= GRACE - Duration::from_millis(100), "it may come back in that time, and it was {passed:?}");
+    assert!(passed < Duration::from_secs(20), "{passed:?}: a lease would have done that");
+    assert_eq!((again.payload(), again.headers().get_str("Task-Attempt")), (moved.payload(), Some("2")));
+    expect_event(&mut events, "eve", "offline").await;
+    let late = moved.headers().get_str("Task-Complete").unwrap().strip_prefix("$TASK.API.").unwrap();
+    assert_eq!(call(&user, late, &[], b"late").await.unwrap_err().0, 30409);
+    fay.complete(&again, b"done").await.unwrap();
+    world.server.stop().await;
 }
 
 #[tokio::test]
@@ -91,7 +149,10 @@ async fn an_agent_that_subscribes_to_its_subject_is_there_as_long_as_it_does() {
     let settings = Settings { grace: Duration::from_secs(1), ..quick() };
     let world = World::start_with(settings).await;
     let user = world.client("user").await;
-    let (eve, _alive) = listening(&world, "eve", json!({ "slots": 2 })).await;
+    let mut events = user.subscribe("$TASK.E.AGENT.eve").unwrap();
+    let (eve, mut alive) = listening(&world, "eve", json!({ "slots": 2 })).await;
+    assert_eq!(alive.next().await.unwrap().payload(), br#"{"op":"ping"}"#);
+    assert_eq!(next_event(&mut events).await.1, "registered");
     assert_eq!(call(&user, "AGENT.REGISTER.eve", &[], b"").await.unwrap_err().0, 30414, "it is alive");
     submit(&user, &[("Task-Id", "kept")], b"").await;
     let kept = eve.pull().await;
@@ -101,6 +162,7 @@ async fn an_agent_that_subscribes_to_its_subject_is_there_as_long_as_it_does() {
     let back = json!({ "slots": 2, "resume": eve.card["resume"] });
     let (back, _alive) = listening(&world, "eve", back).await;
     assert_eq!(back.card["instance"], eve.card["instance"]);
+    assert_eq!(next_event(&mut events).await.1, "resumed");
     back.complete(&kept, b"done").await.unwrap();
 
     // Gone for good: its task goes to another at once.
@@ -219,14 +281,8 @@ async fn a_draining_agent_finishes_what_it_has_and_gets_nothing_new() {
     // Neither a coordinator that restarts nor a connection made again makes it forget.
     let card = ask(&user, "AGENT.INFO.eve", Value::Null).await;
     assert_eq!(card["draining"], true);
-    while user
-        .kv_get("TASK_AGENTS", "eve")
-        .await
-        .unwrap()
-        .is_none_or(|stored| serde_json::from_slice::<Value>(&stored.value).unwrap()["status"] != "draining")
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let stored = user.kv_get("TASK_AGENTS", "eve").await.unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&stored.value).unwrap()["status"], "draining");
     world.restart_coordinator().await;
     let resume = json!({ "slots": 4, "resume": eve.card["resume"] });
     ask(&eve.client, "AGENT.REGISTER.eve", resume).await;

@@ -1,4 +1,5 @@
-//! A broker to test against: our own program without its coordinator, or the one `NATS_SERVER_BIN` names.
+//! A broker to test against: our own program without its coordinator, the one `NATS_SERVER_BIN` names, or with
+//! `NATTERJACK_EMBEDDED` our own with the coordinator that it embeds.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -60,7 +61,10 @@ impl Broker {
             Some(nats_server) => Command::new(nats_server),
             None => {
                 let mut natterjack = Command::new(env!("CARGO_BIN_EXE_natterjack"));
-                natterjack.args(["--no-coordinator", "-m", "0"]);
+                natterjack.args(["-m", "0"]);
+                if !embedded() {
+                    natterjack.arg("--no-coordinator");
+                }
                 if !self.streams {
                     natterjack.arg("--no-jetstream");
                 }
@@ -127,6 +131,11 @@ impl Drop for Broker {
     }
 }
 
+/// Whether the broker's own coordinator is to be tested, with the settings it has there.
+fn embedded() -> bool {
+    std::env::var_os("NATTERJACK_EMBEDDED").is_some()
+}
+
 /// Times short enough for tests.
 pub fn quick() -> Settings {
     Settings {
@@ -147,10 +156,15 @@ pub struct World {
 
 impl World {
     pub async fn start() -> World {
-        World::start_with(quick()).await
+        World::start_as(quick()).await
     }
 
     pub async fn start_with(settings: Settings) -> World {
+        assert!(!embedded(), "the embedded coordinator has its own settings");
+        World::start_as(settings).await
+    }
+
+    async fn start_as(settings: Settings) -> World {
         let mut world = World { broker: Broker::start(), coordinator: None, settings };
         world.start_coordinator().await;
         world
@@ -177,6 +191,13 @@ impl World {
 
     async fn start_coordinator_with(&mut self, presence: Option<mpsc::Receiver<ConnectionEvent>>) {
         let client = self.broker.client("coordinator").await;
+        if embedded() {
+            assert!(presence.is_none(), "the broker tells its own coordinator of connections");
+            while client.request("$TASK.API.LIST", b"", Duration::from_secs(20)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            return;
+        }
         let options = Options { settings: self.settings.clone(), presence, ..Options::default() };
         let coordinator = Coordinator::start(client, options).await.unwrap();
         // The one before may still be there for an instant.
@@ -186,12 +207,14 @@ impl World {
 
     /// Ends the coordinator as a crash would, and starts another.
     pub async fn restart_coordinator(&mut self) {
+        assert!(!embedded(), "it lives as long as its broker");
         drop(self.coordinator.take());
         self.start_coordinator().await;
     }
 
     /// Ends the coordinator as a crash would.
     pub fn stop_coordinator(&mut self) {
+        assert!(!embedded(), "it lives as long as its broker");
         drop(self.coordinator.take());
     }
 
@@ -229,6 +252,8 @@ impl Embedded {
     }
 
     fn config(folder: &tempfile::TempDir, text: &str) -> Result<Config, String> {
+        let real = std::env::var_os("NATS_SERVER_BIN").is_some();
+        assert!(!real, "this says nothing about nats-server: see OURS_ALONE in on_nats_server.rs");
         read_text(Config::on_free_ports(folder.path()), text).map_err(|errors| errors.to_string())
     }
 
