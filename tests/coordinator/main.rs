@@ -9,6 +9,7 @@ mod accounts;
 mod adopt;
 mod again;
 mod agent;
+mod assets;
 mod client;
 mod cluster;
 mod councils;
