@@ -16,6 +16,7 @@ mod councils;
 mod cron;
 mod dead_letters;
 mod dependencies;
+mod events;
 mod family;
 mod fencing;
 mod lifecycle;
