@@ -11,11 +11,15 @@ use super::support::{Embedded, World};
 
 /// VAPORA's and CodeForge's: a stream made by hand, and a durable consumer that several workers share.
 async fn make(client: &Client, retention: &str, max_deliver: u32) {
+    make_with(client, retention, max_deliver, Duration::from_millis(200)).await;
+}
+
+async fn make_with(client: &Client, retention: &str, max_deliver: u32, ack_wait: Duration) {
     let stream = json!({ "name": "TASKS", "subjects": ["tasks.>"], "retention": retention, "storage": "file" });
     client.create_stream(&stream).await.unwrap();
     let consumer = json!({
         "name": "workers", "durable_name": "workers", "ack_policy": "explicit", "deliver_policy": "all",
-        "ack_wait": 200_000_000, "max_deliver": max_deliver,
+        "ack_wait": ack_wait.as_nanos() as u64, "max_deliver": max_deliver,
     });
     client.create_consumer("TASKS", &consumer).await.unwrap();
 }
@@ -208,19 +212,99 @@ async fn client_pulls_nothing(client: &Client) -> bool {
     answer.unwrap().headers().status() == Some(408)
 }
 
+/// The configurations of the user's stream and consumer.
+async fn configurations(client: &Client) -> [Value; 2] {
+    let mut found = [Value::Null, Value::Null];
+    for (at, api) in ["STREAM.INFO.TASKS", "CONSUMER.INFO.TASKS.workers"].into_iter().enumerate() {
+        let info: Value = client.api(api, &Value::Null).await.unwrap();
+        found[at] = info["config"].clone();
+        assert!(found[at].is_object(), "{info}");
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_living_are_counted_and_the_users_configurations_stay() {
+    for retention in ["limits", "workqueue"] {
+        let world = World::start().await;
+        let user = world.client("user").await;
+        make_with(&user, retention, 5, Duration::from_secs(600)).await;
+        let before = configurations(&user).await;
+        for n in 0..4 {
+            publish(&user, format!("m{n}").as_bytes(), &[]).await;
+        }
+        adopt(&user).await;
+        let counts = async |pending: u64, working: u64, redelivered: u64| {
+            let wanted = json!([pending, working, redelivered]);
+            let mut seen = Value::Null;
+            for _ in 0..1000 {
+                let info = ask(&user, "QUEUE.INFO.x", Value::Null).await;
+                let adopted = &info["adopted"];
+                seen = json!([adopted["pending"], adopted["working"], adopted["redelivered"]]);
+                if seen == wanted {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("{retention}: {seen} is not {wanted}");
+        };
+        let worker = world.client("worker").await;
+        counts(4, 0, 0).await;
+        let (first, second) = (pull(&worker).await, pull(&worker).await);
+        counts(2, 2, 0).await;
+        // Answered once it is known, so that the next pull comes behind it.
+        let reply = std::str::from_utf8(first.reply()).unwrap();
+        worker.request(reply, b"-NAK", Duration::from_secs(10)).await.unwrap();
+        let again = pull(&worker).await;
+        assert_eq!(again.payload(), first.payload());
+        counts(2, 2, 1).await;
+        say(&worker, &again, "+ACK");
+        say(&worker, &second, "+ACK");
+        counts(2, 0, 0).await;
+        // One dies, comes again and ends well.
+        let third = pull(&worker).await;
+        while retention == "workqueue" && ask(&user, "QUEUE.INFO.x", Value::Null).await["adopted"]["copies"] == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        say(&worker, &third, "+TERM");
+        let letter = letters(&user, "x", 1).await.remove(0);
+        let id = letter["id"].as_str().unwrap();
+        ask(&user, &format!("DLQ.REQUEUE.x.{id}"), Value::Null).await;
+        for _ in 0..2 {
+            say(&worker, &pull(&worker).await, "+ACK");
+        }
+        until(&user, id, |record| record["state"] == "completed").await;
+        counts(0, 0, 0).await;
+        assert_eq!(configurations(&user).await, before, "{retention}");
+        world.end().await;
+    }
+}
+
 #[tokio::test]
 async fn the_config_file_adopts() {
-    let text = r#"coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }"#;
-    let world = Embedded::start(text).await;
-    let user = world.named("user", "user").await;
-    make(&user, "limits", 1).await;
-    publish(&user, b"once", &[]).await;
-    say(&user, &pull(&user).await, "-NAK");
-    publish(&user, b"fine", &[]).await;
-    say(&user, &pull(&user).await, "+ACK");
-    let letter = letters(&user, "agents", 1).await.remove(0);
-    assert_eq!(letter["error"], "deliveries used");
-    world.server.stop().await;
+    let adopt = "coordinator { adopt [ { stream: TASKS, consumer: workers, queue: agents } ] }";
+    let account = format!(
+        "accounts {{
+            A {{ jetstream: enabled, {adopt}, users: [ {{ user: user, password: p }} ] }}
+            B {{ jetstream: enabled, coordinator: enabled, users: [ {{ user: other, password: p }} ] }}
+        }}"
+    );
+    for (place, text) in [("at the top", adopt), ("in an account", &account)] {
+        let world = Embedded::start(text).await;
+        let user = world.user("user").await;
+        make(&user, "limits", 1).await;
+        publish(&user, b"once", &[]).await;
+        say(&user, &pull(&user).await, "-NAK");
+        publish(&user, b"fine", &[]).await;
+        say(&user, &pull(&user).await, "+ACK");
+        let letter = letters(&user, "agents", 1).await.remove(0);
+        assert_eq!(letter["error"], "deliveries used", "{place}");
+        if place == "in an account" {
+            let other = world.user("other").await;
+            assert_eq!(call(&other, "QUEUE.INFO.agents", &[], b"").await.unwrap_err().0, 30406, "it is A's alone");
+        }
+        world.server.stop().await;
+    }
     for (text, said) in [
         (r#"coordinator { adopt [ { stream: TASKS, queue: agents } ] }"#, "adopt takes a stream"),
         (r#"coordinator { adopt [ { stream: "T.>", consumer: w, queue: agents } ] }"#, "adopt takes a stream"),
