@@ -73,7 +73,12 @@ async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
     let again = body(&call(&user, "SUBMIT", &[("Task-Id", "x")], b"one").await.unwrap());
     assert_eq!((&first["duplicate"], &again["duplicate"]), (&json!(false), &json!(true)));
     assert_eq!(first["revision"], again["revision"]);
-    assert_eq!(call(&user, "SUBMIT", &[("Task-Id", "x")], b"two").await.unwrap_err().0, 30411);
+    let (code, error) = call(&user, "SUBMIT", &[("Task-Id", "x")], b"two").await.unwrap_err();
+    assert_eq!((code, &error["type"]), (30411, &json!("io.natterjack.task.api.v1.submit_response")));
+    assert_eq!(
+        error["error"],
+        json!({ "code": 409, "err_code": 30411, "description": "a task of this id has another body" })
+    );
     for (headers, code) in [
         ([("Task-Id", "a.b")], 30400),
         ([("Task-Priority", "11")], 30400),
@@ -86,7 +91,14 @@ async fn ids_are_idempotent_and_lists_and_services_show_what_is() {
     for (name, code) in
         [("GET.nobody", 30404), ("AGENT.INFO.nobody", 30405), ("QUEUE.INFO.nobody", 30406), ("NO", 30400)]
     {
-        assert_eq!(call(&user, name, &[], b"").await.unwrap_err().0, code, "{name}");
+        let (found, error) = call(&user, name, &[], b"").await.unwrap_err();
+        let kind = match name.split('.').collect::<Vec<_>>()[..] {
+            [verb, "INFO", _] => format!("{verb}_INFO"),
+            [verb, ..] => verb.to_owned(),
+            [] => unreachable!(),
+        };
+        assert_eq!(error["type"], format!("io.natterjack.task.api.v1.{}_response", kind.to_lowercase()));
+        assert_eq!(found, code, "{name}");
     }
     for n in 0..5 {
         submit(&user, &[("Task-Id", format!("n{n}").as_str()), ("Task-Queue", "other")], b"").await;
@@ -182,9 +194,20 @@ async fn cancel_reaches_queued_and_running_tasks() {
     assert_eq!(ask(&user, "CANCEL.r", json!({ "reason": "stop" })).await["phase"], "cancelling");
     let order: Value = serde_json::from_slice(control.next().await.unwrap().payload()).unwrap();
     assert_eq!((&order["op"], &order["task"]), (&json!("cancel"), &json!("r")));
+    assert_eq!(order["grace_s"], 0.3, "for so long it may still speak");
     agent.fail(&task, b"stopped").await.unwrap();
     let record = until(&user, "r", |record| phase(record) == "canceled").await;
     assert_eq!(record["reason"], "stop");
+
+    // It may have been done before it heard of it.
+    submit(&user, &[("Task-Id", "done")], b"").await;
+    let task = agent.pull().await;
+    agent.ack(&task, "+WPI");
+    until(&user, "done", |record| phase(record) == "running").await;
+    assert_eq!(ask(&user, "CANCEL.done", json!({})).await["phase"], "cancelling");
+    agent.complete(&task, b"all the same").await.unwrap();
+    assert_eq!(await_result(&user, "done").await.unwrap(), b"all the same");
+    assert_eq!(call(&user, "CANCEL.done", &[], b"").await.unwrap_err().0, 30410);
 
     // The grace ends without a word from the agent, and the lease is revoked.
     submit(&user, &[("Task-Id", "s")], b"").await;
@@ -194,6 +217,37 @@ async fn cancel_reaches_queued_and_running_tasks() {
     ask(&user, "CANCEL.s", json!({})).await;
     until(&user, "s", |record| phase(record) == "canceled").await;
     assert_eq!(agent.complete(&task, b"").await, Err(30409));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_forced_cancel_of_a_running_task_waits_for_nobody() {
+    // The agent would have longer than this test.
+    let settings = Settings { cancel_grace: Duration::from_secs(3600), ..super::support::quick() };
+    let world = World::start_with(settings).await;
+    let user = world.client("user").await;
+    let agent = Agent::register(world.client("cyd").await, "cyd", json!({})).await;
+    let mut control = agent.client.subscribe("$TASK.X.cyd").unwrap();
+    agent.client.flush().await.unwrap();
+    for (id, waits) in [("at-once", false), ("after-all", true)] {
+        submit(&user, &[("Task-Id", id)], b"").await;
+        let task = agent.pull().await;
+        agent.ack(&task, "+WPI");
+        until(&user, id, |record| phase(record) == "running").await;
+        if waits {
+            assert_eq!(ask(&user, &format!("CANCEL.{id}"), json!({})).await["phase"], "cancelling");
+            control.next().await.unwrap();
+        }
+        let forced = json!({ "reason": "now", "force": true });
+        assert_eq!(ask(&user, &format!("CANCEL.{id}"), forced).await["phase"], "canceled");
+        assert_eq!(ask(&user, &format!("GET.{id}"), Value::Null).await["reason"], "now");
+        assert_eq!(agent.complete(&task, b"").await, Err(30409), "its lease is worth nothing");
+        if !waits {
+            let order: Value = serde_json::from_slice(control.next().await.unwrap().payload()).unwrap();
+            assert_eq!((&order["op"], &order["task"]), (&json!("cancel"), &json!(id)), "it is told to stop");
+        }
+        assert_eq!(ask(&user, "AGENT.INFO.cyd", Value::Null).await["tasks"], json!([]), "its slot is free");
+    }
     world.end().await;
 }
 

@@ -128,6 +128,28 @@ async fn a_rate_spreads_tasks_over_time() {
 }
 
 #[tokio::test]
+async fn a_preferred_agent_gets_the_task_and_any_other_if_it_is_busy() {
+    let world = World::start().await;
+    let user = world.client("user").await;
+    let plain = Agent::register(world.client("plain").await, "plain", json!({ "slots": 9 })).await;
+    let fast =
+        Agent::register(world.client("fast").await, "fast", json!({ "labels": ["fast", "gpu"], "slots": 2 })).await;
+    // Whatever the load: the other one has nothing to do.
+    for id in ["first", "second"] {
+        put(&user, id, &[("Task-Prefer", "fast")]).await;
+        assert_eq!(fast.pull().await.payload(), id.as_bytes());
+    }
+    put(&user, "third", &[("Task-Prefer", "fast")]).await;
+    assert_eq!(plain.pull().await.payload(), b"third", "a wish is no demand");
+    // A demand is, and said to be possible or not when it is submitted.
+    put(&user, "must", &[("Task-Requires", "gpu"), ("Task-Must-Match", "true")]).await;
+    in_phase(&user, "must", "queued").await;
+    let nobody = [("Task-Requires", "tpu"), ("Task-Must-Match", "true")];
+    assert_eq!(refused(&user, "SUBMIT", &nobody).await, (30412, "no registered agent can match".to_owned()));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn tokens_bring_tasks_back_to_their_agent() {
     let mut world = World::start().await;
     let user = world.client("user").await;
