@@ -1,5 +1,5 @@
-//! `natterjack doctor`: each trap, planted, is seen; a broker without any is clean. With `NATS_SERVER_BIN` set it looks at that
-//! server too.
+//! `natterjack doctor`: each trap, planted, is seen, and what to do about it is said; a broker without any is clean. It looks at
+//! the real nats-server, too.
 
 use std::time::Duration;
 
@@ -7,11 +7,50 @@ use natterjack::client::Client;
 use serde_json::{Value, json};
 
 use super::support::{Ended, World};
+use super::tools::server::{Program, Server};
+use super::tools::{nats_server, toolchain};
 
-/// What the doctor found: checks by name with their severity.
+/// What is to be done about each, in a few of the doctor's words.
+const ADVICE: &[(&str, &str)] = &[
+    ("ack-before-sync", "sync_interval: always"),
+    ("agent-offline", "natterjack agent rm srv_"),
+    ("backoff", "NakWithDelay"),
+    ("dead-letters", "natterjack dlq requeue build"),
+    ("dead-worker-waits", "Set ack_wait to a few seconds"),
+    ("deliveries-used", "nats stream get"),
+    ("given-up", "nats stream get"),
+    ("long-ack-wait", "Set ack_wait to some seconds"),
+    ("memory-durable", "--storage file"),
+    ("missed-while-away", "with a durable consumer"),
+    ("no-coordinator", "natterjack coordinator --server URL"),
+    ("no-dead-letters", "MAX_DELIVERIES.> in a stream"),
+    ("nobody-can-run", "natterjack task explain"),
+    ("nobody-pulls", "Start its workers"),
+    ("not-stored", "store the subject in a stream"),
+    ("paused", "natterjack queue resume build"),
+    ("puback-for-service", "set no_ack on the stream"),
+    ("push-copies", "Make one durable pull consumer"),
+    ("push-ephemeral", "Make one durable pull consumer"),
+    ("redelivered", "send +WPI (in_progress)"),
+    ("retry-count", "set max_deliver"),
+    ("stale-ack", "Make the work safe to do twice"),
+    ("terminated", "nats stream get"),
+    ("unbounded", "max_age, max_bytes or max_msgs"),
+    ("workqueue-without-consumer", "nats consumer add --pull"),
+];
+
+#[derive(Debug)]
+struct Finding {
+    check: String,
+    severity: String,
+    text: String,
+    advice: String,
+}
+
+/// What the doctor found.
 struct Report {
     code: Option<i32>,
-    findings: Vec<(String, String, String)>,
+    findings: Vec<Finding>,
 }
 
 impl Report {
@@ -19,27 +58,29 @@ impl Report {
         let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
         let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
         let findings = report["findings"].as_array().unwrap().iter();
-        let findings = findings.map(|one| (text(one, "check"), text(one, "severity"), text(one, "text"))).collect();
-        Report { code: ended.code, findings }
+        let read = |one: &Value| {
+            let [check, severity, text, advice] = ["check", "severity", "text", "advice"].map(|field| text(one, field));
+            Finding { check, severity, text, advice }
+        };
+        Report { code: ended.code, findings: findings.map(read).collect() }
     }
 
-    /// Exactly this one, but for others that come with it.
+    /// What is said of it, with what to do about it; the exit code is that of the worst there is.
     #[track_caller]
     fn has(&self, check: &str, severity: &str) -> &str {
-        let found = self.findings.iter().find(|(name, ..)| name == check);
-        let (_, found_severity, text) = found.unwrap_or_else(|| panic!("no {check} in {:?}", self.findings));
-        assert_eq!(found_severity, severity, "{check}");
-        let worst = self.findings.iter().any(|(_, severity, _)| severity == "problem");
-        assert_eq!(
-            self.code,
-            Some(if worst { 6 } else { i32::from(self.findings.iter().any(|(_, s, _)| s == "warning")) })
-        );
-        text
+        let found = self.findings.iter().find(|finding| finding.check == check);
+        let found = found.unwrap_or_else(|| panic!("no {check} in {:?}", self.findings));
+        assert_eq!(found.severity, severity, "{check}");
+        let (_, advice) = ADVICE.iter().find(|(known, _)| *known == check).expect("what to do is in the table");
+        assert!(found.advice.contains(advice), "{found:?}");
+        let any = |severity: &str| self.findings.iter().any(|finding| finding.severity == severity);
+        assert_eq!(self.code, Some(if any("problem") { 6 } else { i32::from(any("warning")) }));
+        &found.text
     }
 
     #[track_caller]
     fn lacks(&self, check: &str) {
-        assert!(self.findings.iter().all(|(name, ..)| name != check), "{:?}", self.findings);
+        assert!(self.findings.iter().all(|finding| finding.check != check), "{:?}", self.findings);
     }
 }
 
@@ -184,13 +225,16 @@ async fn traps_of_consumers_are_seen() {
     assert!(report.has("stale-ack", "note").contains("late ack counts"));
     let _: Value = client.api("CONSUMER.DELETE.S.counts", &Value::Null).await.unwrap();
 
-    // Terminated while the doctor listens.
+    // Terminated and given up while the doctor listens.
     consumer(&client, "S", json!({"name": "term", "durable_name": "term", "filter_subject": "s.a"})).await;
+    let once = json!({"name": "once", "durable_name": "once", "filter_subject": "s.a", "max_deliver": 1});
+    consumer(&client, "S", once).await;
     let listening = world.command(&["doctor", "--json", "--listen", "5s"]).spawn().unwrap();
     let terminating = async {
         loop {
             store(&client, "s.a", 1).await;
             fetch(&client, "S", "term", b"+TERM").await;
+            fetch(&client, "S", "once", b"-NAK").await;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -200,7 +244,9 @@ async fn traps_of_consumers_are_seen() {
         () = terminating => unreachable!(),
     };
     let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    Report::of(Ended { code: output.status.code(), stdout, stderr }).has("terminated", "problem");
+    let report = Report::of(Ended { code: output.status.code(), stdout, stderr });
+    assert!(report.has("terminated", "problem").contains("messages were terminated (+TERM) just now"));
+    assert!(report.has("given-up", "problem").contains("messages were delivered for the last time just now"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -286,6 +332,47 @@ async fn traps_of_tasks_are_seen() {
     client.close().await;
 }
 
+/// A micro service that has a request in hand while its subject is deserted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_gone_with_a_task_is_seen() {
+    let world = World::start().await;
+    let client = world.client("user").await;
+    world.run(&["queue", "put", "served", "--mode", "service"]).await.fine();
+    let service = world.client("hand").await;
+    let mut infos = service.subscribe("$SRV.INFO").unwrap();
+    let mut requests = service.subscribe("hand.run").unwrap();
+    let answering = service.clone();
+    let info = json!({
+        "name": "hand", "id": "H1", "metadata": {"task.queue": "served", "task.slots": "2"},
+        "endpoints": [{"name": "run", "subject": "hand.run"}],
+    });
+    service.flush().await.unwrap();
+    let introducing = tokio::spawn(async move {
+        while let Some(request) = infos.next().await {
+            answering.publish_message(request.reply(), b"", b"", info.to_string().as_bytes()).unwrap();
+        }
+    });
+    world.run(&["task", "submit", "--queue", "served", "--id", "held", "x"]).await.fine();
+    let _held = requests.next().await.unwrap();
+    examine(&world).await.lacks("agent-offline");
+    // Nobody says any more that it is there, and the next request finds nobody.
+    introducing.abort();
+    assert!(introducing.await.unwrap_err().is_cancelled());
+    drop(requests);
+    service.flush().await.unwrap();
+    let mut events = client.subscribe("$TASK.E.AGENT.*").unwrap();
+    client.flush().await.unwrap();
+    world.run(&["task", "submit", "--queue", "served", "--id", "next", "x"]).await.fine();
+    loop {
+        let event: Value = serde_json::from_slice(events.next().await.unwrap().payload()).unwrap();
+        if event["event"] == "offline" {
+            break;
+        }
+    }
+    let report = examine(&world).await;
+    assert!(report.has("agent-offline", "warning").starts_with("it is offline and has 1 tasks"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_without_a_coordinator_are_seen() {
     let world = World::start_with(|mut config| {
@@ -299,30 +386,13 @@ async fn tasks_without_a_coordinator_are_seen() {
     examine(&world).await.has("no-coordinator", "problem");
 }
 
-/// A real nats-server, when one is there: that it acknowledges before it syncs, and the same look at consumers.
+/// That it acknowledges before it syncs, and the same look at consumers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nats_server_is_examined_too() {
-    let Some(program) = std::env::var_os("NATS_SERVER_BIN") else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let mut child = std::process::Command::new(program)
-        .args(["-js", "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-sd"])
-        .arg(folder.path())
-        .arg(format!("--ports_file_dir={}", folder.path().display()))
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let ports = loop {
-        let files = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path());
-        let ports = files
-            .filter(|path| path.extension().is_some_and(|kind| kind == "ports"))
-            .find_map(|path| serde_json::from_str::<Value>(&std::fs::read_to_string(path).ok()?).ok());
-        match ports {
-            Some(ports) => break ports,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
-    let (url, monitor) = (ports["nats"][0].as_str().unwrap(), ports["monitoring"][0].as_str().unwrap());
-    let client = Client::connect(url).await.unwrap();
+    let Some(path) = toolchain::or_skip("the doctor's look at nats-server", nats_server::find()) else { return };
+    let server = tokio::task::block_in_place(|| Server::start(Program::nats_server(path))).unwrap();
+    let (url, monitor) = (server.url(), server.monitoring_url());
+    let client = Client::connect(&url).await.unwrap();
     stream(&client, json!({"name": "S", "subjects": ["s.>"]})).await;
     store(&client, "s.a", 2).await;
     consumer(&client, "S", json!({"name": "few", "durable_name": "few", "max_deliver": 2})).await;
@@ -331,10 +401,8 @@ async fn a_nats_server_is_examined_too() {
     }
     fetch(&client, "S", "few", b"+ACK").await;
     let world = World::start().await;
-    let report =
-        Report::of(world.run(&["doctor", "-s", url, "--json", "--listen", "300ms", "--monitor", monitor]).await);
+    let examining = ["doctor", "-s", &url, "--json", "--listen", "300ms", "--monitor", &monitor];
+    let report = Report::of(world.run(&examining).await);
     report.has("ack-before-sync", "warning");
     report.has("deliveries-used", "problem");
-    let _ = child.kill();
-    let _ = child.wait();
 }

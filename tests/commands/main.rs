@@ -7,3 +7,6 @@ mod lists;
 mod support;
 mod tasks;
 mod verbs;
+
+#[path = "../support/mod.rs"]
+mod tools;

@@ -230,6 +230,14 @@ mod tests {
         );
         let stalled = vec![("ada".to_owned(), "t".to_owned())];
         check(Tasks { stalled, ..Tasks::default() }, &[("agent-stalled", "t waits meanwhile")]);
+        let agent =
+            |status: &str, in_flight: u64| Some(vec![json!({"id": "ada", "status": status, "in_flight": in_flight})]);
+        check(Tasks { agents: agent("offline", 0), ..Tasks::default() }, &[]);
+        check(Tasks { agents: agent("online", 2), ..Tasks::default() }, &[]);
+        check(
+            Tasks { agents: agent("offline", 2), ..Tasks::default() },
+            &[("agent-offline", "it is offline and has 2 tasks")],
+        );
     }
 
     #[test]
