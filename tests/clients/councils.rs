@@ -1,27 +1,27 @@
 //! WHOOSH and CHORUS: councils of agents on nats.go that come late, are cut off and come back; and what the `nats` command
 //! shows of them.
 //!
-//! The many agents take 1,000 connections and half a minute: `NATTERJACK_MANY_AGENTS=1 cargo test --release --test clients
-//! many_agents -- --nocapture`.
+//! The many agents take 1,000 connections, half a minute, and a machine that does nothing else: `cargo test --release --test
+//! clients many_agents -- --ignored`.
 
 use crate::scenario;
 use crate::support::server::{Program, Server};
-use crate::support::toolchain::{go_package, or_skip};
+use crate::support::toolchain::{announce, go_package, or_skip};
 use natterjack::client::Client;
 use natterjack::coordinator::{Coordinator, Options};
 use std::process::Command;
 
-/// WHOOSH's 34 agents, of which a fifth come late and a fifth are cut off: all are found, all councils form.
+/// WHOOSH's 34 agents, of which a fifth come late and a fifth are cut off: all are found, all councils form. Statuses take
+/// milliseconds; the bound is for a machine that runs other tests meanwhile.
 #[test]
 fn whoosh_on_nats_go_1_48() {
-    whoosh("WHOOSH on nats.go 1.48", &[("AGENTS", "34"), ("COUNCILS", "6")]);
+    whoosh("WHOOSH on nats.go 1.48", &[("AGENTS", "34"), ("COUNCILS", "6"), ("P95_MS", "1000")]);
 }
 
 #[test]
+#[ignore = "1,000 connections, and a machine that does nothing else"]
 fn many_agents() {
-    if std::env::var_os("NATTERJACK_MANY_AGENTS").is_some() {
-        whoosh("a thousand agents on nats.go", &[("AGENTS", "1000"), ("COUNCILS", "20"), ("P95_MS", "100")]);
-    }
+    whoosh("a thousand agents on nats.go", &[("AGENTS", "1000"), ("COUNCILS", "20"), ("P95_MS", "100")]);
 }
 
 fn whoosh(test: &str, numbers: &[(&str, &str)]) {
@@ -45,6 +45,10 @@ fn whoosh(test: &str, numbers: &[(&str, &str)]) {
             Coordinator::start(client, Options::default()).await.expect("a coordinator")
         })
     });
-    scenario::run_on(server, command);
+    let said = scenario::run_on(server, command);
     drop(coordinator);
+    // Past the capture of the harness: how fast it was is worth a look after every run.
+    let figures: Vec<&str> = said.lines().filter(|line| line.contains("p50")).collect();
+    assert!(!figures.is_empty(), "it tells how long things took: {said}");
+    announce(&format!("{test}:\n{}", figures.join("\n")));
 }

@@ -18,8 +18,8 @@ pub fn run(command: Command) {
     run_on(server, command);
 }
 
-/// As [`run`], on a server that is there already.
-pub fn run_on(mut server: Server, mut command: Command) {
+/// As [`run`], on a server that is there already; what it said.
+pub fn run_on(mut server: Server, mut command: Command) -> String {
     let mut child = command
         .env("NATS_URL", server.url())
         .env("MONITORING_URL", server.monitoring_url())
@@ -37,6 +37,7 @@ pub fn run_on(mut server: Server, mut command: Command) {
     if let Err(text) = verdict {
         panic!("{command:?}: {text}\n---- the server's log\n{}", server.log_tail());
     }
+    said
 }
 
 fn serve(child: &mut Child, server: &mut Server, said: &mut String) -> Result<(), String> {
