@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::history::{Record, Revision};
-use super::ledger::{Books, Verb};
+use super::ledger::{Books, Verb, Word};
 use super::table;
+use super::worker::DELIVERIES;
 
 /// A dead letter as it is stored.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,14 @@ pub struct Sent {
     /// `Nats-Msg-Id`, which names the task and its run.
     pub id: String,
     pub body: Bytes,
+}
+
+/// A stretch of the stream in which an agent was to be given nothing.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    pub agent: String,
+    pub from: u64,
+    pub to: u64,
 }
 
 /// All there is to know of a world that has come to rest.
@@ -41,14 +50,18 @@ pub struct Evidence {
     pub taken: Vec<(String, u64)>,
     /// Tasks that count as open and as running, by queue.
     pub open: Vec<(String, u64, u64)>,
+    pub drains: Vec<Drain>,
 }
 
 /// One sentence for everything that must not be.
 pub fn violations(evidence: &Evidence) -> Vec<String> {
     let mut wrong = evidence.books.wrong.clone();
     for (task, history) in &evidence.history {
-        wrong.extend(walk(task, history));
+        let pulled = history.first().is_some_and(|first| first.record.mode == "pull");
+        wrong.extend(if pulled { walk_pulled(task, history) } else { walk(task, history) });
     }
+    wrong.extend(acks(evidence));
+    wrong.extend(drains(evidence));
     wrong.extend(answers(evidence));
     wrong.extend(completions(evidence));
     wrong.extend(submissions(evidence));
@@ -107,6 +120,88 @@ fn walk(task: &str, history: &[Revision]) -> Vec<String> {
             }
         }
         before = record;
+    }
+    wrong
+}
+
+/// The same of a task that workers pull: the lease is the run's, and attempts are the deliveries that are known of.
+fn walk_pulled(task: &str, history: &[Revision]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut leases = BTreeSet::new();
+    let nothing = Record { phase: "-".to_owned(), run: 1, ..Record::default() };
+    let mut before = &nothing;
+    for Revision { seq, record } in history {
+        let (from, to) = (before.phase.as_str(), record.phase.as_str());
+        let mut say = |what: String| wrong.push(format!("{task}@{seq} ({from} -> {to}): {what}"));
+        if !table::may_follow_pulled(from, to) {
+            say("no such edge of a pulled task".to_owned());
+        }
+        if table::state_of(to) != Some(&record.state) {
+            say(format!("its state is {}", record.state));
+        }
+        let again = table::is_final(from) && !table::is_final(to);
+        if record.run != before.run + u64::from(again) {
+            say(format!("run {} after {}", record.run, before.run));
+        }
+        let begins = again || from == "-";
+        if (begins && record.attempt > 0) || (!begins && record.attempt < before.attempt) {
+            say(format!("delivery {} after {}", record.attempt, before.attempt));
+        }
+        if record.attempt > DELIVERIES || (to == "running" && record.attempt == 0) {
+            say(format!("delivery {} of {DELIVERIES}", record.attempt));
+        }
+        if begins && (record.lease.is_empty() || !leases.insert(record.lease.clone())) {
+            say(format!("a run begins with the lease {:?}", record.lease));
+        }
+        if !begins && record.lease != before.lease {
+            say("the lease changes in a run".to_owned());
+        }
+        let lease = record.completion.as_ref().map_or("", |completion| &completion.lease);
+        if to == "completed" && lease != record.lease {
+            say(format!("completed by lease {lease:?} in the run of {:?}", record.lease));
+        }
+        before = record;
+    }
+    wrong
+}
+
+/// A worker's ack that the broker knows of completes the task, unless it was over already. Where another worker said
+/// something else of the same run, either may have been first.
+fn acks(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for ((task, lease), words) in &evidence.books.words {
+        if !words.contains(&Word::Acked) || words.contains(&Word::Other) {
+            continue;
+        }
+        let history = evidence.history.get(task).map(Vec::as_slice).unwrap_or_default();
+        let last = history.iter().rev().map(|revision| &revision.record).find(|record| record.lease == *lease);
+        let Some(last) = last else {
+            wrong.push(format!("{task}: a worker was given the lease {lease}, which no run has"));
+            continue;
+        };
+        let over = last.phase == "canceled"
+            || (last.phase == "dead" && (last.reason == "deadline" || last.attempt >= DELIVERIES));
+        if last.phase != "completed" && !over {
+            wrong.push(format!("{task}: it was acked and is not completed: {words:?}, {last:?}"));
+        }
+    }
+    wrong
+}
+
+/// Who drains is given nothing new.
+fn drains(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for Drain { agent, from, to } in &evidence.drains {
+        for (task, history) in &evidence.history {
+            let mut before = "";
+            for Revision { seq, record } in history {
+                let given = record.phase == "assigned" && record.agent == *agent && record.lease != before;
+                if given && from < seq && seq <= to {
+                    wrong.push(format!("{task}@{seq}: it was given to {agent}, which drains from {from} to {to}"));
+                }
+                before = &record.lease;
+            }
+        }
     }
     wrong
 }
@@ -264,7 +359,7 @@ fn rest(evidence: &Evidence) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::history::Completion;
-    use super::super::ledger::{Answer, Refusal, Submission};
+    use super::super::ledger::{Answer, Refusal, Submission, Word};
     use super::*;
 
     /// A task's history from `phase[:lease[:attempt]]`, at sequences 10, 20, ...
@@ -285,6 +380,7 @@ mod tests {
                 attempt: *attempt,
                 max_attempts: 2,
                 lease: (*lease).to_owned(),
+                agent: "ann".to_owned(),
                 completion: completion.clone(),
                 ..Record::default()
             };
@@ -300,7 +396,26 @@ mod tests {
         Answer { verb, task, lease, body: Bytes::from_static(body.as_bytes()), revision, phase, duplicate: false }
     }
 
-    /// One task that failed once and is completed, one that is dead.
+    /// A pull queue's task: given up in its first run, in its second acked at the second delivery.
+    fn pulled(evidence: &mut Evidence) {
+        let steps = [("queued", "P", 0), ("running", "P", 1), ("dead", "P", 2)];
+        let again = [("queued", "Q", 0), ("running", "Q", 1), ("running", "Q", 2), ("completed", "Q", 2)];
+        let mut history = history("p", &[&steps[..], &again[..]].concat());
+        for (at, revision) in history.iter_mut().enumerate() {
+            revision.record.mode = "pull".to_owned();
+            revision.record.run = if at < steps.len() { 1 } else { 2 };
+        }
+        evidence.history.insert("p".to_owned(), history);
+        evidence.results.insert("p".to_owned(), Bytes::new());
+        evidence.results_stored.insert("p".to_owned(), 1);
+        let books = &mut evidence.books;
+        books.submissions.insert("p".to_owned(), Submission { acknowledged: true, ..Submission::default() });
+        books.sent.insert(("p".into(), "Q".into()), vec![Bytes::new()]);
+        books.words.insert(("p".into(), "P".into()), vec![Word::Acked, Word::Other]);
+        books.words.insert(("p".into(), "Q".into()), vec![Word::Unsure, Word::Acked]);
+    }
+
+    /// One task that failed once and is completed, one that is dead, one that workers pull.
     fn good() -> Evidence {
         let mut evidence = Evidence::default();
         let done = [("queued", "", 0), ("assigned", "A", 1), ("backing-off", "", 1), ("queued", "", 1)];
@@ -334,6 +449,9 @@ mod tests {
         ];
         let (task, lease) = ("t".to_owned(), "A".to_owned());
         books.refusals.push(Refusal { verb: Verb::Complete, task, lease, body: result, code: 30409 });
+        // Between the two assignments of `t`.
+        evidence.drains.push(Drain { agent: "ann".into(), from: 20, to: 49 });
+        pulled(&mut evidence);
         evidence
     }
 
@@ -363,6 +481,35 @@ mod tests {
         check("completed by lease \"A\" while \"B\" holds", &|e| {
             e.history.get_mut("t").unwrap()[6].record.completion = Some(stale.clone());
         });
+        // What workers pull.
+        let pulled = |e: &mut Evidence, at: usize, set: &dyn Fn(&mut Record)| {
+            set(&mut e.history.get_mut("p").unwrap()[at].record);
+        };
+        check("no such edge of a pulled task", &|e| pulled(e, 1, &|record| record.phase = "assigned".into()));
+        check("p@20 (queued -> running): its state is submitted", &|e| {
+            pulled(e, 1, &|record| record.state = "submitted".into());
+        });
+        check("p@40 (dead -> queued): run 1 after 1", &|e| pulled(e, 3, &|record| record.run = 1));
+        check("delivery 1 after 2", &|e| pulled(e, 6, &|record| record.attempt = 1));
+        check("delivery 2 after 2", &|e| pulled(e, 3, &|record| record.attempt = 2));
+        check("delivery 7 of 6", &|e| pulled(e, 6, &|record| record.attempt = 7));
+        check("delivery 0 of 6", &|e| pulled(e, 4, &|record| record.attempt = 0));
+        check("a run begins with the lease \"\"", &|e| pulled(e, 0, &|record| record.lease.clear()));
+        check("a run begins with the lease \"P\"", &|e| pulled(e, 3, &|record| record.lease = "P".into()));
+        check("the lease changes in a run", &|e| pulled(e, 4, &|record| record.lease = "X".into()));
+        check("completed by lease \"A\" in the run of \"Q\"", &|e| {
+            pulled(e, 6, &|record| record.completion = Some(stale.clone()));
+        });
+        check("it was acked and is not completed", &|e| {
+            pulled(e, 6, &|record| (record.phase, record.reason) = ("dead".into(), "no use".into()));
+        });
+        check("which no run has", &|e| {
+            e.books.words.insert(("p".into(), "R".into()), vec![Word::Acked]);
+        });
+        check("p: its result b\"\" was never sent", &|e| drop(e.books.sent.remove(&("p".into(), "Q".into()))));
+        // Drains.
+        check("t@50: it was given to ann", &|e| e.drains[0].to = 50);
+        check("t@20: it was given to ann", &|e| e.drains[0].from = 19);
         // What clients were told.
         check("not in the history", &|e| e.books.answers[0].revision = 11);
         check("another phase", &|e| e.books.answers[0].phase = "completed".into());

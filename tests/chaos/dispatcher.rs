@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::ledger::{Submission, Verb};
 use super::link::{Link, Reply, call};
 use super::random::Random;
+use super::worker;
 use super::world::Shared;
 
 /// Requests that one dispatcher has under way at once.
@@ -56,6 +57,9 @@ enum Deed {
         force: bool,
     },
     Requeue(String),
+    /// One of the last dead letters, or all of a queue.
+    Letter,
+    Letters(&'static str),
     Answer(String),
     Queue(&'static str),
     Nothing,
@@ -68,7 +72,8 @@ impl Deed {
         if choice < 58 || books.submissions.is_empty() {
             *next += 1;
             let task = format!("{name}-{next}");
-            let submission = compose(&task, random, &books.submissions.keys().cloned().collect::<Vec<_>>());
+            let pulled = world.has_workers && random.one_in(4);
+            let submission = compose(&task, pulled, random, &books.submissions.keys().cloned().collect::<Vec<_>>());
             books.submissions.insert(task.clone(), submission);
             return Deed::Submit(task);
         }
@@ -85,7 +90,9 @@ impl Deed {
             58..66 => unknown.map_or(Deed::Submit(task), |(task, _)| Deed::Submit(task.clone())),
             66..69 if known.acknowledged => Deed::Usurp(task),
             69..75 => Deed::Cancel { task, force: random.one_in(2) },
-            75..82 => Deed::Requeue(task),
+            75..80 => Deed::Requeue(task),
+            80..82 if random.one_in(8) => Deed::Letters(*random.pick(&["default", "limited", "pulled"])),
+            80..82 => Deed::Letter,
             82..88 => Deed::Await(task),
             88..96 => Deed::Get(task),
             96 => Deed::Queue("PAUSE.limited"),
@@ -134,6 +141,22 @@ impl Deed {
                     ledger.count("requeues accepted");
                 }
             }
+            Deed::Letter => {
+                let listed = call(client, "DLQ.LIST", &[], br#"{"limit":3}"#).await.json();
+                let Some(letter) = listed["letters"].as_array().and_then(|letters| letters.last()) else { return };
+                let (queue, task) = (letter["queue"].as_str().unwrap_or(""), letter["id"].as_str().unwrap_or(""));
+                let reply = call(client, &format!("DLQ.REQUEUE.{queue}.{task}"), &[], b"").await;
+                if let Reply::Fine(_) = &reply {
+                    // Of one that somebody else has requeued meanwhile it tells where the task is now.
+                    ledger.answered(Verb::Get, task, "", &nothing, &reply.json());
+                    ledger.count("letters requeued");
+                }
+            }
+            Deed::Letters(queue) => {
+                if let Reply::Fine(_) = call(client, &format!("DLQ.REQUEUE.{queue}"), &[], b"").await {
+                    ledger.count("queues of letters requeued");
+                }
+            }
             Deed::Answer(task) => answer(world, client, &task).await,
             Deed::Queue(what) => {
                 call(client, &format!("QUEUE.{what}"), &[], b"").await;
@@ -180,8 +203,32 @@ pub async fn answer(world: &Shared, client: &Client, task: &str) {
     }
 }
 
-/// A task of some kind.
-fn compose(task: &str, random: &mut Random, others: &[String]) -> Submission {
+/// A task of some kind, or one for workers, who choose what they pull and are told no more than a message tells.
+fn compose(task: &str, pulled: bool, random: &mut Random, others: &[String]) -> Submission {
+    let mut headers = Vec::new();
+    if pulled {
+        headers.push(("Task-Queue", worker::QUEUE.to_owned()));
+        headers.push(("Task-Max-Attempts", (1 + random.below(worker::DELIVERIES)).to_string()));
+    } else {
+        headers = for_agents(random);
+    }
+    if random.one_in(3) {
+        headers.push(("Task-Result-To", format!("results.{task}")));
+    }
+    if random.one_in(10) {
+        headers.push(("Task-Not-Before", format!("{}ms", random.below(600))));
+    }
+    if random.one_in(15) {
+        headers.push(("Task-Deadline", format!("{}ms", 200 + random.below(3000))));
+    }
+    if random.one_in(8) && !others.is_empty() {
+        headers.push(("Task-After", format!("{},{}", random.pick(others), random.pick(others))));
+    }
+    Submission { headers, body: Bytes::from(format!("body of {task}")), acknowledged: false, refused: false }
+}
+
+/// What is said of a task that the coordinator gives to somebody.
+fn for_agents(random: &mut Random) -> Vec<(&'static str, String)> {
     let mut headers = vec![("Task-Backoff", "30ms,60ms".to_owned())];
     let attempts = [1, 2, 3, 8, 20, 20, 50, 50];
     headers.push(("Task-Max-Attempts", random.pick(&attempts).to_string()));
@@ -191,9 +238,6 @@ fn compose(task: &str, random: &mut Random, others: &[String]) -> Submission {
     }
     if random.one_in(3) {
         headers.push(("Task-Priority", random.below(10).to_string()));
-    }
-    if random.one_in(3) {
-        headers.push(("Task-Result-To", format!("results.{task}")));
     }
     if random.one_in(8) {
         headers.push(("Task-Requires", "gpu".to_owned()));
@@ -205,17 +249,8 @@ fn compose(task: &str, random: &mut Random, others: &[String]) -> Submission {
         headers.push(("Task-Sticky", format!("s{}", random.below(3))));
         headers.push(("Task-Sticky-Mode", (*random.pick(&["soft", "hard"])).to_owned()));
     }
-    if random.one_in(10) {
-        headers.push(("Task-Not-Before", format!("{}ms", random.below(600))));
-    }
-    if random.one_in(15) {
-        headers.push(("Task-Deadline", format!("{}ms", 200 + random.below(3000))));
-    }
     if random.one_in(15) {
         headers.push(("Task-Timeout", format!("{}ms", 100 + random.below(1000))));
     }
-    if random.one_in(8) && !others.is_empty() {
-        headers.push(("Task-After", format!("{},{}", random.pick(others), random.pick(others))));
-    }
-    Submission { headers, body: Bytes::from(format!("body of {task}")), acknowledged: false, refused: false }
+    headers
 }

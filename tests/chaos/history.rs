@@ -30,6 +30,8 @@ impl Stored {
 pub struct Record {
     pub id: String,
     pub queue: String,
+    /// `pull`, or empty where an agent is chosen.
+    pub mode: String,
     pub state: String,
     pub phase: String,
     pub run: u64,
@@ -38,6 +40,7 @@ pub struct Record {
     pub agent: String,
     pub lease: String,
     pub result_due: bool,
+    pub reason: String,
     pub completion: Option<Completion>,
 }
 

@@ -45,6 +45,17 @@ pub struct Refusal {
     pub code: u64,
 }
 
+/// What became of one delivery in the hands of a worker that knows nothing of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It acked, and the broker said that it knows.
+    Acked,
+    /// It acked, and nobody said so.
+    Unsure,
+    /// It gave the message back, refused it or fell silent.
+    Other,
+}
+
 /// A task as it was submitted.
 #[derive(Clone, Debug, Default)]
 pub struct Submission {
@@ -67,6 +78,8 @@ pub struct Books {
     pub refusals: Vec<Refusal>,
     /// The results that were sent under each task's leases, answered or not.
     pub sent: HashMap<(String, String), Vec<Bytes>>,
+    /// How deliveries of pull queues' tasks ended, by task and lease, which is that of a run.
+    pub words: HashMap<(String, String), Vec<Word>>,
     /// Results that AWAIT told of.
     pub awaited: Vec<(String, Bytes)>,
     /// What clients saw that must not be.
@@ -98,6 +111,11 @@ impl Ledger {
         if !sent.contains(body) {
             sent.push(body.clone());
         }
+    }
+
+    /// A delivery of a pull queue's ends.
+    pub fn word(&self, task: &str, lease: &str, word: Word) {
+        self.books().words.entry((task.to_owned(), lease.to_owned())).or_default().push(word);
     }
 
     pub fn answered(&self, verb: Verb, task: &str, lease: &str, body: &Bytes, answer: &Value) {

@@ -1,8 +1,9 @@
 //! Agents, dispatchers, coordinators and the broker die at random (D6): no task is lost, stuck or completed twice, no stale
 //! lease is accepted, attempts are bounded.
 //!
-//! A world is a broker process on a real store, agents that work, fail, fall silent and speak too late, dispatchers that
-//! submit, cancel, requeue and wait. In each round, after a while of random length, somebody is killed. After its rounds a
+//! A world is a broker process on a real store, agents that work, fail, fall silent, speak too late and are drained, in half of
+//! the worlds workers that know nothing but a pull queue's consumer, and dispatchers that submit, cancel, requeue tasks and
+//! dead letters, and wait. In each round, after a while of random length, somebody is killed. After its rounds a
 //! world comes to rest, and all revisions of all tasks, what clients were told, results and dead letters are held against
 //! the state machine in `table.rs`, which is written from the design and not from the code.
 //!
@@ -28,6 +29,7 @@ mod relay;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+mod worker;
 mod world;
 
 use std::collections::BTreeMap;

@@ -54,9 +54,33 @@ const EDGES: &[(&str, &[&str])] = &[
     ("completed", &["completed"]),
 ];
 
+/// The same of a pull queue's tasks: nobody assigns them. What workers do is told by the broker, often late: a delivery that
+/// was short is known by its ack alone.
+const PULLED: &[(&str, &[&str])] = &[
+    ("-", &["queued", "scheduled", "blocked"]),
+    ("scheduled", &["queued", "canceled", "dead"]),
+    ("blocked", &["queued", "scheduled", "canceled", "dead"]),
+    // Delivery; ack; term, deliveries used, the deadline; CANCEL, at once.
+    ("queued", &["running", "completed", "dead", "canceled"]),
+    // Another delivery, or a nak.
+    ("running", &["running", "completed", "dead", "canceled"]),
+    ("dead", &["queued", "blocked", "dead"]),
+    ("canceled", &["queued", "blocked", "canceled"]),
+    ("completed", &["completed"]),
+];
+
 /// Whether `to` may follow `from` in a history; `-` is the time before the submission.
 pub fn may_follow(from: &str, to: &str) -> bool {
-    EDGES.iter().any(|(known, next)| *known == from && next.contains(&to))
+    is_edge(EDGES, from, to)
+}
+
+/// As [`may_follow`], of a pull queue's task.
+pub fn may_follow_pulled(from: &str, to: &str) -> bool {
+    is_edge(PULLED, from, to)
+}
+
+fn is_edge(edges: &[(&str, &[&str])], from: &str, to: &str) -> bool {
+    edges.iter().any(|(known, next)| *known == from && next.contains(&to))
 }
 
 /// The state a phase belongs to.
@@ -90,12 +114,15 @@ pub fn is_parked(phase: &str) -> bool {
 
 #[test]
 fn the_table_is_closed_and_every_phase_leads_to_an_end() {
-    let known = |phase: &str| EDGES.iter().any(|(from, _)| *from == phase);
-    for (from, next) in EDGES {
-        for to in *next {
-            assert!(known(to) && state_of(to).is_some(), "{from} leads to {to}");
+    for edges in [EDGES, PULLED] {
+        let known = |phase: &str| edges.iter().any(|(from, _)| *from == phase);
+        for (from, next) in edges {
+            for to in *next {
+                assert!(known(to) && state_of(to).is_some(), "{from} leads to {to}");
+            }
+            assert!(is_final(from) || *from == "-" || next.iter().any(|to| is_final(to)), "{from} ends nowhere");
         }
-        assert!(is_final(from) || *from == "-" || next.iter().any(|to| is_final(to)), "{from} ends nowhere");
     }
     assert!(!may_follow("completed", "queued") && !may_follow("-", "completed") && !may_follow("queued", "completed"));
+    assert!(may_follow_pulled("queued", "completed") && !may_follow_pulled("queued", "assigned"));
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::agent::{self, Attempt, Fate, Plan, Signs, TICK};
-use super::checker::{DeadLetter, Evidence, Sent};
+use super::checker::{DeadLetter, Drain, Evidence, Sent};
 use super::coordinator;
 use super::dispatcher;
 use super::history::{History, read};
@@ -22,18 +22,23 @@ use super::random::Random;
 use super::relay::Relay;
 use super::support::server::{Program, Server};
 use super::table;
+use super::worker;
 
 /// How long leases last in these worlds.
 pub const LEASE: Duration = Duration::from_millis(400);
 /// How long a world may take to come to rest once nothing is killed any more.
 const REST: Duration = Duration::from_secs(60);
+const AGENTS: usize = 4;
 const DISPATCHERS: usize = 3;
+const WORKERS: usize = 2;
 
 /// What everybody in a world shares.
 pub struct Shared {
     /// The broker's.
     pub address: String,
     pub ledger: Ledger,
+    /// There is a pull queue, with workers.
+    pub has_workers: bool,
     calm: AtomicBool,
     ghosts: Mutex<Vec<(Instant, Attempt)>>,
     /// Tasks whose agents have asked.
@@ -81,6 +86,9 @@ pub struct World {
     random: Random,
     fates: Vec<mpsc::Sender<Fate>>,
     killers: Vec<mpsc::Sender<()>>,
+    /// Of workers.
+    worker_killers: Vec<mpsc::Sender<()>>,
+    drains: Vec<Drain>,
     lives: JoinSet<()>,
     history: History,
 }
@@ -125,7 +133,11 @@ impl World {
         };
         let (calm, ghosts) = (AtomicBool::new(false), Mutex::default());
         let questions = Mutex::default();
-        let shared = Arc::new(Shared { address, ledger: Ledger::default(), calm, ghosts, questions });
+        let (ledger, has_workers) = (Ledger::default(), random.one_in(2));
+        let shared = Arc::new(Shared { address, ledger, has_workers, calm, ghosts, questions });
+        if has_workers {
+            shared.ledger.count("worlds with a pull queue");
+        }
         shared.ledger.count(if embedded { "worlds (embedded coordinator)" } else { "worlds (coordinator alone)" });
         let mut world = World {
             shared,
@@ -134,6 +146,8 @@ impl World {
             random,
             fates: Vec::new(),
             killers: Vec::new(),
+            worker_killers: Vec::new(),
+            drains: Vec::new(),
             lives: JoinSet::new(),
             history: History::default(),
         };
@@ -154,6 +168,10 @@ impl World {
         }
         surely(&link.client, "QUEUE.PUT.default", &[], queue.to_string().as_bytes()).await;
         surely(&link.client, "QUEUE.PUT.limited", &[], limited.to_string().as_bytes()).await;
+        if self.shared.has_workers {
+            let pulled = json!({ "mode": "pull", "lease_s": LEASE.as_secs_f64(), "max_attempts": worker::DELIVERIES });
+            surely(&link.client, &format!("QUEUE.PUT.{}", worker::QUEUE), &[], pulled.to_string().as_bytes()).await;
+        }
         let cron = [("Task-Schedule", "@every 1s".to_owned()), ("Task-Max-Attempts", "50".to_owned())];
         surely(&link.client, "CRON.PUT.tick", &cron, TICK).await;
         Ok(())
@@ -161,7 +179,8 @@ impl World {
 
     fn populate(&mut self) {
         let signs = [Signs::Presence, Signs::Presence, Signs::Heartbeats, Signs::None];
-        for (number, labels) in [vec!["gpu"], vec!["fast"], vec!["gpu", "fast"], vec![]].into_iter().enumerate() {
+        let labels: [_; AGENTS] = [vec!["gpu"], vec!["fast"], vec!["gpu", "fast"], vec![]];
+        for (number, labels) in labels.into_iter().enumerate() {
             let (id, slots) = (format!("a{number}"), 2 + self.random.below(4));
             let plan = Plan { id, labels, slots, signs: *self.random.pick(&signs) };
             let (fate, fates) = mpsc::channel(4);
@@ -173,6 +192,12 @@ impl World {
             self.killers.push(killer);
             let seed = self.random.next();
             self.lives.spawn(dispatcher::live(self.shared.clone(), format!("d{number}"), seed, killed));
+        }
+        for number in 0..if self.shared.has_workers { WORKERS } else { 0 } {
+            let (killer, killed) = mpsc::channel(4);
+            self.worker_killers.push(killer);
+            let seed = self.random.next();
+            self.lives.spawn(worker::live(self.shared.clone(), format!("w{number}"), seed, killed));
         }
         self.lives.spawn(agent::ghosts(self.shared.clone(), self.random.next()));
     }
@@ -238,6 +263,15 @@ impl World {
                 let _ = fate.send(Fate::Cut).await;
                 "agents cut"
             }
+            (85..90, _) => {
+                self.drain(pause * 3).await;
+                "agents drained"
+            }
+            (90..94, _) if !self.worker_killers.is_empty() => {
+                let killer = self.random.pick(&self.worker_killers).clone();
+                let _ = killer.send(()).await;
+                "workers killed"
+            }
             _ => {
                 let killer = self.random.pick(&self.killers).clone();
                 let _ = killer.send(()).await;
@@ -251,6 +285,41 @@ impl World {
             self.shared.ledger.wrong(format!("the coordinator ended: {reason}"));
         }
         Ok(())
+    }
+
+    /// An agent is to take nothing more, and after a while to go on. A coordinator that dies meanwhile changes nothing.
+    async fn drain(&mut self, pause: Duration) {
+        let agent = format!("a{}", self.random.below(AGENTS as u64));
+        let link = self.link().await;
+        let drain = format!("AGENT.DRAIN.{agent}");
+        let told = call(&link.client, &drain, &[], b"").await.json();
+        let Some(instance) = told["instance"].as_str() else { return };
+        let from = mark(&link.client).await;
+        if self.random.one_in(2)
+            && let Seat::Alone { process, relay } = &mut self.seat
+        {
+            drop(process.take());
+            *process = Some(coordinator::Process::start(relay.url()));
+        }
+        tokio::time::sleep(pause).await;
+        let to = mark(&link.client).await;
+        // Asked until somebody serves again.
+        let mut now = Value::Null;
+        while now.is_null() && link.client.status() != natterjack::client::Status::Closed {
+            now = call(&link.client, &format!("AGENT.INFO.{agent}"), &[], b"").await.json();
+        }
+        // A new life is not draining.
+        if now["instance"] == instance {
+            match (from, to) {
+                (Some(from), Some(to)) if now["draining"] == true => {
+                    self.drains.push(Drain { agent, from, to });
+                    self.shared.ledger.count("drains that held");
+                }
+                _ if now["draining"] == true => {}
+                _ => self.shared.ledger.wrong(format!("{agent} was told to drain, and does not any more: {now}")),
+            }
+        }
+        surely(&link.client, &drain, &[], br#"{"drain":false}"#).await;
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -340,6 +409,7 @@ impl World {
             evidence.sent.push(Sent { subject: row.subject, id, body: row.payload });
         }
         evidence.taken = taken(client).await;
+        evidence.drains = std::mem::take(&mut self.drains);
         let queues = call(client, "QUEUE.LIST", &[], b"").await.json();
         for queue in queues["queues"].as_array().into_iter().flatten() {
             let number = |name: &str| queue[name].as_u64().unwrap_or(u64::MAX);
@@ -348,6 +418,11 @@ impl World {
         evidence.books = self.shared.ledger.books().clone();
         Ok(evidence)
     }
+}
+
+/// The stream's sequence by now: behind all that the broker was given before.
+async fn mark(client: &Client) -> Option<u64> {
+    client.kv_put("TASK", "x.mark", b"").await.ok()
 }
 
 fn is_completed(history: &[super::history::Revision]) -> bool {
