@@ -205,6 +205,44 @@ async fn a_work_queue_that_is_adopted_late_shows_what_is_stuck_in_it() {
     world.end().await;
 }
 
+/// A coordinator that died when it had stored that a letter is purged and not done yet what follows.
+#[tokio::test]
+async fn a_purged_letters_message_is_taken_out_by_the_next_coordinator_and_is_no_letter_again() {
+    let mut world = World::start().await;
+    let user = world.client("user").await;
+    make(&user, "workqueue", 1).await;
+    adopt(&user).await;
+    let worker = world.client("worker").await;
+    for body in [&b"stuck"[..], b"fine"] {
+        publish(&user, body, &[]).await;
+        let message = pull(&worker).await;
+        say(&worker, &message, if body == b"fine" { "+ACK" } else { "-NAK" });
+    }
+    assert!(client_pulls_nothing(&worker).await);
+    let letter = letters(&user, "x", 1).await.remove(0);
+    let key = format!("s.{}", letter["id"].as_str().unwrap());
+    world.stop_coordinator();
+    let stored = user.kv_get("TASK", &key).await.unwrap().unwrap();
+    let mut record: Value = serde_json::from_slice(&stored.value).unwrap();
+    (record["state"], record["phase"], record["forget"]) = ("canceled".into(), "canceled".into(), true.into());
+    user.kv_put("TASK", &key, record.to_string().as_bytes()).await.unwrap();
+    world.restart_coordinator().await;
+    while user.kv_get("TASK", &key).await.unwrap().is_some() {
+        assert_eq!(ask(&user, "DLQ.LIST.x", Value::Null).await["total"], 0);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let left: Value = user.api("STREAM.INFO.TASKS", &Value::Null).await.unwrap();
+    assert_eq!(left["state"]["messages"], 0, "the message goes before what is known of it");
+    // Another look at the stream finds nothing dead in it.
+    publish(&user, b"later", &[]).await;
+    say(&worker, &pull(&worker).await, "+ACK");
+    while ask(&user, "QUEUE.INFO.x", Value::Null).await["adopted"]["ack_floor_seq"] != 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    letters(&user, "x", 0).await;
+    world.end().await;
+}
+
 async fn client_pulls_nothing(client: &Client) -> bool {
     let ask = json!({ "batch": 1, "expires": 500_000_000 }).to_string();
     let answer =

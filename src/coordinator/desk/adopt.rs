@@ -83,6 +83,8 @@ pub(super) struct Adopted {
     copying: bool,
     /// Reads left for this look.
     budget: u32,
+    /// Tasks, with their serials, that are forgotten once it is known what kind of stream it is.
+    pub undecided: Vec<(u32, u64)>,
 }
 
 /// All of them, and the reader of advisories.
@@ -125,6 +127,11 @@ impl Adopted {
     pub fn letter_id(&self, queue: &str, seq: u64) -> Option<String> {
         let name = &queue[..queue.len().min(36)];
         self.facts.as_ref().map(|facts| format!("{name}-{}-{seq}", facts.tag))
+    }
+
+    /// Its stream has not been heard of, neither what it is nor that it is not there.
+    pub fn is_unknown(&self) -> bool {
+        self.facts.is_none() && self.fault.is_empty()
     }
 
     pub fn is_work_queue(&self) -> bool {
@@ -335,6 +342,13 @@ impl Desk {
                 adopted.asked = false;
                 adopted.facts = None;
                 adopted.missed(queue, reason);
+            }
+        }
+        let undecided = self.adoptions.by_queue.get_mut(queue).map(|adopted| std::mem::take(&mut adopted.undecided));
+        for (index, serial) in undecided.unwrap_or_default() {
+            if let Some(task) = self.same_task(index, serial) {
+                task.busy = None;
+                self.drain(index);
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::adopt::Corpse;
 use super::calls::{Answer, Call};
 use super::services::Request;
-use super::{Desk, Input, Output, Parcel};
+use super::{Busy, Desk, Input, Output, Parcel};
 use crate::client::{JetStreamError, StoredEntry, decode_ack};
 use crate::coordinator::names;
 use crate::coordinator::queue::Mode;
@@ -156,6 +156,45 @@ impl Desk {
         };
         let api = format!("STREAM.MSG.DELETE.{}", adopted.adopt.stream);
         self.call_api(Call::Unimportant, &api, &serde_json::json!({ "seq": seq, "no_erase": true }));
+    }
+
+    /// As [`Desk::drop_original`], of a letter that is purged, which is forgotten once its message is out: as long as the
+    /// letter is there, whoever looks for dead messages knows this one. False when there is nothing to take out.
+    pub(super) fn drops_first(&mut self, index: u32) -> bool {
+        let Some(task) = self.task(index) else { return false };
+        let (serial, queue) = (task.serial, task.record.queue.clone());
+        let Some(origin) = task.record.origin.as_ref().filter(|_| task.record.forget) else { return false };
+        let seq = if origin.seq > 0 { origin.seq } else { origin.was };
+        let Some(adopted) = self.adoptions.by_queue.get_mut(&queue) else { return false };
+        if adopted.is_unknown() {
+            // Whether its stream is a work queue is being asked.
+            adopted.undecided.push((index, serial));
+        } else if adopted.is_work_queue() {
+            let api = format!("STREAM.MSG.DELETE.{}", adopted.adopt.stream);
+            let body = serde_json::json!({ "seq": seq, "no_erase": true });
+            self.call_api(Call::Dropped { task: index, serial }, &api, &body);
+        } else {
+            return false;
+        }
+        let retry_at = self.now + self.settings.call_timeout;
+        if let Some(task) = self.task_mut(index) {
+            task.busy = Some(Busy::Dropping);
+            task.retry_at = retry_at;
+        }
+        self.arm(index);
+        true
+    }
+
+    pub(super) fn dropped(&mut self, index: u32, serial: u64, answer: &Answer) {
+        // An error says that it is not there; who was not heard is asked again.
+        let over = matches!(answer, Answer::Message(message) if !message.is_no_responders());
+        let Some(task) = self.same_task(index, serial).filter(|_| over) else { return };
+        task.busy = None;
+        if task.line.is_empty() {
+            self.forget_task(index);
+        } else {
+            self.drain(index);
+        }
     }
 
     /// Publishes a requeued letter's message, once that is stored; again until its stream has said where it is.

@@ -164,6 +164,11 @@ pub(super) enum Call {
         task: u32,
         serial: u64,
     },
+    /// The dead message of a letter that is purged left its stream.
+    Dropped {
+        task: u32,
+        serial: u64,
+    },
     /// The next change of a task, for HISTORY.
     History(Box<Reading>),
     /// Housekeeping whose failure the next sweep or restart mends.
@@ -314,6 +319,7 @@ impl Desk {
             Call::Corpse { queue, corpse } => self.corpse_answered(&queue, corpse, &answer),
             Call::RepublishBody { task, serial } => self.republish_body_answered(task, serial, &answer),
             Call::Republished { task, serial } => self.republished(task, serial, &answer),
+            Call::Dropped { task, serial } => self.dropped(task, serial, &answer),
             Call::History(reading) => self.history_answered(*reading, &answer),
             Call::Discovery | Call::Unimportant => {}
         }

@@ -187,6 +187,8 @@ enum Busy {
     Committing(Box<Step>),
     /// Its payload is being read, for the first input in line.
     Fetching,
+    /// It is about to be forgotten; the dead message that it is about leaves its stream first.
+    Dropping,
     /// Whether the last batch was stored is being found out.
     Reloading(Box<Step>),
 }

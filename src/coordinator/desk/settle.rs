@@ -341,6 +341,7 @@ impl Desk {
                     }
                 }
                 Some(Busy::Committing(_)) => {}
+                Some(Busy::Dropping) => task.busy = None,
                 None if result_due => self.send_result(index),
                 None if adopted => self.republish(index),
                 None => self.line_up_again(index),
@@ -390,15 +391,19 @@ impl Desk {
         }
     }
 
-    /// Forgets a finished task and all its keys.
+    /// Forgets a finished task, when nothing else has to happen first.
     fn expire(&mut self, index: u32) {
+        if !self.drops_first(index) {
+            self.forget_task(index);
+        }
+    }
+
+    /// Forgets a finished task and all its keys.
+    pub(super) fn forget_task(&mut self, index: u32) {
         let Some(task) = self.task(index) else { return };
         let record = task.record.clone();
         self.figures.gone(&record);
         self.remove_task(index);
-        if let Some(origin) = record.origin.as_ref().filter(|_| record.forget) {
-            self.drop_original(&record.queue, if origin.seq > 0 { origin.seq } else { origin.was });
-        }
         // Also one that a crash left behind when the task was requeued.
         if record.phase == Phase::Dead || record.forget || record.run > 1 {
             self.purge(&names::dead_letter_key(&record.queue, &record.id));
