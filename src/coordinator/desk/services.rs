@@ -143,6 +143,10 @@ impl Desk {
         if cameback {
             self.announce_agent(&id, if back == Status::Draining { "draining" } else { "online" });
         }
+        if known.is_none() {
+            // Before anything is given to it: a task whose agent the next coordinator does not know has lost its lease.
+            self.store_card(index);
+        }
         self.schedule |= news;
     }
 
