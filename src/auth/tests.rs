@@ -78,8 +78,14 @@ fn passwords_plain_and_hashed() {
     }
     // The hash itself is not the password, and who is unknown takes as long as who is known.
     assert!(judge(&book, &with_password("b", &hash_of("s3cr3t"))).is_none());
-    let unknown = judge_from(&book, &with_password("c", "x"), ConnectionType::Standard, "");
-    assert!(matches!(unknown, Verdict::CheckPassword(PasswordCheck { grant: None, .. })));
+    for (user, pass) in [("c", "x"), ("a", "wrong"), ("a", "")] {
+        let verdict = judge_from(&book, &with_password(user, pass), ConnectionType::Standard, "");
+        assert!(matches!(verdict, Verdict::CheckPassword(PasswordCheck { grant: None, .. })), "{user}: {verdict:?}");
+    }
+    // Not where no password is a hash.
+    let plain = Book::new(&Plan { users: vec![password_user("a", "s3cr3t")], ..Plan::default() }).unwrap();
+    let wrong = judge_from(&plain, &with_password("a", "wrong"), ConnectionType::Standard, "");
+    assert!(matches!(wrong, Verdict::Refused(_)), "{wrong:?}");
     assert!(!Secret::new(HASH).is("x") && Secret::new(HASH).is_hash());
     let shown = format!("{plan:?}");
     assert!(!shown.contains("s3cr3t") && !shown.contains("$2"), "{shown}");

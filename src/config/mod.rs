@@ -395,10 +395,26 @@ mod tests {
         let asking = Config { single_user: token, ..open.clone() };
         asking.check().unwrap();
         assert!(Config { listen: Some(everywhere()), ..Config::nats_server() }.check().is_ok());
+        // A client certificate says who somebody is, unless clients may come without TLS.
+        let tls = Tls { verify: true, ..Tls::new("c", "k") };
+        Config { tls: Some(tls.clone()), ..open.clone() }.check().unwrap();
+        let either = Config { tls: Some(Tls { allow_non_tls: true, ..tls }), ..open };
+        assert_eq!(either.check().unwrap_err(), ConfigError::Open { listen: everywhere(), websocket: false });
         let pages = |listen| Config { websocket: Some(WebSocket::new(listen)), ..Config::default() };
         let error = pages(everywhere()).check().unwrap_err();
         assert_eq!(error, ConfigError::Open { listen: everywhere(), websocket: true });
         pages(Listen::any_port()).check().unwrap();
+    }
+
+    #[test]
+    fn clients_have_the_memory_budget_without_the_cache_and_what_the_allocator_keeps() {
+        let limits = Limits { memory_bytes_max: 256 << 20, ..Limits::default() };
+        let config = Config { limits, ..Config::default() };
+        assert_eq!(config.client_memory_bytes_max(), (256 - 64 - 32) << 20);
+        let config = Config { jetstream: false, ..config };
+        assert_eq!(config.client_memory_bytes_max(), (256 - 32) << 20);
+        let limits = Limits { memory_bytes_max: 64 << 20, ..Limits::default() };
+        assert_eq!(Config { limits, ..Config::default() }.client_memory_bytes_max(), (64 - 16 - 8) << 20);
     }
 
     #[test]
