@@ -12,7 +12,7 @@ use super::callout::{self, CalloutSpec};
 use super::certificate::CertificateNames;
 use super::connection_type::ConnectionType;
 use super::mapping::{Mapping, MappingSpec};
-use super::nkey::{KeyKind, PublicKey};
+use super::nkey::{KeyKind, PublicKey, shown_key};
 use super::operator::Operators;
 use super::permission::Permissions;
 use super::permit::Permit;
@@ -135,7 +135,7 @@ pub struct AccountTrace {
 pub enum BookError {
     #[error("Duplicate user {0:?} detected")]
     DuplicateUser(String),
-    #[error("not a valid public nkey for a user: {0:?}")]
+    #[error("not a valid public nkey for a user: {}", shown_key(.0))]
     Nkey(String),
     #[error("no_auth_user: {0:?} not present as user or nkey in authorization block or account configuration")]
     NoAuthUser(String),
@@ -361,7 +361,10 @@ impl Book {
             return bad("operators do not allow authorization callouts to be configured directly".to_owned());
         }
         if !callout::is_issuer(&spec.issuer) {
-            return bad(format!("expected callout user to be a valid public account nkey, got {:?}", spec.issuer));
+            return bad(format!(
+                "expected callout user to be a valid public account nkey, got {}",
+                shown_key(&spec.issuer)
+            ));
         }
         if !has_account {
             return bad(format!("Authorization callout account {:?} not valid", spec.account));

@@ -36,7 +36,7 @@ pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims}
 pub use connection_type::ConnectionType;
 pub use deputy::{oversteps, schedules_beyond};
 pub use mapping::{Mapping, MappingSpec};
-pub use nkey::{KeyKind, NONCE_BYTES, PublicKey};
+pub use nkey::{KeyKind, NONCE_BYTES, PublicKey, is_seed, shown_key};
 pub use operator::Operators;
 pub use permission::{Permissions, ResponseLimits, SubjectRule, SubjectRules};
 pub use permit::{Permit, PublishCache};

@@ -52,6 +52,16 @@ impl PublicKey {
     }
 }
 
+/// Whether it is the secret half of a key, which some take for the key.
+pub fn is_seed(text: &str) -> bool {
+    text.len() == 58 && text.starts_with('S') && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+}
+
+/// A public key that is none, for a message about it.
+pub fn shown_key(text: &str) -> String {
+    if is_seed(text) { "a seed, which nobody needs to know".to_owned() } else { format!("{text:?}") }
+}
+
 /// Base64 of either alphabet, padded or not.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     URL.decode(text).or_else(|_| PLAIN.decode(text)).ok()

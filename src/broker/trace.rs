@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tracing::{Level, enabled, trace};
 
 use super::client_state::ClientState;
-use crate::auth::CALLOUT_SUBJECT;
+use crate::auth::{CALLOUT_SUBJECT, is_seed};
 use crate::protocol::{ClientOp, quote};
 
 /// How much of a payload is shown; 0 for all. The log is the process's, and so is this.
@@ -117,10 +117,12 @@ fn without_secrets(json: &[u8]) -> String {
     let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(json) else {
         return "[not JSON]".to_owned();
     };
-    // A bearer's JWT is all it takes.
-    let is_secret =
-        |name: &str| ["pass", "auth_token", "jwt", "sig"].iter().any(|known| name.eq_ignore_ascii_case(known));
-    for (_, value) in fields.iter_mut().filter(|(name, _)| is_secret(name)) {
+    // A bearer's JWT is all it takes; a seed may stand where its public key should.
+    let is_secret = |name: &str, value: &serde_json::Value| {
+        ["pass", "auth_token", "jwt", "sig"].iter().any(|known| name.eq_ignore_ascii_case(known))
+            || value.as_str().is_some_and(is_seed)
+    };
+    for (_, value) in fields.iter_mut().filter(|(name, value)| is_secret(name, value)) {
         *value = "[REDACTED]".into();
     }
     serde_json::Value::Object(fields).to_string()
@@ -136,6 +138,9 @@ mod tests {
             without_secrets(br#"{"user":"ada","Pass":"s3cret","auth_token":7,"jwt":"x"}"#),
             r#"{"Pass":"[REDACTED]","auth_token":"[REDACTED]","jwt":"[REDACTED]","user":"ada"}"#
         );
+        let seed = format!("SU{}", "A".repeat(56));
+        let mistaken = format!(r#"{{"nkey":"{seed}","name":"SUA"}}"#);
+        assert_eq!(without_secrets(mistaken.as_bytes()), r#"{"name":"SUA","nkey":"[REDACTED]"}"#);
         assert_eq!(without_secrets(b"pass"), "[not JSON]");
         assert_eq!(control_line(b"SUB foo 1\r\nPING"), "SUB foo 1");
         assert_eq!(control_line(b"SUB a\x1b[2J 1"), "SUB a\u{fffd}[2J 1");

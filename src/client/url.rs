@@ -31,6 +31,7 @@ impl ServerUrl {
         let rest = match url.split_once("://") {
             Some(("nats" | "tls", rest)) => rest,
             Some((scheme, _)) => {
+                let scheme = scheme.rsplit('@').next().unwrap_or_default();
                 return Err(ClientError::BadUrl { url: format!("{scheme}://...: only nats:// and tls:// are known") });
             }
             None => url,
@@ -41,6 +42,8 @@ impl ServerUrl {
             None => (None, rest),
         };
         let bad = || ClientError::BadUrl { url: address.to_owned() };
+        // What follows the colon may be a password whose host has been forgotten.
+        let bad_port = |host: &str| ClientError::BadUrl { url: format!("{host}:...: a port is a number") };
         let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
             Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(bad)?)),
@@ -53,7 +56,7 @@ impl ServerUrl {
             return Err(bad());
         }
         let port = match port {
-            Some(text) => text.parse().map_err(|_| bad())?,
+            Some(text) => text.parse().map_err(|_| bad_port(host))?,
             None => 4222,
         };
         let (user, pass, token) = match identity.map(|identity| identity.split_once(':')) {
@@ -118,6 +121,10 @@ mod tests {
         assert!(ServerUrl::parse_list("a,").is_err());
         for bad in ["http://x", "nats://", "nats://:4222", "nats://h:port", "a b"] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["nats://me:s3cret", "me:s3cret@http://box", "nats://me:x,s3cret@box", "nats://me:s3cret@:1"] {
+            let error = ServerUrl::parse_list(bad).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
         }
     }
 }

@@ -103,7 +103,8 @@ fn callout(value: &Value, report: &mut Report) -> Option<CalloutSpec> {
             "issuer" => {
                 let key = report.ok(text(value))?;
                 if !auth::is_issuer(&key) {
-                    let reason = format!("Expected callout user to be a valid public account nkey, got {key:?}");
+                    let key = auth::shown_key(&key);
+                    let reason = format!("Expected callout user to be a valid public account nkey, got {key}");
                     report.error(value.wrong(reason));
                 }
                 issuer = Some(key);
@@ -113,7 +114,8 @@ fn callout(value: &Value, report: &mut Report) -> Option<CalloutSpec> {
             "xkey" | "key" => {
                 let key = report.ok(text(value))?;
                 if !auth::is_xkey(&key) {
-                    report.error(value.wrong(format!("Expected callout xkey to be a valid public xkey, got {key:?}")));
+                    let key = auth::shown_key(&key);
+                    report.error(value.wrong(format!("Expected callout xkey to be a valid public xkey, got {key}")));
                 }
                 xkey = Some(key);
             }
