@@ -12,7 +12,10 @@ mod support;
 
 fn natterjack() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_natterjack"));
-    command.env_remove("NATS_URL").stdin(Stdio::null());
+    for variable in ["NATS_URL", "NATTERJACK_PASSWORD", "NATTERJACK_TOKEN"] {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null());
     command
 }
 
@@ -208,6 +211,53 @@ fn a_server_that_others_reach_asks_who_they_are_or_is_told_not_to() {
     assert!(serving.logged("nobody is asked who they are").is_some(), "{:?}", serving.log);
     serving.child.kill().unwrap();
     serving.child.wait().unwrap();
+}
+
+/// By flags as nats-server has them, or by variables that the list of processes does not show.
+#[test]
+fn one_user_or_token_comes_by_flag_or_by_variable() {
+    const SECRET: &str = "s3cret-of-all";
+    for (flags, variable, good, bad) in [
+        (
+            &["--user", "ada", "--pass", SECRET][..],
+            None,
+            format!(r#""user":"ada","pass":"{SECRET}""#),
+            r#""user":"ada""#,
+        ),
+        (&["--user=ada"], Some("NATTERJACK_PASSWORD"), format!(r#""user":"ada","pass":"{SECRET}""#), r#""user":"ada""#),
+        (&["--auth", SECRET], None, format!(r#""auth_token":"{SECRET}""#), r#""auth_token":"x""#),
+        (&[], Some("NATTERJACK_TOKEN"), format!(r#""auth_token":"{SECRET}""#), r#""name":"x""#),
+        (
+            &["--auth", "said"],
+            Some("NATTERJACK_TOKEN"),
+            r#""auth_token":"said""#.to_owned(),
+            r#""auth_token":"s3cret-of-all""#,
+        ),
+    ] {
+        let store = tempfile::tempdir().unwrap();
+        let mut command = natterjack();
+        command.args(["-p", "-1", "-m", "0", "-sd"]).arg(store.path()).args(flags);
+        command.envs(variable.map(|variable| (variable, SECRET)));
+        let serving = Serving::spawn(command);
+        for (login, expected) in [(&*good, "PONG"), (bad, "-ERR 'Authorization Violation'")] {
+            let mut connection =
+                Connection { socket: BufReader::new(TcpStream::connect(("127.0.0.1", serving.port())).unwrap()) };
+            assert!(connection.line().contains(r#""auth_required":true"#));
+            connection.send(&format!("CONNECT {{\"verbose\":false,{login}}}\r\nPING\r\n"));
+            assert_eq!(connection.line(), expected, "{flags:?} {variable:?} {login}");
+        }
+        if variable.is_some() && cfg!(target_os = "linux") {
+            let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", serving.child.id())).unwrap();
+            assert!(shown.contains("-sd") && !shown.contains(SECRET), "{shown}");
+        }
+        assert!(!serving.log.iter().any(|line| line.contains(SECRET)), "{:?}", serving.log);
+    }
+    let help = natterjack().arg("--help").env("NATTERJACK_TOKEN", SECRET).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        help.contains("NATTERJACK_TOKEN") && help.contains("NATTERJACK_PASSWORD") && !help.contains(SECRET),
+        "{help}"
+    );
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -487,6 +537,27 @@ fn the_log_is_reopened_and_its_settings_reloaded() {
     std::fs::rename(&log, folder.path().join("moved")).unwrap();
     serving.signal("USR1");
     logged(&log, "File log re-opened");
+
+    let as_json = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    write(folder.path(), "c.conf", &format!("log_file: {}\nlog_format: json, trace: true\n", log.display()));
+    serving.signal("HUP");
+    logged(&log, "\"Reloaded server configuration\"");
+    drop(Connection::open(port));
+    logged(&log, "<<- [PING]");
+    write(folder.path(), "c.conf", &format!("log_file: {}\nlog_format: json\nport: x\n", log.display()));
+    serving.signal("HUP");
+    logged(&log, "Failed to reload");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let of = |level: &str, what: &str| {
+        let line = text.lines().find(|line| as_json(line) && line.contains(what)).unwrap_or_else(|| panic!("{text}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"] == level && line["text"].as_str().unwrap().contains(what), "{line}");
+    };
+    of("trace", "<<- [CONNECT {");
+    of("error", "Failed to reload server configuration");
+    write(folder.path(), "c.conf", &format!("log_file: {}\nlog_format: text\n", log.display()));
+    serving.signal("HUP");
+    logged(&log, "[INF] Reloaded server configuration");
 }
 
 #[test]

@@ -156,11 +156,12 @@ pub struct ServeFlags {
     /// The user that clients must name.
     #[arg(long, value_name = "USER", help_heading = ACCESS)]
     pub user: Option<String>,
-    /// The password that goes with --user.
-    #[arg(long, value_name = "PASSWORD", help_heading = ACCESS)]
+    /// The password that goes with --user. Others on this machine see what stands on a command line: better in the
+    /// environment, or in the config file, which also takes its hash.
+    #[arg(long, value_name = "PASSWORD", env = "NATTERJACK_PASSWORD", hide_env_values = true, help_heading = ACCESS)]
     pub pass: Option<String>,
-    /// The token that clients must show.
-    #[arg(long, value_name = "TOKEN", help_heading = ACCESS)]
+    /// The token that clients must show; see --pass.
+    #[arg(long, value_name = "TOKEN", env = "NATTERJACK_TOKEN", hide_env_values = true, help_heading = ACCESS)]
     pub auth: Option<String>,
     /// TLS on, without asking clients for certificates.
     #[arg(
@@ -323,9 +324,11 @@ impl ServeFlags {
         if self.no_coordinator || self.no_jetstream || self.jetstream == Some(false) {
             config.coordinator_options.in_accounts = false;
         }
-        set(&mut config.single_user.user, &self.user);
-        set(&mut config.single_user.password, &self.pass);
-        set(&mut config.single_user.token, &self.auth);
+        // What is empty asks for nothing, as an environment variable that a script leaves empty does.
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        set(&mut config.single_user.user, &said(&self.user));
+        set(&mut config.single_user.password, &said(&self.pass));
+        set(&mut config.single_user.token, &said(&self.auth));
         set(&mut config.tls_flags.on, &self.tls);
         set(&mut config.tls_flags.verify, &self.tlsverify);
         set(&mut config.tls_flags.cert, &self.tlscert);
@@ -467,6 +470,18 @@ mod tests {
         check("--auth -t", Config { single_user: token, ..base() });
         let tls = TlsFlags { verify: Some(true), cert: Some("c".into()), ..TlsFlags::default() };
         check("--tlsverify --tlscert c", Config { tls_flags: tls, ..base() });
+        let files = |on| TlsFlags {
+            on: Some(on),
+            cert: Some("c".into()),
+            key: Some("k".into()),
+            ca: Some("a".into()),
+            verify: None,
+        };
+        check("--tls --tlscert c --tlskey k --tlscacert a", Config { tls_flags: files(true), ..base() });
+        check("-tls=false -tlscert=c -tlskey=k -tlscacert=a", Config { tls_flags: files(false), ..base() });
+        check("--user= --auth=", base());
+        let single = SingleUser { user: Some("u".into()), password: Some("p".into()), token: None };
+        check("--user u --pass p", Config { single_user: single, ..base() });
         let ignored = "--cluster_name is ignored: natterjack is one server without a cluster".to_owned();
         check("--cluster_name C --no_advertise=false", Config { warnings: vec![ignored], ..base() });
         let limits = Limits { memory_bytes_max: 64 << 20, ..Limits::default() };
