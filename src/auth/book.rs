@@ -229,6 +229,8 @@ pub struct Grant {
     pub limits: UserLimits,
     /// The connection ends then.
     pub expires: Option<Timestamp>,
+    /// It is the account that does.
+    pub expires_with_account: bool,
 }
 
 /// What is told of a user in logs and monitoring. Never a secret.
@@ -402,6 +404,7 @@ impl Book {
                 payload_bytes: spec.and_then(|spec| spec.payload_bytes_max),
             },
             expires: None,
+            expires_with_account: false,
         };
         let table = if key.is_some() { &mut self.nkeys } else { &mut self.users };
         let known = Known { password, key, connection_types: user.connection_types.clone(), grant: Arc::new(grant) };

@@ -260,6 +260,7 @@ impl Book {
             permit: Permit::new(&permissions).map(Arc::new),
             limits,
             expires: expires.into_iter().chain(terms.until).min(),
+            expires_with_account: false,
         })
     }
 }

@@ -60,6 +60,8 @@ impl<T> Claims<T> {
 pub struct OperatorClaims {
     pub signing_keys: Vec<String>,
     pub system_account: String,
+    /// Its own key signs no accounts, and theirs no users: signing keys do.
+    pub strict_signing_key_usage: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

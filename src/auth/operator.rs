@@ -31,6 +31,8 @@ use crate::types::{JetStreamLimits, Timestamp, subject};
 #[derive(Debug)]
 pub struct Operators {
     accounts: HashMap<String, Claims<AccountClaims>>,
+    /// Operators' keys whose accounts do not sign with their own keys.
+    strict: HashSet<String>,
     system_account: Option<String>,
     /// The JWT of clients that show none.
     sentinel: Option<String>,
@@ -43,10 +45,14 @@ impl Operators {
     /// When a token is no good, or an account is not one of these operators'.
     pub fn new(plan: &Plan) -> Result<Operators, BookError> {
         let mut trusted: HashSet<String> = plan.trusted_keys.iter().cloned().collect();
+        let mut strict = HashSet::new();
         let mut system_account = None;
         for token in &plan.operators {
             let operator = Claims::<OperatorClaims>::decode(token).map_err(BookError::Operator)?;
-            trusted.insert(operator.subject);
+            match operator.body.strict_signing_key_usage {
+                true => strict.extend(operator.body.signing_keys.iter().cloned()),
+                false => drop(trusted.insert(operator.subject)),
+            }
             trusted.extend(operator.body.signing_keys);
             if !operator.body.system_account.is_empty() {
                 system_account = Some(operator.body.system_account);
@@ -69,11 +75,11 @@ impl Operators {
         }
         // A system account without its JWT is one that nobody can log in to.
         let system_account = system_account.filter(|name| accounts.contains_key(name));
-        if plan.default_sentinel.as_ref().is_some_and(|token| !is_bearer(token, &accounts)) {
+        if plan.default_sentinel.as_ref().is_some_and(|token| !is_bearer(token, &accounts, &strict)) {
             return Err(BookError::Sentinel);
         }
         let (sentinel, pinned) = (plan.default_sentinel.clone(), plan.pinned_accounts.clone());
-        Ok(Operators { accounts, system_account, sentinel, pinned })
+        Ok(Operators { accounts, strict, system_account, sentinel, pinned })
     }
 
     pub fn system_account(&self) -> Option<String> {
@@ -148,7 +154,7 @@ impl Operators {
         if self.pinned.as_ref().is_some_and(|pinned| !pinned.contains(&account.subject)) {
             return Err("account not listed as operator pinned account");
         }
-        let scope = scope(account, &user)?;
+        let scope = scope(account, &user, &self.strict)?;
         if !account.is_current(now) {
             return Err("account JWT expired");
         }
@@ -213,7 +219,7 @@ impl Operators {
         if !account.is_current(presented.now.nanos() / 1_000_000_000) {
             return Err("account JWT expired".to_owned());
         }
-        let scope = scope(account, user)?;
+        let scope = scope(account, user, &self.strict)?;
         let held = Terms::of(scope.unwrap_or(&user.body), presented)?;
         Ok(grant(account, user, scope, held)?)
     }
@@ -262,8 +268,10 @@ fn grant(
     let own = filled.as_ref().unwrap_or(&user.body.permissions);
     let stated = if *own == JwtPermissions::default() { &account.body.default_permissions } else { own };
     let permissions = permissions(stated).map_err(|_| "permissions not valid")?;
-    let tokens = [user.expires, account.expires].into_iter().filter(|&at| at > 0);
-    let expires = tokens.map(|at| Timestamp(at.saturating_mul(1_000_000_000))).chain(held.until).min();
+    let end = |seconds: i64| (seconds > 0).then(|| Timestamp(seconds.saturating_mul(1_000_000_000)));
+    let of_user = end(user.expires).into_iter().chain(held.until).min();
+    let of_account = end(account.expires);
+    let expires = of_user.into_iter().chain(of_account).min();
     Ok(Grant {
         account: account.subject.clone(),
         login: Login {
@@ -278,15 +286,18 @@ fn grant(
             payload_bytes: least(held.limits.payload_bytes, bound(account.body.limits.payload)),
         },
         expires,
+        expires_with_account: expires.is_some() && expires != of_user,
     })
 }
 
 /// Whether the token of a sentinel can be used by whoever has it: it is good for nothing else.
-fn is_bearer(token: &str, accounts: &HashMap<String, Claims<AccountClaims>>) -> bool {
+fn is_bearer(token: &str, accounts: &HashMap<String, Claims<AccountClaims>>, strict: &HashSet<String>) -> bool {
     let Ok(user) = Claims::<UserClaims>::decode(token) else { return false };
     let direct = user.body.issuer_account.is_empty();
     let account = accounts.get(if direct { &user.issuer } else { &user.body.issuer_account });
-    account.and_then(|account| Some(scope(account, &user).ok()?.unwrap_or(&user.body).bearer_token)).unwrap_or(false)
+    account
+        .and_then(|account| Some(scope(account, &user, strict).ok()?.unwrap_or(&user.body).bearer_token))
+        .unwrap_or(false)
 }
 
 /// Accounts ask for the task coordinator by a tag: their JWTs have no field for it, and only the operator signs them.
@@ -364,8 +375,9 @@ fn mapping((source, destinations): (&String, &Vec<JwtDestination>)) -> MappingSp
 fn scope<'a>(
     account: &'a Claims<AccountClaims>,
     user: &Claims<UserClaims>,
+    strict: &HashSet<String>,
 ) -> Result<Option<&'a UserClaims>, &'static str> {
-    if user.issuer == account.subject {
+    if user.issuer == account.subject && !strict.contains(&account.issuer) {
         return Ok(None);
     }
     let key = account.body.signing_keys.iter().find(|key| key.key() == user.issuer);

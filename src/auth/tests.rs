@@ -275,6 +275,63 @@ fn jwts_expire_and_are_revoked_and_limit() {
     assert_eq!((spec.connections_max, spec.jetstream.is_some()), (Some(2), true));
 }
 
+/// Each token by another key of the chain: who signs whom, and who is let in.
+#[test]
+fn signing_keys_sign_and_where_they_are_wanted_they_alone() {
+    let world = World::new();
+    let (of_operator, of_account) = (KeyPair::new_operator(), KeyPair::new_account());
+    let book = |strict: bool, signs: &KeyPair| {
+        let (key, account) = (world.operator.public_key(), world.account.public_key());
+        let keys = json!({ "signing_keys": [of_operator.public_key()], "strict_signing_key_usage": strict });
+        let claims = json!({ "signing_keys": [of_account.public_key()] });
+        Book::new(&Plan {
+            operators: vec![token(&world.operator, &key, "operator", json!({}), keys)],
+            account_jwts: vec![(account.clone(), token(signs, &account, "account", json!({}), claims))],
+            ..Plan::default()
+        })
+    };
+    let of = json!({ "issuer_account": world.account.public_key() });
+    let by_account = world.connect(&world.account, json!({}), json!({}));
+    let by_key = world.connect(&of_account, json!({}), of.clone());
+    let account_unnamed = world.connect(&of_account, json!({}), json!({}));
+    let stranger = world.connect(&KeyPair::new_account(), json!({}), of);
+    for (strict, signs, expected) in [
+        (false, &world.operator, Some([true, true, false, false])),
+        (false, &of_operator, Some([true, true, false, false])),
+        (true, &of_operator, Some([false, true, false, false])),
+        (true, &world.operator, None),
+        (false, &KeyPair::new_operator(), None),
+    ] {
+        let let_in = book(strict, signs).ok().map(|book| {
+            [&by_account, &by_key, &account_unnamed, &stranger].map(|connect| judge(&book, connect).is_some())
+        });
+        assert_eq!(let_in, expected, "strict {strict}");
+    }
+}
+
+#[test]
+fn what_ends_first_is_told_from_what_ends_later() {
+    let world = World::new();
+    let at = |seconds: i64| json!({ "exp": NOW_SECONDS + seconds });
+    for (account, user, expected) in [
+        (json!({}), json!({}), (None, false)),
+        (at(60), json!({}), (Some(60), true)),
+        (at(60), at(30), (Some(30), false)),
+        (at(30), at(60), (Some(30), true)),
+        (json!({}), at(30), (Some(30), false)),
+    ] {
+        let (operator, key) = (world.operator.public_key(), world.account.public_key());
+        let plan = Plan {
+            operators: vec![token(&world.operator, &operator, "operator", json!({}), json!({}))],
+            account_jwts: vec![(key.clone(), token(&world.operator, &key, "account", account, json!({})))],
+            ..Plan::default()
+        };
+        let grant = judge(&Book::new(&plan).unwrap(), &world.connect(&world.account, user, json!({}))).unwrap();
+        let expires = expected.0.map(|seconds| NOW + Duration::from_secs(seconds));
+        assert_eq!((grant.expires, grant.expires_with_account), (expires, expected.1));
+    }
+}
+
 #[test]
 fn accounts_ask_for_the_task_coordinator_by_a_tag() {
     for (tags, expected) in [

@@ -768,6 +768,8 @@ fn close_reason(error: &ProtocolError) -> Option<&'static str> {
         ProtocolError::BadClientProtocol => "Bad Client Protocol Version",
         ProtocolError::NoRespondersRequiresHeaders => "No Responders Requires Headers",
         ProtocolError::AuthorizationViolation => "Authentication Failure",
+        ProtocolError::AuthenticationExpired | ProtocolError::AccountExpired => "Authentication Expired",
+        ProtocolError::MaxAccountConnections => "Maximum Account Connections Exceeded",
         ProtocolError::AuthenticationTimeout => "Authentication Timeout",
         ProtocolError::StaleConnection => "Stale Connection",
         ProtocolError::MaxConnections => "Maximum Connections Exceeded",

@@ -39,6 +39,8 @@ pub enum ProtocolError {
     AuthorizationViolation,
     /// The credentials hold no longer.
     AuthenticationExpired,
+    /// The account's own token holds no longer.
+    AccountExpired,
     /// The account has as many connections as it may.
     MaxAccountConnections,
     /// No CONNECT in time.
@@ -84,6 +86,7 @@ impl ProtocolError {
             ProtocolError::NoRespondersRequiresHeaders => "no responders requires headers support",
             ProtocolError::AuthorizationViolation => "Authorization Violation",
             ProtocolError::AuthenticationExpired => "User Authentication Expired",
+            ProtocolError::AccountExpired => "Account Authentication Expired",
             ProtocolError::MaxAccountConnections => "maximum account active connections exceeded",
             ProtocolError::AuthenticationTimeout => "Authentication Timeout",
             ProtocolError::StaleConnection => "Stale Connection",

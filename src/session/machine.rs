@@ -123,6 +123,8 @@ pub struct Session {
     publish_cache: PublishCache,
     /// When the client's credentials end.
     expires: Option<Timestamp>,
+    /// Whether its account does then.
+    expires_with_account: bool,
 }
 
 impl Session {
@@ -134,6 +136,7 @@ impl Session {
             permit: None,
             publish_cache: PublishCache::default(),
             expires: None,
+            expires_with_account: false,
             settings,
             id,
             phase: Phase::AwaitingConnect,
@@ -379,6 +382,7 @@ impl Session {
         self.publish_cache = PublishCache::default();
         self.max_payload = grant.limits.payload_bytes.unwrap_or(usize::MAX).min(self.settings.max_payload);
         self.expires = grant.expires;
+        self.expires_with_account = grant.expires_with_account;
     }
 
     /// When the client's credentials end.
@@ -428,7 +432,10 @@ impl Session {
         }
         if self.expires.is_some_and(|expires| now >= expires) {
             self.phase = Phase::Closing;
-            return Tick::Close(ProtocolError::AuthenticationExpired);
+            return Tick::Close(match self.expires_with_account {
+                true => ProtocolError::AccountExpired,
+                false => ProtocolError::AuthenticationExpired,
+            });
         }
         match self.keepalive.handle_tick(now) {
             Look::Nothing => Tick::Nothing,

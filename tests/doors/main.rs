@@ -14,6 +14,7 @@ mod jwt;
 mod latency;
 mod limits;
 mod memory;
+mod operator;
 mod origins;
 mod permission_model;
 mod permissions;
