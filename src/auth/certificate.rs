@@ -29,7 +29,7 @@ impl CertificateNames {
         }
         let parts = certificate.subject().iter_attributes().map(|part| {
             let oid = part.attr_type().to_id_string();
-            format!("{}={}", oid_name(&oid), part.as_str().unwrap_or_default())
+            format!("{}={}", oid_name(&oid), escaped(part.as_str().unwrap_or_default()))
         });
         names.subject = parts.collect();
         names.subject.reverse();
@@ -68,6 +68,22 @@ impl CertificateNames {
     }
 }
 
+/// A value as RFC 2253 writes it: what is in it is no end of it, so that a name cannot look like two.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let last = value.chars().count().saturating_sub(1);
+    for (at, letter) in value.chars().enumerate() {
+        let special = matches!(letter, ',' | '+' | '"' | '\\' | '<' | '>' | ';')
+            || at == 0 && matches!(letter, ' ' | '#')
+            || at == last && letter == ' ';
+        if special {
+            text.push('\\');
+        }
+        text.push(letter);
+    }
+    text
+}
+
 /// What Go's `pkix` calls the parts of a name.
 fn oid_name(oid: &str) -> &str {
     match oid {
@@ -83,5 +99,34 @@ fn oid_name(oid: &str) -> &str {
         "0.9.2342.19200300.100.1.25" => "DC",
         "0.9.2342.19200300.100.1.1" => "UID",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_look_like_two() {
+        for (value, expected) in [
+            ("derek", "derek"),
+            ("derek,O=admins", r"derek\,O=admins"),
+            (" #a+b ", r"\ #a\+b\ "),
+            ("#1", r"\#1"),
+            (r#"<"\;">"#, r#"\<\"\\\;\"\>"#),
+            (" ", r"\ "),
+            ("", ""),
+        ] {
+            assert_eq!(escaped(value), expected);
+        }
+        let names =
+            CertificateNames { subject: vec![format!("CN={}", escaped("derek,O=admins"))], ..Default::default() };
+        let users = [("CN=derek,O=admins", 1), ("O=admins, CN=derek", 2), (r"CN=derek\,O=admins", 3)];
+        let find = |of: &[(&'static str, i32)]| {
+            let exact = |name: &str| of.iter().find(|(known, _)| *known == name).map(|(_, user)| *user);
+            names.find_user(exact, of.iter().copied())
+        };
+        assert_eq!(find(&users[..2]), None);
+        assert_eq!(find(&users), Some(3));
     }
 }

@@ -198,6 +198,84 @@ async fn cookies_carry_credentials() {
     world.server.stop().await;
 }
 
+/// A name and its password in cookies of their own; what CONNECT says itself goes before them. With headers of the
+/// operator's choice in the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_named_in_cookies() {
+    let world = World::start(
+        "authorization { timeout: 20, users: [ { user: a, password: pa }, { user: b, password: pb } ] }\n\
+         websocket { port: -1, no_tls: true, user_cookie: who, pass_cookie: proof, headers { X-Served-By: \"the box\" } }",
+    )
+    .await;
+    for (cookie, says, user) in [
+        ("who=a; proof=pa", "", Some("a")),
+        ("proof=\"pb\"; x=y; who=\"b\"", "", Some("b")),
+        ("who=a; proof=pb", "", None),
+        ("who=a", "", None),
+        ("x=y", "", None),
+        ("who=a; proof=pa", r#","user":"b","pass":"pb""#, Some("b")),
+        ("who=a; proof=pb", r#","user":"b""#, Some("b")),
+    ] {
+        let (mut stream, answer) = talk(&world, &request(&format!("Cookie: {cookie}\r\n")), END_OF_INFO).await;
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.contains("x-served-by: the box\r\n"), "{answer}");
+        let connect = format!("CONNECT {{\"verbose\":false{says}}}\r\nPING\r\n");
+        stream.write_all(&frame(0x82, connect.as_bytes())).await.unwrap();
+        let expected = if user.is_some() { "PONG" } else { "Authorization Violation" };
+        let answer = read_until(&mut stream, expected.as_bytes()).await;
+        assert!(String::from_utf8_lossy(&answer).contains(expected), "{cookie} {says}: {answer:?}");
+        if let Some(user) = user {
+            let clients = world.server.broker().clients();
+            assert!(clients.iter().any(|client| client.identity().user == user), "{cookie} {says}");
+        }
+    }
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_have_a_user_without_credentials_of_their_own() {
+    let world = World::start(
+        "authorization { timeout: 20, users: [ { user: a, password: pa }, \
+         { user: page, password: secret, permissions: { publish: \"from.pages\" } } ] }\n\
+         websocket { port: -1, no_tls: true, no_auth_user: page }",
+    )
+    .await;
+    let page =
+        async_nats::connect(format!("ws://127.0.0.1:{}", port(&world))).await.expect("no credentials are needed");
+    assert_eq!(world.server.broker().clients()[0].identity().user, "page");
+    let watcher = world.user("a", "pa").await.unwrap();
+    let mut seen = watcher.subscribe("from.*").await.unwrap();
+    settle(&watcher).await;
+    page.publish("from.elsewhere", "".into()).await.unwrap();
+    page.publish("from.pages", "".into()).await.unwrap();
+    assert_eq!(next(&mut seen).await.subject.as_str(), "from.pages");
+    // That is so for pages alone.
+    assert!(async_nats::connect(world.server.client_url()).await.is_err());
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_of_clients_are_asked_for_over_tls() {
+    let options = || ConnectOptions::new().add_root_certificates(tls::file("ca.pem"));
+    let certified = || options().add_client_certificate(tls::file("client.pem"), tls::file("client-key.pem"));
+    let websocket = |more: &str| format!("websocket {{ port: -1, handshake_timeout: 20, {} }}", tls::block(more));
+    let world = World::start(&websocket("verify: true")).await;
+    let url = format!("wss://localhost:{}", port(&world));
+    assert!(options().connect(&url).await.is_err(), "a certificate is asked for");
+    settle(&certified().connect(&url).await.expect("the certificate is good")).await;
+    world.server.stop().await;
+
+    // The certificate says who somebody is.
+    let users =
+        "authorization { timeout: 20, users: [ { user: \"derek@example.com\" }, { user: a, password: pa } ] }\n";
+    let world = World::start(&format!("{users}{}", websocket("verify_and_map: true"))).await;
+    let url = format!("wss://localhost:{}", port(&world));
+    assert!(options().user_and_password("a".into(), "pa".into()).connect(&url).await.is_err());
+    let _derek = certified().connect(&url).await.expect("the certificate is derek's");
+    assert_eq!(world.server.broker().clients()[0].identity().user, "derek@example.com");
+    world.server.stop().await;
+}
+
 /// One message, compressed, with the tail of its last block left out.
 fn deflated(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 1000);
