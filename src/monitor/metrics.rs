@@ -72,11 +72,11 @@ pub async fn report(identity: &Identity, source: &dyn Source, now: Timestamp) ->
     let server = labels(&[("server_id", &identity.server_name)]);
     of_server(&mut page, identity, source, &server, now);
     of_clients(&mut page, source, &server);
-    of_accounts(&mut page, source.accounts(), &server);
+    let accounts_left_out = of_accounts(&mut page, source.accounts(), &server);
     of_subjects(&mut page, source.subjects(), &server);
     of_tasks(&mut page, source.tasks(), &server);
-    let left_out = of_jetstream(&mut page, identity, &source.jetstream(true, true).await);
-    let help = "Streams and consumers beyond the thousand each that have series.";
+    let left_out = accounts_left_out + of_jetstream(&mut page, identity, &source.jetstream(true, true).await);
+    let help = "Accounts, streams and consumers beyond the thousand each that have series.";
     page.single("natterjack_metrics_left_out", "gauge", help, &server, left_out as f64);
     page.text
 }
@@ -130,7 +130,9 @@ fn of_clients(page: &mut Page, source: &dyn Source, server: &str) {
     page.table("natterjack_", &rows, &[("connections", "gauge", help, |count| *count as f64)]);
 }
 
-fn of_accounts(page: &mut Page, mut accounts: Vec<Account>, server: &str) {
+/// Returns how many have no series.
+fn of_accounts(page: &mut Page, mut accounts: Vec<Account>, server: &str) -> usize {
+    let left_out = accounts.len().saturating_sub(SERIES_MAX);
     accounts.sort_by(|left, right| left.name.cmp(&right.name));
     accounts.truncate(SERIES_MAX);
     let labelled = |account: Account| (format!("{server},{}", labels(&[("account", &account.name)])), account);
@@ -150,6 +152,7 @@ fn of_accounts(page: &mut Page, mut accounts: Vec<Account>, server: &str) {
             }),
         ],
     );
+    left_out
 }
 
 fn of_subjects(page: &mut Page, subjects: Vec<SubjectTraffic>, server: &str) {

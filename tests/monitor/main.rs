@@ -51,13 +51,21 @@ const CONDITIONAL: &[&str] = &[
 
 struct Table {
     connections: Vec<Connection>,
+    /// How many accounts there are, and how many streams, each with a consumer.
+    many: usize,
     jetstream: bool,
     health: Result<(), String>,
 }
 
 impl Source for Table {
     fn totals(&self) -> Totals {
-        Totals { connections: self.connections.len() as u64, in_msgs: 7, ..Totals::default() }
+        Totals {
+            connections: self.connections.len() as u64,
+            in_msgs: 7,
+            memory_held_bytes: 5,
+            memory_budget_bytes: 9,
+            ..Totals::default()
+        }
     }
 
     fn connections(&self, wanted: &Wanted<'_>) -> Vec<Connection> {
@@ -77,7 +85,19 @@ impl Source for Table {
     }
 
     fn accounts(&self) -> Vec<Account> {
-        vec![Account { name: "$G".into(), ..Account::default() }]
+        let name = |at: usize| if at == 0 { "$G".to_owned() } else { format!("A{at}") };
+        let account = |at| Account {
+            name: name(at),
+            connections: 1,
+            subscriptions: 2,
+            in_msgs: 3,
+            in_bytes: 4,
+            out_msgs: 5,
+            out_bytes: 6,
+            slow_consumers: 7,
+            ..Account::default()
+        };
+        (0..self.many).map(account).collect()
     }
 
     fn kick(&self, _: u64) -> bool {
@@ -95,14 +115,14 @@ impl Source for Table {
     fn jetstream(&self, with_streams: bool, with_consumers: bool) -> Boxed<'_, Vec<JetStream>> {
         let recorded = recorded("jsz");
         let detail = &recorded["account_details"][0]["stream_detail"][0];
-        let stream = Stream {
-            name: "TASKS".into(),
+        let stream = |at: usize| Stream {
+            name: if at == 0 { "TASKS".to_owned() } else { format!("S{at}") },
             created: Timestamp(1),
             config: detail["config"].clone(),
             state: detail["state"].clone(),
             consumers: if with_consumers { vec![detail["consumer_detail"][0].clone()] } else { Vec::new() },
         };
-        let streams = if with_streams { vec![stream] } else { Vec::new() };
+        let streams = if with_streams { (0..self.many).map(stream).collect() } else { Vec::new() };
         let figures = JetStream {
             account: "$G".into(),
             num_streams: 1,
@@ -157,6 +177,7 @@ fn connection(id: u64, out_bytes: u64) -> Connection {
 fn table() -> Table {
     Table {
         connections: vec![connection(3, 10), connection(1, 30), connection(2, 20)],
+        many: 1,
         jetstream: true,
         health: Ok(()),
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use natterjack::config::{Config, Metrics};
+use natterjack::config::Config;
+use natterjack::config::file::read_text;
 use natterjack::server::Server;
 
 use super::{Endpoints, Table, connection, recorded, serve, table};
@@ -141,6 +142,21 @@ async fn metrics_are_what_prometheus_reads() {
     assert_eq!(page["natterjack_connections"].samples.len(), 100);
     assert_eq!(value(&page, "gnatsd_varz_connections", &[("server_id", "box")]), 300.0);
     assert_eq!(value(&page, "gnatsd_varz_in_msgs", &[]), 7.0);
+    assert_eq!(value(&page, "natterjack_memory_held_bytes", &[("server_id", "box")]), 5.0);
+    assert_eq!(value(&page, "natterjack_memory_budget_bytes", &[("server_id", "box")]), 9.0);
+    for (name, expected) in [
+        ("current_connections", 1.0),
+        ("subscriptions", 2.0),
+        ("received_messages", 3.0),
+        ("received_bytes", 4.0),
+        ("sent_messages", 5.0),
+        ("sent_bytes", 6.0),
+        ("slow_consumers", 7.0),
+    ] {
+        let labels = [("server_id", "box"), ("account", "$G")];
+        assert_eq!(value(&page, &format!("gnatsd_accstatz_{name}"), &labels), expected, "{name}");
+    }
+    assert_eq!(value(&page, "natterjack_metrics_left_out", &[("server_id", "box")]), 0.0);
     let detail = &recorded("jsz")["account_details"][0]["stream_detail"][0];
     let labels = [("server_id", "NSERVER"), ("account", "$G"), ("stream_name", "TASKS")];
     let messages = detail["state"]["messages"].as_f64().unwrap();
@@ -161,11 +177,22 @@ async fn metrics_are_what_prometheus_reads() {
     assert_eq!(value(&page, "gnatsd_varz_healthy", &[("server_id", "box")]), 0.0);
 }
 
+#[tokio::test]
+async fn a_thousand_accounts_streams_and_consumers_have_series_and_the_others_are_counted() {
+    let endpoints = serve(Table { many: 1003, ..table() }).await;
+    let (_, _, body) = endpoints.ask("GET", "/metrics").await;
+    let page = parse(&body);
+    for name in ["gnatsd_accstatz_subscriptions", "jetstream_stream_first_seq", "jetstream_consumer_num_pending"] {
+        assert_eq!(page[name].samples.len(), 1000, "{name}");
+    }
+    assert_eq!(value(&page, "natterjack_metrics_left_out", &[]), 9.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subjects_and_tasks_are_counted_within_bounds() {
     let folder = tempfile::tempdir().unwrap();
-    let subjects = vec!["chorus.councils.*.status".to_owned(), "load.>".to_owned()];
-    let config = Config { metrics: Metrics { subjects, subjects_max: 50 }, ..Config::on_free_ports(folder.path()) };
+    let text = "metrics { subjects: [\"chorus.councils.*.status\", \"load.>\"], subjects_max: 50 }";
+    let config = read_text(Config::on_free_ports(folder.path()), text).unwrap();
     let server = Server::start(config).await.unwrap();
     let endpoints = Endpoints {
         address: server.monitor_address().unwrap(),
