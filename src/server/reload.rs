@@ -139,6 +139,7 @@ impl Server {
         refuse_if(old.metrics != new.metrics, "metrics")?;
         refuse_if(old.allowed_hosts != new.allowed_hosts, "allowed_hosts")?;
         refuse_if(old.auth.operators != new.auth.operators, "operator")?;
+        refuse_if(old.auth.trusted_keys != new.auth.trusted_keys, "trusted_keys")?;
         refuse_if(old.websocket.is_some() != new.websocket.is_some(), "websocket")?;
         if let (Some(old), Some(new)) = (&old.websocket, &new.websocket) {
             refuse_if(old.tls.is_some() != new.tls.is_some(), "websocket tls")?;

@@ -21,6 +21,7 @@ mod permissions;
 mod places;
 mod process;
 mod reload;
+mod reload_effects;
 mod sharing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,7 @@
 //! Settings that change while clients are connected: who may stay, with what, and what cannot be changed.
 
+use serde_json::json;
+
 use crate::{Wire, World, next, settle};
 
 /// Users `a` and `b` with these passwords, and what else `a` has.
@@ -223,6 +225,19 @@ async fn what_takes_a_start_is_refused_and_nothing_changes() {
         ("server_name: box, store_dir: \"/nowhere\"", "store_dir: old="),
         ("server_name: box, jetstream { max_file: 1G }", "jetstream max memory and max store"),
         ("server_name: box, websocket { port: -1, no_tls: true }", "websocket"),
+        ("server_name: box, http: \"127.0.0.1:-1\"", "http host: old=, new=127.0.0.1"),
+        ("server_name: box, http_port: 1", "http host: old=, new=127.0.0.1"),
+        ("server_name: box, jetstream { domain: hub }", "jetstream domain: old=, new=hub"),
+        ("server_name: box, jetstream { max_mem: 1G }", "jetstream max memory and max store"),
+        ("server_name: box, jetstream { limits { max_ack_pending: 7 } }", "jetstream limits"),
+        ("server_name: box, jetstream { strict: false }", "jetstream limits"),
+        ("server_name: box, metrics { subjects: x }", "metrics"),
+        ("server_name: box, allowed_hosts: [ proxy ]", "allowed_hosts"),
+        ("server_name: box, system_account: S, accounts { S {} }", "system_account: old=, new=S"),
+        (
+            &*format!("server_name: box, trusted_keys: [ {} ]", nkeys::KeyPair::new_operator().public_key()),
+            "trusted_keys",
+        ),
     ] {
         let error = world.reload(text).await.unwrap_err();
         assert!(error.starts_with("config reload not supported for ") && error.contains(setting), "{text}: {error}");
@@ -237,6 +252,44 @@ async fn what_takes_a_start_is_refused_and_nothing_changes() {
     }
     assert_eq!(world.server.broker().info().max_payload, 1000);
     assert_eq!(probe(&mut wire).await, ["PONG"], "no news, and no end");
+}
+
+/// The same of what must be there at the start to be another afterwards.
+#[tokio::test]
+async fn what_was_there_at_the_start_stays_as_it_was() {
+    let keys = [nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_operator()];
+    let own = |key: &nkeys::KeyPair| super::jwt::token(key, &key.public_key(), "operator", json!({}), json!({}));
+    let tls = super::tls::block("");
+    let with_tls = format!("websocket {{ port: -1, {tls} }}");
+    for (before, after, setting) in [
+        ("http: \"127.0.0.1:-1\"", "", "http host: old=127.0.0.1, new="),
+        ("http: \"127.0.0.1:-1\"", "http: \"127.0.0.2:-1\"", "http host: old=127.0.0.1, new=127.0.0.2"),
+        ("http: \"127.0.0.1:-1\"", "http: \"127.0.0.1:1\"", "http port: old=0, new=1"),
+        (&*format!("https_port: -1\n{tls}"), &*tls, "https host"),
+        (&*format!("https_port: -1\n{tls}"), &*format!("https_port: 1\n{tls}"), "https port: old=0, new=1"),
+        ("jetstream { domain: hub }", "jetstream { domain: spoke }", "jetstream domain: old=hub, new=spoke"),
+        ("metrics { subjects: x }", "metrics { subjects: x, subjects_max: 7 }", "metrics"),
+        (
+            "accounts { S {}, T {} }, system_account: S",
+            "accounts { S {}, T {} }, system_account: T",
+            "system_account: old=S, new=T",
+        ),
+        (&*format!("operator: {}", own(&keys[0])), &*format!("operator: {}", own(&keys[1])), "operator"),
+        (&*with_tls, "websocket { port: -1, no_tls: true }", "websocket tls"),
+        ("websocket { port: -1, no_tls: true }", &*with_tls, "websocket tls"),
+        (
+            "websocket { port: -1, no_tls: true }",
+            "websocket { port: -1, no_tls: true, same_origin: false }",
+            "websocket",
+        ),
+    ] {
+        let mut world = World::start(before).await;
+        let error = world.reload(after).await.unwrap_err();
+        let expected = format!("config reload not supported for {setting}");
+        assert!(error.starts_with(&expected), "{before} to {after}: {error}");
+        world.reload(before).await.expect("what has not changed can be read again");
+        world.server.stop().await;
+    }
 }
 
 #[tokio::test]
