@@ -1,5 +1,6 @@
-//! Permissions equal a naive model on every way a message can take: live, in a queue group, answered, out of a stream by
-//! pull, push, direct get and MSG.GET, published again, watched in a key-value store, imported from another account.
+//! Permissions equal a naive model on every way a message can take: live, in a queue group, answered, out of a stream, its
+//! mirror and one that sources from it, by pull, push, push to a group, direct get and MSG.GET, published again, watched in
+//! a key-value store, imported from another account. Tasks have `tests/coordinator/permissions.rs`.
 //!
 //! `NATTERJACK_PERMISSION_SEEDS` is how many brokers with made-up users are tried; each failure names its seed, which
 //! `NATTERJACK_PERMISSION_SEED` tries alone.
@@ -50,9 +51,38 @@ mod model {
         rules.iter().any(|rule| covers(rule, subject))
     }
 
+    /// Whether rules for everybody cover `subject`, and what rules for queue groups that cover it say of this one.
+    fn asked(rules: &[String], subject: &str, queue: &str) -> (bool, Option<bool>) {
+        let (mut plain, mut named) = (false, None);
+        for rule in rules {
+            match rule.split_once(' ') {
+                None => plain |= covers(rule, subject),
+                Some((filter, group)) if !queue.is_empty() && covers(filter, subject) => {
+                    named = Some(named == Some(true) || covers(group, queue));
+                }
+                Some(_) => {}
+            }
+        }
+        (plain, named)
+    }
+
     impl Rules {
         pub fn permit(&self, subject: &str) -> bool {
             self.allow.as_ref().is_none_or(|allow| any(allow, subject)) && !any(&self.deny, subject)
+        }
+
+        /// Whether somebody in this group is denied `subject`.
+        fn denies(&self, subject: &str, queue: &str) -> bool {
+            let (plain, named) = asked(&self.deny, subject, queue);
+            plain || named == Some(true)
+        }
+
+        fn permit_in(&self, subject: &str, queue: &str) -> bool {
+            let allowed = self.allow.as_ref().is_none_or(|allow| {
+                let (plain, named) = asked(allow, subject, queue);
+                named.unwrap_or(plain)
+            });
+            allowed && !self.denies(subject, queue)
         }
     }
 
@@ -62,18 +92,19 @@ mod model {
             !unnamed && self.publish.permit(subject)
         }
 
-        pub fn may_subscribe(&self, filter: &str) -> bool {
-            self.subscribe.permit(filter)
+        /// Alone or, with a name, in a queue group.
+        pub fn may_subscribe(&self, filter: &str, queue: &str) -> bool {
+            self.subscribe.permit_in(filter, queue)
         }
 
         /// What a subscription that it may have brings.
-        pub fn hears(&self, filter: &str, subject: &str) -> bool {
-            covers(filter, subject) && !any(&self.subscribe.deny, subject)
+        pub fn hears(&self, filter: &str, queue: &str, subject: &str) -> bool {
+            covers(filter, subject) && self.may_have(subject, queue)
         }
 
-        /// What comes to it in an inbox and is known elsewhere as `subject`.
-        pub fn may_have(&self, subject: &str) -> bool {
-            !any(&self.subscribe.deny, subject)
+        /// What comes to it in an inbox, alone or in a queue group, and is known elsewhere as `subject`.
+        pub fn may_have(&self, subject: &str, queue: &str) -> bool {
+            !self.subscribe.denies(subject, queue)
         }
     }
 }
@@ -121,8 +152,22 @@ impl Dice {
     fn user(&mut self, name: &str) -> User {
         let inbox = format!("_INBOX_{name}.>");
         let answers = self.one_in(3);
-        User { publish: self.rules(&["$JS.API.>"]), subscribe: self.rules(&[&inbox]), answers }
+        let publish = self.rules(&["$JS.API.>"]);
+        let mut subscribe = self.rules(&[&inbox]);
+        for rule in subscribe.allow.iter_mut().flatten().chain(&mut subscribe.deny) {
+            if *rule != inbox && self.one_in(4) {
+                *rule = format!("{rule} {}", QUEUES[self.roll(QUEUES.len())]);
+            }
+        }
+        User { publish, subscribe, answers }
     }
+}
+
+/// What rules are about when they are about queue groups, which are called `g1.3` here.
+const QUEUES: [&str; 6] = ["g0.*", "g1.*", "g2.*", "*.4", ">", "g1.7"];
+
+fn queue(number: usize) -> String {
+    format!("g{}.{number}", number % 3)
 }
 
 /// Where subjects are: published, published again, as keys, imported, and as tasks.
@@ -189,6 +234,8 @@ struct Peer {
 impl Peer {
     async fn enter(world: &World, user: &str) -> Peer {
         let stream = TcpStream::connect(world.address()).await.unwrap();
+        // It says things in pieces, each of which would wait for the other end's word of the last.
+        stream.set_nodelay(true).unwrap();
         let mut peer = Peer { stream, buffer: Vec::new(), errors: Vec::new(), heard: Vec::new() };
         let hello = format!(
             r#"CONNECT {{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"user":"{user}","pass":"p"}}"#
@@ -262,14 +309,13 @@ impl Peer {
     /// Subscribes if it may, as the model says.
     async fn subscribe(&mut self, user: &User, filter: &str, queue: &str, sid: &str) -> bool {
         let errors = self.errors_of(&format!("SUB {filter} {queue} {sid}\r\n")).await;
-        assert_eq!(errors.is_empty(), user.may_subscribe(filter), "SUB {filter} {queue}: {errors:?}");
+        assert_eq!(errors.is_empty(), user.may_subscribe(filter, queue), "SUB {filter} {queue}: {errors:?}");
         errors.is_empty()
     }
 
     /// The subjects that have come to a subscription, once `end` has come to the last one.
     async fn subjects(&mut self, sid: &str) -> BTreeSet<String> {
         self.sync().await;
-        // What others round by is none of the question's.
         // What others make sure by that they are done is none of the question's.
         let of_sid =
             |heard: &&Heard| heard.sid == sid && heard.payload != "end" && !heard.subject.starts_with("_INBOX");
@@ -341,10 +387,10 @@ impl Case {
         let mut open = Vec::new();
         for (at, filter) in filters.iter().enumerate() {
             // A group of its own for each: of a group one member hears a message.
-            for queue in [String::new(), format!("q{at}")] {
+            for queue in [String::new(), queue(at)] {
                 let sid = format!("l{at}{queue}");
                 if peer.subscribe(user, filter, &queue, &sid).await {
-                    open.push((sid, filter));
+                    open.push((sid, filter, queue));
                 }
                 self.cases += 1;
             }
@@ -371,12 +417,20 @@ impl Case {
         }
         round(&self.admin).await;
         self.republished().await;
-        for (sid, filter) in open {
+        for (sid, filter, queue) in open {
             let heard = peer.subjects(&sid).await;
-            let wanted = expected(&subjects, |subject| user.hears(filter, subject));
+            let wanted = expected(&subjects, |subject| user.hears(filter, &queue, subject));
             assert_eq!(heard, wanted, "{name} {sid} {filter}");
             peer.errors_of(&format!("UNSUB {sid}\r\n")).await;
         }
+    }
+
+    /// Returns once `stream` has taken all that S holds.
+    async fn followed(&self, stream: &str) {
+        let last = api(&self.admin, "STREAM.INFO.S", String::new()).await["state"]["last_seq"].clone();
+        let info = format!("STREAM.INFO.{stream}");
+        let taken = async { while api(&self.admin, &info, String::new()).await["state"]["last_seq"] != last {} };
+        tokio::time::timeout(PATIENCE, taken).await.unwrap_or_else(|_| panic!("{stream} follows S"));
     }
 
     /// Returns once what streams publish again has been published.
@@ -390,10 +444,10 @@ impl Case {
     /// Everything that comes out of streams, into inboxes.
     async fn stored(&mut self, name: &str, user: &User, peer: &mut Peer, stream: &str, subjects: &[String]) {
         let inbox = format!("_INBOX_{name}");
-        if !user.may_subscribe(&format!("{inbox}.*")) || !user.may_publish("$JS.API.STREAM.MSG.GET.x") {
+        if !user.may_subscribe(&format!("{inbox}.*"), "") || !user.may_publish("$JS.API.STREAM.MSG.GET.x") {
             return;
         }
-        let wanted = expected(subjects, |subject| user.may_have(subject));
+        let wanted = expected(subjects, |subject| user.may_have(subject, ""));
         assert!(peer.subscribe(user, &format!("{inbox}.*"), "", "in").await);
         // Pulled.
         let consumer = format!(
@@ -408,29 +462,43 @@ impl Case {
         let of_stream = |heard: &&Heard| heard.reply.starts_with("$JS.ACK.");
         let pulled: BTreeSet<String> = peer.heard.iter().filter(of_stream).map(|heard| heard.subject.clone()).collect();
         assert_eq!(pulled, wanted, "{name} pulls from {stream}");
-        // Pushed.
-        let consumer = format!(
-            r#"{{"stream_name":"{stream}","config":{{"name":"push-{name}","ack_policy":"none","inactive_threshold":3600000000000,"deliver_subject":"{inbox}.push","deliver_policy":"last_per_subject","filter_subject":">"}}}}"#
-        );
-        peer.heard.clear();
-        api(&self.admin, &format!("CONSUMER.CREATE.{stream}.push-{name}"), consumer).await;
-        let info = format!("CONSUMER.INFO.{stream}.push-{name}");
-        let sent = async { while api(&self.admin, &info, String::new()).await["num_pending"] != 0 {} };
-        tokio::time::timeout(PATIENCE, sent)
-            .await
-            .unwrap_or_else(|_| panic!("{name}: what is denied holds up the rest"));
-        peer.sync().await;
-        let pushed: BTreeSet<String> = peer.heard.iter().filter(of_stream).map(|heard| heard.subject.clone()).collect();
-        assert_eq!(pushed, wanted, "{name} is pushed from {stream}");
-        api(&self.admin, &format!("CONSUMER.DELETE.{stream}.push-{name}"), String::new()).await;
-        self.cases += 2;
+        // Pushed, to it alone and to a group of which it is the only member.
+        for (to, queue) in [("push", ""), ("pushed.group", "g1.4"), ("pushed.group", "g2.5")] {
+            let sid = format!("to{queue}");
+            if !queue.is_empty() && !peer.subscribe(user, &format!("{inbox}.{to}"), queue, &sid).await {
+                continue;
+            }
+            let wanted = expected(subjects, |subject| user.may_have(subject, queue));
+            let group = if queue.is_empty() { String::new() } else { format!(r#""deliver_group":"{queue}","#) };
+            let consumer = format!(
+                r#"{{"stream_name":"{stream}","config":{{"name":"push-{name}","ack_policy":"none","inactive_threshold":3600000000000,{group}"deliver_subject":"{inbox}.{to}","deliver_policy":"last_per_subject","filter_subject":">"}}}}"#
+            );
+            peer.heard.clear();
+            api(&self.admin, &format!("CONSUMER.CREATE.{stream}.push-{name}"), consumer).await;
+            let info = format!("CONSUMER.INFO.{stream}.push-{name}");
+            let sent = async { while api(&self.admin, &info, String::new()).await["num_pending"] != 0 {} };
+            tokio::time::timeout(PATIENCE, sent)
+                .await
+                .unwrap_or_else(|_| panic!("{name} {queue}: what is denied holds up the rest"));
+            peer.sync().await;
+            let pushed: BTreeSet<String> =
+                peer.heard.iter().filter(of_stream).map(|heard| heard.subject.clone()).collect();
+            assert_eq!(pushed, wanted, "{name} is pushed from {stream} {queue}");
+            api(&self.admin, &format!("CONSUMER.DELETE.{stream}.push-{name}"), String::new()).await;
+            peer.errors_of(&format!("UNSUB {sid}\r\n")).await;
+            self.cases += 1;
+        }
+        self.cases += 1;
         // Got one by one.
         for subject in subjects {
             let by_subject = format!(r#"{{"last_by_subj":"{subject}"}}"#);
+            let next = format!(r#"{{"seq":1,"next_by_subj":"{subject}"}}"#);
             for (what, body) in [
                 (format!("$JS.API.DIRECT.GET.{stream}.{subject}"), ""),
                 (format!("$JS.API.DIRECT.GET.{stream}"), &*by_subject),
+                (format!("$JS.API.DIRECT.GET.{stream}"), &*next),
                 (format!("$JS.API.STREAM.MSG.GET.{stream}"), &*by_subject),
+                (format!("$JS.API.STREAM.MSG.GET.{stream}"), &*next),
             ] {
                 peer.heard.clear();
                 peer.say(&format!("PUB {what} {inbox}.get {}\r\n{body}\r\n", body.len())).await;
@@ -442,16 +510,18 @@ impl Case {
             }
         }
         // Got all at once.
-        peer.heard.clear();
-        let body = r#"{"multi_last":[">"]}"#;
-        peer.say(&format!("PUB $JS.API.DIRECT.GET.{stream} {inbox}.multi {}\r\n{body}\r\n", body.len())).await;
-        peer.read_until(|_, heard| heard.is_some_and(|heard| heard.headers.starts_with("NATS/1.0 2"))).await;
-        let subject = |heard: &Heard| {
-            let line = heard.headers.lines().find_map(|line| line.strip_prefix("Nats-Subject: "));
-            line.map(str::to_owned)
-        };
-        let got: BTreeSet<String> = peer.heard.iter().filter_map(subject).collect();
-        assert_eq!(got, wanted, "{name} gets all of {stream}");
+        for body in [r#"{"multi_last":[">"]}"#, r#"{"seq":1,"batch":1000}"#, r#"{"batch":1000,"next_by_subj":">"}"#] {
+            peer.heard.clear();
+            peer.say(&format!("PUB $JS.API.DIRECT.GET.{stream} {inbox}.multi {}\r\n{body}\r\n", body.len())).await;
+            peer.read_until(|_, heard| heard.is_some_and(|heard| heard.headers.starts_with("NATS/1.0 2"))).await;
+            let subject = |heard: &Heard| {
+                let line = heard.headers.lines().find_map(|line| line.strip_prefix("Nats-Subject: "));
+                line.map(str::to_owned)
+            };
+            let got: BTreeSet<String> = peer.heard.iter().filter_map(subject).collect();
+            assert_eq!(got, wanted, "{name} gets all of {stream} by {body}");
+            self.cases += 1;
+        }
         peer.errors_of("UNSUB in\r\n").await;
     }
 
@@ -481,7 +551,7 @@ impl Case {
         let (mut answers, mut asked) = (self.admin.subscribe("answer.>").await.unwrap(), 0);
         round(&self.admin).await;
         for filter in literals("") {
-            if !user.may_subscribe(&filter) {
+            if !user.may_subscribe(&filter, "") {
                 continue;
             }
             assert!(peer.subscribe(user, &filter, "", "ask").await);
@@ -526,11 +596,15 @@ async fn run(seed: u64) -> usize {
     api(&admin, "STREAM.CREATE.S", stream.to_owned()).await;
     let bucket = r#"{"name":"KV_K","subjects":["$KV.K.>"],"allow_direct":true,"max_msgs_per_subject":1}"#;
     api(&admin, "STREAM.CREATE.KV_K", bucket.to_owned()).await;
+    let mirror = r#"{"name":"M","mirror":{"name":"S"},"allow_direct":true}"#;
+    api(&admin, "STREAM.CREATE.M", mirror.to_owned()).await;
+    let sourcing = r#"{"name":"T","sources":[{"name":"S","subject_transforms":[{"src":">","dest":"imp.>"}]}],"allow_direct":true}"#;
+    api(&admin, "STREAM.CREATE.T", sourcing.to_owned()).await;
     for subject in literals("").into_iter().chain(literals("$KV.K.")) {
         admin.request(subject, "stored".into()).await.expect("a stream answers");
     }
     let mut case = Case { world, admin, boss, cases: 0 };
-    for (name, user) in &users {
+    for (number, (name, user)) in users.iter().enumerate() {
         let mut peer = Peer::enter(&case.world, name).await;
         let mut filters = vec![">".to_owned(), "a.>".to_owned(), "*.*".to_owned()];
         filters.extend((0..8).map(|_| dice.filter(&SPACES)));
@@ -540,6 +614,15 @@ async fn run(seed: u64) -> usize {
             let stored: Vec<String> = literals("").into_iter().chain(["b.b.b".to_owned()]).collect();
             case.stored(name, user, &mut peer, "S", &stored).await;
             case.stored(name, user, &mut peer, "KV_K", &literals("$KV.K.")).await;
+            // For the sake of a short run one of these each.
+            if number % 2 == 0 {
+                case.followed("M").await;
+                case.stored(name, user, &mut peer, "M", &stored).await;
+            } else {
+                case.followed("T").await;
+                let taken: Vec<String> = stored.iter().map(|subject| format!("imp.{subject}")).collect();
+                case.stored(name, user, &mut peer, "T", &taken).await;
+            }
         }
         case.requests(name, user, &mut peer).await;
     }
