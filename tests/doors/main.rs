@@ -42,7 +42,7 @@ use natterjack::config::file::read_text;
 use natterjack::server::{Server, StartError};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -126,6 +126,13 @@ impl Wire {
         let reading = self.stream.read_line(&mut line);
         let _ = tokio::time::timeout(PATIENCE, reading).await.expect("a line in time");
         line.trim_end().to_owned()
+    }
+
+    /// Reads so many bytes and looks at none of them.
+    pub async fn skip(&mut self, bytes: usize) {
+        let mut skipped = vec![0; bytes];
+        let reading = self.stream.read_exact(&mut skipped);
+        let _ = tokio::time::timeout(PATIENCE, reading).await.expect("an answer in time");
     }
 
     /// Says CONNECT and more, and returns the lines that come until PONG or the end.

@@ -131,10 +131,10 @@ async fn keys_and_signatures_of_every_length_let_nobody_in() {
     world.server.stop().await;
 }
 
-/// Crossing accounts: no API request reaches what another account has, whatever it names.
+/// Crossing accounts: no API request reaches what another account has, whatever it names and by whichever prefix.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn api_requests_reach_their_own_account_only() {
-    let world = World::start(TEXT).await;
+    let world = World::start(&format!("jetstream {{ domain: hub }}\n{TEXT}")).await;
     let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
     assert!(
         ask(&a, "$JS.API.STREAM.CREATE.S", r#"{"name":"S","subjects":["s"],"allow_direct":true}"#)
@@ -163,11 +163,31 @@ async fn api_requests_reach_their_own_account_only() {
         ("CONSUMER.RESET.S.C", ""),
         ("CONSUMER.MSG.NEXT.S.C", r#"{"batch":1,"no_wait":true}"#),
         ("CONSUMER.LIST.S", ""),
+        ("CONSUMER.NAMES.S", ""),
+        ("CONSUMER.UNPIN.S.C", r#"{"group":"g"}"#),
+        ("CONSUMER.DURABLE.CREATE.S.D", r#"{"stream_name":"S","config":{"durable_name":"D","ack_policy":"explicit"}}"#),
+        ("STREAM.RESTORE.S", r#"{"config":{"name":"OTHER","subjects":["s"]},"state":{}}"#),
+        ("STREAM.CREATE.M", r#"{"name":"M","mirror":{"name":"S"}}"#),
     ] {
-        let said = ask(&b, &format!("$JS.API.{subject}"), body).await;
-        let denied = said.contains("stream not found") || said.contains("no responders") || said.contains("error");
-        assert!(denied && !said.contains("secret") && !said.contains("c2VjcmV0"), "{subject}: {said}");
+        for prefix in ["$JS.API", "$JS.hub.API"] {
+            let said = ask(&b, &format!("{prefix}.{subject}"), body).await;
+            // A mirror waits for an origin of its own account.
+            if subject.starts_with("STREAM.CREATE") {
+                assert!(ask(&b, &format!("{prefix}.STREAM.INFO.M"), "").await.contains("\"messages\":0"));
+                must(&b, "STREAM.DELETE.M", "").await;
+                continue;
+            }
+            let denied = said.contains("stream not found") || said.contains("no responders") || said.contains("error");
+            assert!(denied && !said.contains("secret") && !said.contains("c2VjcmV0"), "{prefix}.{subject}: {said}");
+        }
     }
+    // A backup that is restored under the name of another account's stream is a stream of one's own.
+    let begun = must(&b, "STREAM.RESTORE.S", r#"{"config":{"name":"S","subjects":["s"]},"state":{}}"#).await;
+    let begun: serde_json::Value = serde_json::from_str(&begun).unwrap();
+    let chunks = begun["deliver_subject"].as_str().unwrap();
+    ask(&b, chunks, "no backup").await;
+    let ended = ask(&b, chunks, "").await;
+    assert!(ended.contains("error") || ended.contains("no responders"), "{ended}");
     // A subject that names one stream and a body that names another.
     let mismatch = ask(&b, "$JS.API.STREAM.CREATE.T", r#"{"name":"S","subjects":["z"]}"#).await;
     assert!(mismatch.contains("does not match"), "{mismatch}");
@@ -178,5 +198,55 @@ async fn api_requests_reach_their_own_account_only() {
     b.publish("$JS.ACK.S.C.1.1.1.1.0", "+ACK".into()).await.unwrap();
     settle(&b).await;
     assert_eq!(state().await, before);
+    world.server.stop().await;
+}
+
+/// What a subject names and what its body names are the same, or nothing is done: whoever may use the one must not get the
+/// other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_does_what_its_subject_says_or_nothing() {
+    let world = World::start(&format!("jetstream {{ domain: hub }}\n{TEXT}")).await;
+    let a = world.user("a", "p").await.unwrap();
+    for name in ["S", "T"] {
+        must(&a, &format!("STREAM.CREATE.{name}"), format!(r#"{{"name":"{name}","subjects":["{name}"]}}"#)).await;
+        let consumer = format!(r#"{{"stream_name":"{name}","config":{{"durable_name":"C","ack_policy":"explicit"}}}}"#);
+        must(&a, &format!("CONSUMER.CREATE.{name}.C"), consumer).await;
+    }
+    let state = async || {
+        let mut all = String::new();
+        for request in ["STREAM.INFO.S", "STREAM.INFO.T", "CONSUMER.NAMES.S", "CONSUMER.NAMES.T", "STREAM.NAMES"] {
+            all += must(&a, request, "").await.split("\"ts\"").next().unwrap();
+        }
+        all
+    };
+    let before = state().await;
+    for (subject, body) in [
+        ("STREAM.CREATE.N", r#"{"name":"M","subjects":["n"]}"#),
+        ("STREAM.UPDATE.S", r#"{"name":"T","subjects":["T","more"]}"#),
+        ("STREAM.RESTORE.N", r#"{"config":{"name":"M","subjects":["n"]},"state":{}}"#),
+        ("CONSUMER.CREATE.S", r#"{"stream_name":"T","config":{"name":"D","ack_policy":"none"}}"#),
+        ("CONSUMER.CREATE.S.D", r#"{"stream_name":"T","config":{"name":"D","ack_policy":"none"}}"#),
+        ("CONSUMER.CREATE.S.D", r#"{"stream_name":"S","config":{"durable_name":"E","ack_policy":"none"}}"#),
+        (
+            "CONSUMER.CREATE.S.D.S",
+            r#"{"stream_name":"S","config":{"name":"D","filter_subject":"other","ack_policy":"none"}}"#,
+        ),
+        (
+            "CONSUMER.CREATE.S.D.S",
+            r#"{"stream_name":"S","config":{"name":"D","filter_subjects":["S","other"],"ack_policy":"none"}}"#,
+        ),
+        ("CONSUMER.DURABLE.CREATE.S.D", r#"{"stream_name":"S","config":{"durable_name":"E","ack_policy":"none"}}"#),
+        ("CONSUMER.DURABLE.CREATE.S.D", r#"{"stream_name":"T","config":{"durable_name":"D","ack_policy":"none"}}"#),
+    ] {
+        for prefix in ["$JS.API", "$JS.hub.API"] {
+            let said = ask(&a, &format!("{prefix}.{subject}"), body).await;
+            assert!(said.contains("\"error\":{"), "{prefix}.{subject} {body}: {said}");
+        }
+    }
+    assert_eq!(state().await, before);
+    // A consumer that is not durable is called as its subject says, as by nats-server.
+    let body = r#"{"stream_name":"S","config":{"name":"E","ack_policy":"none"}}"#;
+    let made = must(&a, "CONSUMER.CREATE.S.D", body).await;
+    assert!(made.contains("\"name\":\"D\"") && !made.contains("\"E\""), "{made}");
     world.server.stop().await;
 }

@@ -142,6 +142,76 @@ async fn a_name_with_a_nul_is_refused_and_the_api_lives_on() {
     world.server.stop().await;
 }
 
+/// A request to the task coordinator, its headers and its body, and `#` for the name in one of them.
+const TASK_REQUESTS: &[(&str, &[(&str, &str)], &str)] = &[
+    ("SUBMIT", &[("Task-Id", "t#")], ""),
+    ("SUBMIT", &[("Task-Queue", "q#")], ""),
+    ("SUBMIT", &[("Task-Key", "k#")], ""),
+    ("SUBMIT", &[("Task-Parent", "t#")], ""),
+    ("SUBMIT", &[("Task-After", "t#")], ""),
+    ("SUBMIT", &[("Task-Requires", "l#=v#")], ""),
+    ("SUBMIT", &[("Task-Prefer", "agent=a#")], ""),
+    ("SUBMIT", &[("Task-Result-To", "results.x#")], ""),
+    ("SUBMIT", &[("X-Own#", "v#")], ""),
+    ("SUBMIT", &[], "#"),
+    ("LIST", &[], r##"{"queue":"q#","after":"t#"}"##),
+    ("AGENT.REGISTER.a", &[], r##"{"labels":{"l#":"v#"},"queues":["q#"],"client_id":"c#"}"##),
+    ("AGENT.REGISTER.a", &[], r##"{"resume":"r#"}"##),
+    ("QUEUE.PUT.q", &[], r##"{"mode":"m#"}"##),
+    ("QUEUE.PUT.q", &[], r##"{"mode":"adopted","adopt":{"stream":"S#","consumer":"c#"}}"##),
+    ("CRON.PUT.c", &[("Task-Schedule", "@every 1h#")], "x"),
+    ("CRON.PUT.c", &[("Task-Schedule", "@every 1h"), ("Task-Schedule-Time-Zone", "Europe/Bern#")], "x"),
+    ("CRON.PUT.c", &[("Task-Schedule", "@every 1h"), ("Task-Queue", "q#")], "x"),
+    ("COUNCIL.FORM.c", &[], r##"{"roles":{"r#":1},"offer_to":"council.x#","status_to":"council.y#"}"##),
+];
+
+/// The same pieces as a header holds them: there a line break is the next line.
+const RAW_PIECES: [&str; 9] = [" ", "\t", "\0", "\u{b}", "\u{c}", "%s%n", "\u{85}", "\u{2028}", "\u{1b}[2J"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_in_requests_for_tasks_break_no_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { monitor: None, ..Config::on_free_ports(folder.path()) };
+    let server = natterjack::server::Server::start(config).await.unwrap();
+    let client = async_nats::connect(server.client_url()).await.unwrap();
+    // A bare client, which reads everything and asks: a line that is broken shows.
+    let socket = tokio::net::TcpStream::connect(server.client_address().unwrap()).await.unwrap();
+    let mut wire = super::super::Wire::over(socket).await;
+    let hello = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\nSUB owned 1\r\nSUB in 2";
+    assert_eq!(wire.ask(hello).await, ["PONG"]);
+    let mut owned = client.subscribe("owned").await.unwrap();
+    round(&client).await;
+    let mut cases = 0;
+    for (endpoint, headers, body) in TASK_REQUESTS {
+        let of_body = PIECES.iter().filter(|_| body.contains('#')).map(|piece| ("", *piece));
+        let of_headers = RAW_PIECES.iter().filter(|_| !headers.is_empty()).map(|piece| (*piece, ""));
+        for (in_headers, in_body) in of_body.chain(of_headers) {
+            let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n").replace('#', in_headers));
+            let block = format!("NATS/1.0\r\n{}\r\n", lines.collect::<String>());
+            let body = body.replace('#', in_body);
+            let (of_block, all) = (block.len(), block.len() + body.len());
+            wire.say(&format!("HPUB $TASK.API.{endpoint} in {of_block} {all}\r\n{block}{body}\r\n")).await;
+            let head = wire.line().await;
+            let is_answer = head.starts_with("MSG in 2 ") || head.starts_with("HMSG in 2 ");
+            assert!(is_answer, "{endpoint} {block:?} {body}: {head}");
+            let bytes: usize = head.rsplit(' ').next().unwrap().parse().unwrap();
+            wire.skip(bytes + 2).await;
+            cases += 1;
+        }
+        for tidied in ["AGENT.REMOVE.a", "CRON.DELETE.c", "COUNCIL.DISSOLVE.c"] {
+            ask(&client, &format!("$TASK.API.{tidied}"), "").await;
+        }
+    }
+    client.publish("owned", "end".into()).await.unwrap();
+    assert_eq!(super::super::next(&mut owned).await.payload, "end", "nobody else has published there");
+    let last = wire.ask("UNSUB 99").await;
+    assert_eq!(last, ["MSG owned 1 3", "end", "PONG"]);
+    let listed = ask(&client, "$TASK.API.LIST", "").await;
+    assert!(listed.starts_with('{') && !listed.contains("\"error\""), "{listed}");
+    println!("{cases} names in requests for tasks");
+    server.stop().await;
+}
+
 /// What CONNECT says about a client turns up in reports, events and logs; none of them is a line of the protocol.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_in_connect_break_no_line() {
