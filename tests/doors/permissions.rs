@@ -113,6 +113,32 @@ async fn defaults_hold_for_those_who_have_no_permissions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_defaults_of_its_own() {
+    let world = World::start(
+        r#"accounts {
+            A {
+                default_permissions: { publish: "a.>", subscribe: { deny: "secret" } }
+                users: [ { user: plain, password: p }, { user: own, password: p, permissions: { publish: "own" } } ]
+            }
+            B { users: [ { user: other, password: p } ] }
+        }
+        authorization { timeout: 30 }"#,
+    )
+    .await;
+    let no = |what: &str| format!("-ERR 'Permissions Violation for {what}'");
+    let (publish, subscribe) = (no(r#"Publish to "x""#), no(r#"Subscription to "secret""#));
+    for (user, expected) in
+        [("plain", vec![&*publish, &*subscribe, "PONG"]), ("own", vec![&*publish, "PONG"]), ("other", vec!["PONG"])]
+    {
+        let mut wire = world.wire().await;
+        let connect = format!(r#"CONNECT {{"verbose":false,"user":"{user}","pass":"p"}}"#);
+        let said = wire.ask(&format!("{connect}\r\nPUB x 0\r\n\r\nSUB secret 1")).await;
+        assert_eq!(said, expected, "{user}");
+    }
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_told_what_it_may_do() {
     let world = World::start(
         r#"authorization { users: [

@@ -176,6 +176,37 @@ async fn the_server_is_labelled_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pid_and_ports_are_written_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let place = folder.path().join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        place
+    };
+    let of = |place: &std::path::Path| {
+        let pid = place.join("pid");
+        text("", &format!("pid_file: {:?}, ports_file_dir: {:?}", pid.display(), place.display()))
+    };
+    let files = |place: &std::path::Path| {
+        let names = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names
+    };
+    let (one, two) = (place("one"), place("two"));
+    let mut world = World::start(&of(&one)).await;
+    let before = files(&one);
+    assert!(before.len() == 2 && before.contains(&"pid".to_owned()), "{before:?}");
+    assert_eq!(world.reload(&of(&two)).await.unwrap(), ["pid_file", "ports_file_dir"]);
+    assert_eq!((files(&one), files(&two)), (vec![], before));
+    let ports = std::fs::read_dir(&two).unwrap().map(|entry| entry.unwrap().path());
+    let ports = ports.filter(|path| path.extension().is_some_and(|end| end == "ports")).last().unwrap();
+    assert!(std::fs::read_to_string(ports).unwrap().contains(&world.address().port().to_string()));
+    world.server.stop().await;
+    assert_eq!(files(&two), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn declared_streams_are_made_and_changed() {
     let declared = |subjects: &str| {
         format!("streams {{ S {{ subjects: [ {subjects} ], consumers {{ work {{ ack_policy: explicit }} }} }} }}")

@@ -52,6 +52,37 @@ accounts {
 authorization { timeout: 30 }
 "#;
 
+/// Whoever asked has been told of nobody, or has given up: an answer that comes behind the threshold leads nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_overdue_is_kept_back() {
+    let world = World::start(
+        r#"accounts {
+            A { users: [ { user: a, password: p } ], exports: [
+                { service: "soon", response_threshold: "300ms" }, { service: "late", response_threshold: "1h" }
+            ] }
+            B { users: [ { user: b, password: p } ], imports: [
+                { service { account: A, subject: "soon" } }, { service { account: A, subject: "late" } }
+            ] }
+        }
+        authorization { timeout: 30 }"#,
+    )
+    .await;
+    let (a, b) = (world.user("a", "p").await.unwrap(), world.user("b", "p").await.unwrap());
+    let (mut soon, mut late) = (a.subscribe("soon").await.unwrap(), a.subscribe("late").await.unwrap());
+    let mut answers = b.subscribe("answers.*").await.unwrap();
+    settle(&a).await;
+    settle(&b).await;
+    b.publish_with_reply("soon", "answers.soon", "?".into()).await.unwrap();
+    b.publish_with_reply("late", "answers.late", "?".into()).await.unwrap();
+    let (of_soon, of_late) = (next(&mut soon).await.reply.unwrap(), next(&mut late).await.reply.unwrap());
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    a.publish(of_soon, "too late".into()).await.unwrap();
+    a.publish(of_late, "in time".into()).await.unwrap();
+    let answer = next(&mut answers).await;
+    assert_eq!((answer.subject.as_str(), &*answer.payload), ("answers.late", &b"in time"[..]));
+    world.server.stop().await;
+}
+
 /// Returns once a client hears itself.
 async fn heard(client: &async_nats::Client, subscriber: &mut async_nats::Subscriber) {
     client.publish("heard", "".into()).await.unwrap();
