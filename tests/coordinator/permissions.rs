@@ -224,3 +224,112 @@ async fn where_results_may_go_is_the_administrators_to_say() {
     assert_eq!(try_all(&world).await, [false, true, false]);
     world.server.stop().await;
 }
+
+/// Whether `rule` matches the literal `subject`, token by token.
+fn matches(rule: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in rule.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+/// Users with made-up rights: what they may submit, read and have results sent to is what a list of filters says that is
+/// looked through one by one. `NATTERJACK_PERMISSION_SEEDS` tries further ones.
+#[tokio::test]
+async fn tasks_are_submitted_read_and_told_of_as_a_naive_model_judges() {
+    const USERS: usize = 12;
+    const RULES: [&str; 12] = [
+        "$TASK.API.SUBMIT",
+        "$TASK.API.SUBMIT",
+        "$TASK.API.*",
+        "$TASK.API.>",
+        "$TASK.API.GET.*",
+        "$TASK.API.GET.one",
+        "results.>",
+        "results.a.*",
+        "results.*.b",
+        "results.a.b",
+        "*.b.*",
+        ">",
+    ];
+    let seeds = std::env::var("NATTERJACK_PERMISSION_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    for seed in 1..=seeds {
+        println!("seed {seed}");
+        let mut dice = u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = |sides: usize| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            (dice >> 33) as usize % sides
+        };
+        let mut some = |most: usize| (0..roll(most + 1)).map(|_| RULES[roll(RULES.len())]).collect::<Vec<_>>();
+        let users: Vec<_> = (0..USERS).map(|number| (format!("u{number}"), some(5), some(2))).collect();
+        let lines = users.iter().map(|(name, allow, deny)| {
+            let deny = [&deny[..], &["never.>"][..]].concat();
+            format!(
+                "{{ user: {name}, password: p, permissions: {{ publish: {{ allow: {allow:?}, deny: {deny:?} }}, subscribe: \"_INBOX.>\" }} }}\n"
+            )
+        });
+        let text = format!(
+            "accounts {{ A {{ jetstream: enabled, coordinator: enabled, users: [ {{ user: all, password: p }}\n{} ] }} }}",
+            lines.collect::<String>()
+        );
+        let world = Embedded::start(&text).await;
+        let all = world.user("all").await;
+        submit(&all, &[("Task-Id", "one"), ("Task-Queue", "nobodys")], b"").await;
+        let mut results = all.subscribe("results.>").unwrap();
+        let (mut told, mut refused) = (Vec::new(), Vec::new());
+        for (name, allow, deny) in &users {
+            let client = world.user(name).await;
+            let may = |subject: &str| {
+                allow.iter().any(|rule| matches(rule, subject)) && !deny.iter().any(|rule| matches(rule, subject))
+            };
+            for subject in ["$TASK.API.GET.one", "$TASK.API.GET.two", "$TASK.API.LIST", "$TASK.API.CANCEL.two"] {
+                assert_eq!(
+                    publish(&client, subject, "", &[]).await,
+                    denied(subject).filter(|_| !may(subject)),
+                    "{name}"
+                );
+            }
+            for to in ["results.a.b", "results.a.c", "results.b.b", "results.b.c"] {
+                let id = format!("{name}-{}", to.replace('.', "-"));
+                // An error like the last one would not be seen.
+                publish(&client, &format!("never.{id}"), "", &[]).await;
+                let said = publish(&client, "$TASK.API.SUBMIT", "", &[("Task-Id", &id), ("Task-Result-To", to)]).await;
+                let wanted = ["$TASK.API.SUBMIT", to].into_iter().find(|subject| !may(subject));
+                assert_eq!(said, wanted.and_then(denied), "{name} has its result sent to {to}");
+                match wanted {
+                    None => told.push((id, to)),
+                    Some(_) => refused.push(id),
+                }
+            }
+        }
+        let agent = Agent::register(all.clone(), "ann", json!({ "slots": 4, "queues": ["default"] })).await;
+        let mut heard = Vec::new();
+        for _ in &told {
+            let task = agent.pull().await;
+            agent.complete(&task, b"done").await.unwrap();
+            agent.ack(&task, "+ACK");
+            heard.push(results.next().await.unwrap().subject_str().to_owned());
+        }
+        heard.sort_unstable();
+        let mut wanted: Vec<_> = told.iter().map(|(_, to)| (*to).to_owned()).collect();
+        wanted.sort_unstable();
+        assert_eq!(heard, wanted);
+        for (id, _) in &told {
+            assert_eq!(ask(&all, &format!("GET.{id}"), Value::Null).await["phase"], "completed", "{id}");
+        }
+        for id in &refused {
+            assert_eq!(call(&all, &format!("GET.{id}"), &[], b"").await.unwrap_err().0, 30404, "{id}");
+        }
+        println!("{} tasks, {} refused", told.len(), refused.len());
+        assert!(!told.is_empty() && !refused.is_empty());
+        world.server.stop().await;
+    }
+}
