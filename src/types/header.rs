@@ -117,12 +117,18 @@ impl HeaderBuilder {
     }
 }
 
-/// A header block (empty for none) with more lines at its end.
+/// A header block (empty for none) with more lines at its end. They are lines of their own also where the block, which may be a
+/// client's, does not end as it should; what neither begins nor ends as one is left out.
 pub fn extended(block: &[u8], add_lines: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(block.len() + 200);
-    match block.strip_suffix(b"\r\n") {
-        Some(lines) => out.extend_from_slice(lines),
-        None => out.extend_from_slice(b"NATS/1.0\r\n"),
+    let is_whole = block.ends_with(b"\r\n\r\n");
+    if is_whole || block.ends_with(b"\r\n") || block.starts_with(VERSION_LINE) {
+        out.extend_from_slice(if is_whole { &block[..block.len() - 2] } else { block });
+    } else {
+        out.extend_from_slice(VERSION_LINE);
+    }
+    if !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
     }
     add_lines(&mut out);
     out.extend_from_slice(b"\r\n");
@@ -152,7 +158,7 @@ pub fn without(block: &[u8], is_unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<
             out.extend_from_slice(line);
         }
     }
-    if out.len() <= b"NATS/1.0\r\n\r\n".len() {
+    if out.len() <= b"NATS/1.0\r\n\r\n".len() && Headers::new(&out).iter().next().is_none() {
         out.clear();
     }
     Some(out)
@@ -184,7 +190,64 @@ pub fn with_value(block: &[u8], name: &str, value: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What a block may be made of, well or badly.
+    fn any_block() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "NATS/1.0",
+            "NATS/1.0\r\n",
+            "\r\n",
+            "\r\n\r\n",
+            "A: 1\r\n",
+            "Nats-X: 2\r\n",
+            "A",
+            "Nats-X",
+            ":",
+            " ",
+            "\r",
+            "\n",
+        ];
+        prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..10).prop_map(|pieces| pieces.concat().into())
+    }
+
+    fn lines(block: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        Headers::new(block).iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// However badly a block is made, what is added is there, what is taken away is gone, and the rest is as it was.
+        #[test]
+        fn an_edit_is_read_as_it_is_meant(block in any_block()) {
+            let before = lines(&block);
+            let line = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            let is_block = block.starts_with(VERSION_LINE) || block.ends_with(b"\r\n");
+            let mut with = if is_block { before.clone() } else { Vec::new() };
+            with.push(line("E", "5"));
+            prop_assert_eq!(lines(&with_line(&block, "E", "5")), with);
+
+            let mut changed = before.clone();
+            match changed.iter_mut().find(|(name, _)| name == b"A") {
+                Some(found) => *found = line("A", "9"),
+                None => {
+                    changed.retain(|_| is_block);
+                    changed.push(line("A", "9"));
+                }
+            }
+            prop_assert_eq!(lines(&with_value(&block, "A", "9")), changed);
+
+            let nats = |name: &[u8]| name.starts_with(b"Nats-");
+            let mut kept = before.clone();
+            kept.retain(|(name, _)| !nats(name));
+            let edited = without(&block, nats);
+            prop_assert_eq!(edited.is_some(), kept.len() < before.len());
+            prop_assert_eq!(lines(&edited.unwrap_or(block)), kept);
+        }
+    }
 
     #[test]
     fn reads_what_it_writes() {
