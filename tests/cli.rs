@@ -539,7 +539,11 @@ fn the_log_is_reopened_and_its_settings_reloaded() {
     logged(&log, "File log re-opened");
 
     let as_json = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
-    write(folder.path(), "c.conf", &format!("log_file: {}\nlog_format: json, trace: true\n", log.display()));
+    write(
+        folder.path(),
+        "c.conf",
+        &format!("log_file: {}\nlog_format: json, trace: true, prof_port: 6060\n", log.display()),
+    );
     serving.signal("HUP");
     logged(&log, "\"Reloaded server configuration\"");
     drop(Connection::open(port));
@@ -555,6 +559,7 @@ fn the_log_is_reopened_and_its_settings_reloaded() {
     };
     of("trace", "<<- [CONNECT {");
     of("error", "Failed to reload server configuration");
+    of("warn", "is ignored: ");
     write(folder.path(), "c.conf", &format!("log_file: {}\nlog_format: text\n", log.display()));
     serving.signal("HUP");
     logged(&log, "[INF] Reloaded server configuration");
