@@ -316,9 +316,11 @@ impl Peer {
     /// The subjects that have come to a subscription, once `end` has come to the last one.
     async fn subjects(&mut self, sid: &str) -> BTreeSet<String> {
         self.sync().await;
-        // What others make sure by that they are done is none of the question's.
-        let of_sid =
-            |heard: &&Heard| heard.sid == sid && heard.payload != "end" && !heard.subject.starts_with("_INBOX");
+        // What others make sure by that they are done is none of the question's, nor is what the stream answers them.
+        let of_sid = |heard: &&Heard| {
+            let aside = ["_INBOX", "answer."].iter().any(|aside| heard.subject.starts_with(aside));
+            heard.sid == sid && heard.payload != "end" && !aside
+        };
         self.heard.iter().filter(of_sid).map(|heard| heard.subject.clone()).collect()
     }
 }

@@ -143,7 +143,9 @@ async fn a_name_with_a_nul_is_refused_and_the_api_lives_on() {
 }
 
 /// A request to the task coordinator, its headers and its body, and `#` for the name in one of them.
-const TASK_REQUESTS: &[(&str, &[(&str, &str)], &str)] = &[
+type TaskRequest = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const TASK_REQUESTS: &[TaskRequest] = &[
     ("SUBMIT", &[("Task-Id", "t#")], ""),
     ("SUBMIT", &[("Task-Queue", "q#")], ""),
     ("SUBMIT", &[("Task-Key", "k#")], ""),
