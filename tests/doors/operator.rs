@@ -1,5 +1,7 @@
 //! Operator mode: who may sign for whom, what ends with an account's token, and what such a token allows its account.
 
+use std::time::Duration;
+
 use async_nats::Client;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -48,9 +50,20 @@ async fn last_words(mut wire: Wire) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_ends_with_its_token_unless_it_is_renewed() {
+    // A busy machine may take longer than that to have clients in and the token renewed.
+    for seconds in [5, 20, 60] {
+        if is_seen_to_end_after(seconds).await {
+            return;
+        }
+    }
+    panic!("the machine is too slow for this test");
+}
+
+/// False when the end came too soon for it to be seen.
+async fn is_seen_to_end_after(seconds: i64) -> bool {
     let (operator, ends, renewed, stays) =
         (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_account());
-    let until = now() + 6;
+    let until = now() + seconds;
     let own = operator_token(&operator, json!({}));
     let account = |key: &KeyPair, more: Value| token(&operator, &key.public_key(), "account", json!({}), more);
     let text = |of_renewed: i64| {
@@ -62,20 +75,27 @@ async fn an_account_ends_with_its_token_unless_it_is_renewed() {
         format!("operator: {own}\n{}", preload(&accounts))
     };
     let mut world = World::start(&text(until)).await;
-    let (wire, first) = enter(&world, &ends).await;
+    let (mut wire, first) = enter(&world, &ends).await;
     let (mut of_renewed, second) = enter(&world, &renewed).await;
     let (mut other, third) = enter(&world, &stays).await;
-    assert_eq!([first, second, third].concat(), ["PONG", "PONG", "PONG"]);
     world.reload(&text(until + 3600)).await.unwrap();
-    assert!(now() < until, "the machine is too slow for this test");
+    let before = wire.ask("PUB x 0\r\n").await;
+    if now() >= until {
+        world.server.stop().await;
+        return false;
+    }
+    assert_eq!([first, second, third, before].concat(), ["PONG", "PONG", "PONG", "PONG"]);
+    while now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(last_words(wire).await, "-ERR 'Account Authentication Expired'");
-    assert!(now() >= until);
     assert_eq!(enter(&world, &ends).await.1, ["-ERR 'Authorization Violation'", ""]);
     assert_eq!(enter(&world, &renewed).await.1, ["PONG"]);
     for wire in [&mut of_renewed, &mut other] {
         assert_eq!(wire.ask("PUB x 0\r\n").await.last().unwrap(), "PONG");
     }
     world.server.stop().await;
+    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
