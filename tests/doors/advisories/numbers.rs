@@ -168,7 +168,7 @@ async fn numbers_in_api_requests() {
     must(
         &client,
         "CONSUMER.CREATE.S.reset",
-        r#"{"stream_name":"S","config":{"name":"reset","ack_policy":"explicit"}}"#,
+        r#"{"stream_name":"S","config":{"durable_name":"reset","ack_policy":"explicit"}}"#,
     )
     .await;
     let mut cases = 0;
