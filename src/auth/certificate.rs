@@ -2,6 +2,14 @@
 
 use x509_parser::prelude::*;
 
+use crate::types::Timestamp;
+
+/// When a certificate in DER ends; `None` when it is none.
+pub fn certificate_not_after(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    certificate.validity().not_after.timestamp().checked_mul(1_000_000_000).map(Timestamp)
+}
+
 /// Every name a certificate gives its holder, in the order they are tried (nats-server `checkClientTLSCertSubject`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {

@@ -31,7 +31,7 @@ pub use book::{
 pub use callout::{
     Asker, Callout, CalloutSpec, SUBJECT as CALLOUT_SUBJECT, is_issuer, is_xkey, request as callout_request,
 };
-pub use certificate::CertificateNames;
+pub use certificate::{CertificateNames, certificate_not_after};
 pub use claims::{AccountClaims, Claims, ClaimsError, OperatorClaims, UserClaims};
 pub use connection_type::ConnectionType;
 pub use deputy::{oversteps, schedules_beyond};

@@ -9,6 +9,7 @@
 
 mod accountz;
 mod connz;
+mod entrances;
 mod events;
 mod healthz;
 mod http;
@@ -25,6 +26,7 @@ mod text;
 mod user;
 mod varz;
 
+pub use entrances::{ShownTls, ShownWebSocket};
 pub use events::Events;
 pub use http::{CurrentTls, Monitor};
 pub use reports::{Reports, Shown};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::accountz::{self, AccountStatz, AccountStatzOptions, AccountzOptions};
 use super::connz::{self, Connz, ConnzOptions};
+use super::entrances::{ShownTls, ShownWebSocket};
 use super::healthz::{self, Health, HealthzOptions};
 use super::jsz::{self, JszOptions};
 use super::query::BadQuery;
@@ -50,6 +51,11 @@ pub struct Reports {
 pub struct Shown {
     pub limits: Limits,
     pub auth_required: bool,
+    /// Host and port that clients are told; `None`: as listened on.
+    pub advertised: Option<(String, u16)>,
+    /// `None` in the clear.
+    pub tls: Option<ShownTls>,
+    pub websocket: ShownWebSocket,
     /// `server_tags`, in lower case.
     pub tags: Vec<String>,
     pub metadata: BTreeMap<String, String>,

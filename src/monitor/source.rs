@@ -142,6 +142,7 @@ pub struct Identity {
     /// As configured, for those who ask what is listened on.
     pub host: String,
     pub monitor: Option<SocketAddr>,
+    pub monitor_tls: Option<SocketAddr>,
     pub system_account: String,
     /// Empty for none.
     pub domain: String,

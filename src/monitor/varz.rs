@@ -1,10 +1,12 @@
 //! `/varz`: the server's configuration and counters.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::entrances::ShownWebSocket;
 use super::jsz;
 use super::reports::Shown;
 use super::source::{Identity, JetStream, Totals};
@@ -22,6 +24,10 @@ pub struct Varz {
     max_connections: usize,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_verify: bool,
     #[serde(skip_serializing_if = "is_zero")]
     max_subscriptions: usize,
     ping_interval: u64,
@@ -34,8 +40,10 @@ pub struct Varz {
     max_control_line: usize,
     max_payload: usize,
     max_pending: usize,
+    websocket: ShownWebSocket,
     #[serde(skip_serializing_if = "Option::is_none")]
     jetstream: Option<Value>,
+    tls_timeout: f64,
     write_deadline: u64,
     start: Timestamp,
     now: Timestamp,
@@ -69,7 +77,12 @@ pub struct Varz {
     system_account: String,
     slow_consumer_stats: Value,
     stale_connection_stats: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Timestamp>,
 }
+
+/// What nats-server tells of handshakes where there are none.
+const TLS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 fn is_zero(number: &usize) -> bool {
     *number == 0
@@ -85,27 +98,35 @@ pub fn report(
 ) -> Varz {
     let limits = &shown.limits;
     let uptime = now.since(identity.start);
+    let tls = shown.tls.as_ref();
+    let listened = || identity.listen.map_or((String::new(), 0), |listen| (listen.ip().to_string(), listen.port()));
+    let (host, port) = shown.advertised.clone().unwrap_or_else(listened);
+    let monitor = identity.monitor.or(identity.monitor_tls);
     Varz {
         server_id: identity.server_id.clone(),
         server_name: identity.server_name.clone(),
         version: identity.version.clone(),
         proto: 1,
-        host: identity.listen.map_or_else(String::new, |listen| listen.ip().to_string()),
-        port: identity.listen.map_or(0, |listen| listen.port()),
+        host,
+        port,
         auth_required: shown.auth_required,
+        tls_required: tls.is_some_and(|tls| tls.required),
+        tls_verify: tls.is_some_and(|tls| tls.verify),
         max_connections: limits.connections_max,
         max_subscriptions: limits.subscriptions_max,
         ping_interval: limits.ping_interval.as_nanos() as u64,
         ping_max: limits.pings_out_max,
-        http_host: identity.monitor.map_or_else(String::new, |monitor| monitor.ip().to_string()),
+        http_host: monitor.map_or_else(String::new, |monitor| monitor.ip().to_string()),
         http_port: identity.monitor.map_or(0, |monitor| monitor.port()),
         http_base_path: "",
-        https_port: 0,
+        https_port: identity.monitor_tls.map_or(0, |monitor| monitor.port()),
         auth_timeout: limits.auth_timeout.as_secs_f64(),
         max_control_line: limits.control_line_bytes_max,
         max_payload: limits.payload_bytes_max,
         max_pending: limits.pending_bytes_max,
+        websocket: shown.websocket.clone(),
         jetstream: jetstream.map(jetstream_varz),
+        tls_timeout: tls.map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout).as_secs_f64(),
         write_deadline: limits.write_deadline.as_nanos() as u64,
         start: identity.start,
         now,
@@ -137,6 +158,7 @@ pub fn report(
         system_account: identity.system_account.clone(),
         slow_consumer_stats: json!({"clients": totals.slow_consumers, "routes": 0, "gateways": 0, "leafs": 0}),
         stale_connection_stats: json!({"clients": totals.stale_connections, "routes": 0, "gateways": 0, "leafs": 0}),
+        tls_cert_not_after: tls.and_then(|tls| tls.cert_not_after),
     }
 }
 

@@ -13,6 +13,7 @@ mod pipes;
 mod presence;
 mod reload;
 mod resources;
+mod shown;
 mod tls;
 mod websocket;
 mod websocket_stream;
@@ -31,13 +32,14 @@ use tracing::warn;
 use self::coordinators::{Board, Coordinators};
 use self::monitoring::Reloads;
 use self::pipes::Pipes;
+use self::shown::shown;
 use self::tls::{CurrentHandshake, Handshake};
-use crate::auth::{Book, ConnectionType};
+use crate::auth::Book;
 use crate::broker::jetstream::{self, Accounts, JetStream};
 use crate::broker::{self, Account, Broker, Meter, Options, ServerKeys, TraceTerms};
 use crate::client::{Client, ClientError, ConnectOptions, JetStreamError};
 use crate::config::{Config, ConfigError, Hosts, Listen, Log};
-use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, Shown, System};
+use crate::monitor::{CurrentTls, Events, Identity, Monitor, Reports, System};
 use crate::protocol::Info;
 use crate::session::Settings;
 use crate::storage::{self, OpenError, ReadError, Recovered, Store};
@@ -250,11 +252,12 @@ impl Server {
         let board = Board::default();
         let source = monitoring::BrokerSource::new(broker.clone(), streams, board.clone(), &config, reloads.clone());
         let source = Arc::new(source);
-        let identity = identity(&broker, client_address, monitor_address);
-        let reports = Arc::new(Reports::new(identity, shown(&config, &broker, None), source));
-        let in_the_clear = monitor_listener.map(|listener| (listener, None));
+        let identity = identity(&broker, client_address, [monitor_address, monitor_tls_address]);
         let handshake = CurrentHandshake::new(handshake);
         let websocket_handshake = CurrentHandshake::new(websocket_handshake);
+        let settings = shown(&config, &broker, [&handshake, &websocket_handshake], websocket_address, None);
+        let reports = Arc::new(Reports::new(identity, settings, source));
+        let in_the_clear = monitor_listener.map(|listener| (listener, None));
         let over_tls = monitor_tls_listener.map(|listener| {
             let handshake = handshake.clone();
             let current = move || handshake.get().map(|handshake| handshake.acceptor.clone());
@@ -490,18 +493,8 @@ async fn listen(on: Option<&Listen>, flag: &'static str) -> Result<Option<TcpLis
     bound.map(Some).map_err(|source| StartError::Listen { address: on.to_string(), source, flag })
 }
 
-/// What monitoring tells of the settings.
-fn shown(config: &Config, broker: &Broker, loaded: Option<Timestamp>) -> Shown {
-    Shown {
-        limits: config.limits.clone(),
-        auth_required: broker.gate.book().is_required(ConnectionType::Standard),
-        tags: config.server_tags.clone(),
-        metadata: config.server_metadata.clone(),
-        loaded,
-    }
-}
-
-fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketAddr>) -> Identity {
+fn identity(broker: &Broker, listen: Option<SocketAddr>, monitors: [Option<SocketAddr>; 2]) -> Identity {
+    let [monitor, monitor_tls] = monitors;
     let info = broker.info();
     Identity {
         host: info.host,
@@ -513,6 +506,7 @@ fn identity(broker: &Broker, listen: Option<SocketAddr>, monitor: Option<SocketA
         version: info.version,
         listen,
         monitor,
+        monitor_tls,
         start: broker.started,
     }
 }

@@ -101,7 +101,9 @@ impl Server {
         let same_rules = old.auth_plan() == new.auth_plan();
         broker.reload(options(new), (book, same_rules), info, PATIENCE).await;
         lines.extend(self.keep_coordinators().await);
-        self.system.reports().show(shown(new, &broker, Some(Timestamp::now())));
+        let handshakes = [&self.handshake, &self.websocket_handshake];
+        let settings = shown(new, &broker, handshakes, self.websocket_address, Some(Timestamp::now()));
+        self.system.reports().show(settings);
         if new.streams != old.streams {
             match self.declare().await {
                 Ok(()) => lines.push("streams".to_owned()),

@@ -9,9 +9,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::TlsFacts;
+use crate::auth::{TlsFacts, certificate_not_after};
 use crate::broker::TlsTerms;
 use crate::config::Tls;
+use crate::types::Timestamp;
 
 /// Certificates or keys that cannot be used. The text says where they are asked for, which file it is and why.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,7 @@ pub struct Handshake {
     pub tls: Tls,
     /// Those that clients' certificates are held to, in DER.
     authorities: Arc<Vec<Vec<u8>>>,
+    not_after: Option<Timestamp>,
 }
 
 impl Handshake {
@@ -52,6 +54,7 @@ impl Handshake {
     fn read(tls: &Tls) -> Result<Handshake, Problem> {
         let broken = |path: &Path, reason: String| Problem::File { path: path.to_owned(), reason };
         let chain = certificates(&tls.cert).map_err(|reason| broken(&tls.cert, reason))?;
+        let not_after = chain.first().and_then(|own| certificate_not_after(own));
         let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| broken(&tls.key, error.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -81,7 +84,13 @@ impl Handshake {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             tls: tls.clone(),
             authorities: Arc::new(authorities),
+            not_after,
         })
+    }
+
+    /// When our own certificate ends.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
     }
 
     /// What INFO says to a client that has not shaken hands.

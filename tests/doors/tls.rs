@@ -6,9 +6,11 @@ use std::sync::Arc;
 use async_nats::ConnectOptions;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::process::http_get;
 use super::{PATIENCE, World};
 
 pub fn file(name: &str) -> PathBuf {
@@ -232,6 +234,61 @@ async fn monitoring_answers_over_tls() {
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time");
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    world.server.stop().await;
+}
+
+/// The names and values of nats-server 2.15.1, which leaves out what is not so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn monitoring_tells_how_clients_and_websockets_come_in() {
+    const TOLD: [&str; 8] =
+        ["host", "port", "https_port", "tls_required", "tls_verify", "tls_timeout", "tls_cert_not_after", "websocket"];
+    const NOT_AFTER: &str = "2126-10-28T16:38:37Z";
+    let told = async |world: &World| {
+        let url = format!("http://{}", world.server.monitor_address().expect("monitoring listens"));
+        let mut varz: Map<String, Value> = serde_json::from_str(&http_get(&url, "/varz").await).expect("JSON");
+        varz.retain(|name, _| TOLD.contains(&&**name));
+        Value::Object(varz)
+    };
+    let websocket = |more: &str, tls: &str| format!("websocket {{ listen: \"127.0.0.1:-1\", {more}\n{tls} }}\n");
+    let http = "http: \"127.0.0.1:-1\"\n";
+
+    let secured = websocket(
+        "compression: true, allowed_origins: [\"http://a.example\"], handshake_timeout: \"3s\"",
+        &block("verify_and_map: true"),
+    );
+    let users = "authorization { timeout: 20, users: [ { user: derek } ] }\n";
+    let text = format!("{http}https_port: -1\nclient_advertise: \"nats.example:4222\"\n{secured}{users}");
+    let mut world = World::start(&format!("{text}{}", block("verify: true"))).await;
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let websocket_port = port(&world.server.websocket_url().expect("it listens"));
+    let https_port = world.server.monitor_tls_address().expect("it listens").port();
+    let mut expected = json!({
+        "host": "nats.example", "port": 4222, "https_port": https_port,
+        "tls_required": true, "tls_verify": true, "tls_timeout": 20.0, "tls_cert_not_after": NOT_AFTER,
+        "websocket": {
+            "host": "127.0.0.1", "port": websocket_port, "handshake_timeout": 3_000_000_000_u64, "tls_map": true,
+            "allowed_origins": ["http://a.example"], "compression": true, "tls_cert_not_after": NOT_AFTER
+        }
+    });
+    assert_eq!(told(&world).await, expected);
+    world.reload(&format!("{text}allow_non_tls: true\n{}", block(""))).await.unwrap();
+    for gone in ["tls_required", "tls_verify"] {
+        expected.as_object_mut().unwrap().remove(gone);
+    }
+    assert_eq!(told(&world).await, expected, "after a reload");
+    world.server.stop().await;
+
+    let open = websocket("no_tls: true, same_origin: true, no_auth_user: bob", "");
+    let users = "accounts { A { users: [ { user: bob, password: b } ] } }";
+    let world = World::start(&format!("{http}{open}{users}")).await;
+    let websocket_port = port(&world.server.websocket_url().expect("it listens"));
+    let expected = json!({
+        "host": "127.0.0.1", "port": world.address().port(), "https_port": 0, "tls_timeout": 2.0,
+        "websocket": {
+            "host": "127.0.0.1", "port": websocket_port, "no_auth_user": "bob", "no_tls": true, "same_origin": true
+        }
+    });
+    assert_eq!(told(&world).await, expected);
     world.server.stop().await;
 }
 

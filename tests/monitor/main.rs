@@ -28,13 +28,11 @@ const ABSENT: &[&str] = &[
     "varz.config_digest",
     "varz.feature_flags",
     "varz.disk_io_wait_stats",
-    // Listeners, accounts and TLS that do not exist here.
+    // Listeners that do not exist here.
     "varz.cluster",
     "varz.gateway",
     "varz.leaf",
     "varz.mqtt",
-    "varz.websocket",
-    "varz.tls_timeout",
     // Every commit is synced: there is no interval.
     "varz.jetstream.config.sync_interval",
     "jsz.config.sync_interval",
@@ -204,6 +202,7 @@ async fn serve(table: Table) -> Endpoints {
         listen: Some("127.0.0.1:4222".parse().unwrap()),
         host: "127.0.0.1".into(),
         monitor: Some(address),
+        monitor_tls: None,
         system_account: "$SYS".into(),
         domain: String::new(),
         jetstream: true,

@@ -31,8 +31,6 @@ const ABSENT: &[&str] = &[
     "data.gateway",
     "data.leaf",
     "data.mqtt",
-    "data.websocket",
-    "data.tls_timeout",
     "statsz.gomaxprocs",
     // Every commit is synced.
     ".sync_interval",
