@@ -30,7 +30,6 @@ pub enum Advisory<'a> {
         action: Action,
     },
     BatchAbandoned {
-        account: &'a str,
         stream: &'a str,
         batch: &'a str,
         reason: &'a str,
@@ -65,7 +64,8 @@ pub enum Advisory<'a> {
     OutOfStorage {
         server: &'a str,
         server_id: &'a str,
-        /// The stream that noticed.
+        /// The stream that noticed, if it was one.
+        #[serde(skip_serializing_if = "str::is_empty")]
         stream: &'a str,
         /// Empty: this is no cluster.
         cluster: &'a str,
@@ -254,6 +254,12 @@ mod tests {
             "SERVER.OUT_OF_STORAGE",
             "server_out_of_space",
             r#""server":"S1","server_id":"N1","stream":"S","cluster":"""#,
+        );
+        check(
+            Advisory::OutOfStorage { server: "S1", server_id: "N1", stream: "", cluster: "" },
+            "SERVER.OUT_OF_STORAGE",
+            "server_out_of_space",
+            r#""server":"S1","server_id":"N1","cluster":"""#,
         );
     }
 }

@@ -213,6 +213,10 @@ impl Source for BrokerSource {
     }
 
     fn health(&self) -> Result<(), String> {
+        // One store for all of them. It is what a coordinator that is down for its sake is down for.
+        if let Some(fault) = self.all().first().and_then(|jetstream| jetstream.store_fault()) {
+            return Err(format!("JetStream cannot store: {fault}"));
+        }
         self.coordinators.health()
     }
 

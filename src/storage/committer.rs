@@ -125,13 +125,15 @@ impl Committer {
                 self.shared.tombstones.change(self.knowledge.changes.drain(..));
                 self.complete(taken, |waiting| if waiting.epoch == epoch { Ok(()) } else { Err(CommitError::Stale) });
             }
-            Err(reason) => {
+            Err(Failure { reason, full }) => {
                 tracing::error!(%reason, "a commit failed; the store is opened again");
+                let reason: Arc<str> = reason.into();
+                self.shared.set_failing(Some(reason.clone()));
                 // Whatever waits behind the failed transaction rests on it.
                 self.shared.epoch.fetch_add(1, Ordering::AcqRel);
                 self.shared.queue.take(usize::MAX, usize::MAX, &mut taken);
                 self.reopen();
-                let failed = CommitError::Failed { reason: reason.into() };
+                let failed = if full { CommitError::Full { reason } } else { CommitError::Failed { reason } };
                 self.complete(taken, |_| Err(failed.clone()));
             }
         }
@@ -152,7 +154,7 @@ impl Committer {
                 self.unsealed = false;
                 self.sealed_at = Some(now());
             }
-            Err(reason) => {
+            Err(Failure { reason, .. }) => {
                 tracing::error!(%reason, "sealing the store failed; it is opened again");
                 self.reopen();
             }
@@ -164,7 +166,7 @@ impl Committer {
         self.shared.queue.close();
         let slot = self.replace_slot(Slot::Closed);
         if let Slot::Open(database) = slot
-            && let Err(reason) = guarded(|| database.close().map_err(|error| error.to_string()))
+            && let Err(Failure { reason, .. }) = guarded(|| database.close().map_err(Failure::of))
         {
             tracing::error!(%reason, "closing the store failed; the next start checks it");
         }
@@ -173,7 +175,7 @@ impl Committer {
         left.into_iter().for_each(|waiting| (waiting.done)(Err(CommitError::Closed)));
     }
 
-    fn transact(&mut self, taken: &[Waiting], epoch: u64) -> Result<(), String> {
+    fn transact(&mut self, taken: &[Waiting], epoch: u64) -> Result<(), Failure> {
         let mut current = taken.iter().filter(|waiting| waiting.epoch == epoch).flat_map(|waiting| waiting.batch.ops());
         let Some(first) = current.next() else {
             return match self.knowledge.has_work() {
@@ -184,7 +186,7 @@ impl Committer {
         self.apply(std::iter::once(first).chain(current), SLICE_ROWS_BUSY)
     }
 
-    fn apply<'a>(&mut self, ops: impl Iterator<Item = &'a super::Op>, slice_rows_max: usize) -> Result<(), String> {
+    fn apply<'a>(&mut self, ops: impl Iterator<Item = &'a super::Op>, slice_rows_max: usize) -> Result<(), Failure> {
         // Taken out for the time of the borrow; a failed commit reads it back from the file.
         let mut knowledge = std::mem::take(&mut self.knowledge);
         let result = self.transaction(|txn| {
@@ -194,19 +196,22 @@ impl Committer {
         });
         self.knowledge = knowledge;
         self.unsealed = true;
+        if result.is_ok() {
+            self.shared.set_failing(None);
+        }
         result
     }
 
-    fn transaction(&self, write: impl FnOnce(&mut WriteTransaction) -> Result<(), Fault>) -> Result<(), String> {
+    fn transaction(&self, write: impl FnOnce(&mut WriteTransaction) -> Result<(), Fault>) -> Result<(), Failure> {
         let slot = self.shared.slot.read().unwrap_or_else(PoisonError::into_inner);
-        let Slot::Open(database) = &*slot else { return Err("it is not open".to_owned()) };
+        let Slot::Open(database) = &*slot else { return Err(Failure::because("it is not open")) };
         guarded(|| {
-            let mut txn = database.begin_write().map_err(|error| error.to_string())?;
+            let mut txn = database.begin_write().map_err(Failure::of)?;
             write(&mut txn).map_err(|fault| match fault {
-                Fault::Redb(error) => error.to_string(),
-                Fault::Read(error) => error.to_string(),
+                Fault::Redb(error) => Failure::of(error),
+                Fault::Read(error) => Failure::because(error.to_string()),
             })?;
-            txn.commit().map_err(|error| error.to_string())
+            txn.commit().map_err(Failure::of)
         })
     }
 
@@ -254,7 +259,9 @@ impl Committer {
             }
         }
         tracing::error!(%reason, "the store could not be opened again");
-        self.replace_slot(Slot::Down(reason.into()));
+        let reason: Arc<str> = reason.into();
+        self.shared.set_failing(Some(reason.clone()));
+        self.replace_slot(Slot::Down(reason));
     }
 
     fn try_open(&mut self) -> Result<Database, String> {
@@ -281,9 +288,33 @@ impl std::fmt::Debug for Committer {
     }
 }
 
+/// Why a transaction did not happen, and whether that is for want of space.
+struct Failure {
+    reason: String,
+    full: bool,
+}
+
+impl Failure {
+    fn because(reason: impl Into<String>) -> Failure {
+        Failure { reason: reason.into(), full: false }
+    }
+
+    fn of(error: impl Into<redb::Error>) -> Failure {
+        let error = error.into();
+        let full = matches!(&error, redb::Error::Io(error) if is_for_want_of_space(error));
+        Failure { reason: error.to_string(), full }
+    }
+}
+
+/// The disk, a quota or the process's own limit on files is reached.
+fn is_for_want_of_space(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Damaged pages can make redb panic; the committer outlives that.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_text(&*panic)))
+fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::because(panic_text(&*panic))))
 }
 
 #[allow(clippy::disallowed_methods)]

@@ -38,6 +38,9 @@ pub enum CommitError {
     /// waits gets this and rebuilds its streams from the store ([`super::Store::renewed`]).
     #[error("the store could not commit: {reason}")]
     Failed { reason: Arc<str> },
+    /// As `Failed`, because the disk, or what this process may use of it, is full.
+    #[error("the store could not commit, no space is left for it: {reason}")]
+    Full { reason: Arc<str> },
     /// The batch comes from before the last failed commit and may rest on what that commit lost; nothing was written.
     #[error("the batch was prepared before a failed commit")]
     Stale,

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     /// A reader met an I/O error, after which redb refuses everything until it is opened again.
     pub(super) fault: AtomicBool,
     pub(super) next_stream: AtomicU32,
+    /// Why the last commit failed; `None` when it did not.
+    failing: RwLock<Option<Arc<str>>>,
     hidden: RwLock<Arc<Vec<Hidden>>>,
     /// Single messages that are removed while their rows still exist.
     pub(super) tombstones: Tombstones,
@@ -53,9 +55,23 @@ impl Shared {
             epoch: AtomicU64::new(0),
             fault: AtomicBool::new(false),
             next_stream: AtomicU32::new(inner.next_stream),
+            failing: RwLock::new(None),
             hidden: RwLock::new(Arc::new(inner.hidden.clone())),
             tombstones,
         }
+    }
+
+    pub(super) fn set_failing(&self, reason: Option<Arc<str>>) {
+        let failing = self.failing.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // With every commit, but hardly ever another one.
+        if failing != reason {
+            *self.failing.write().unwrap_or_else(PoisonError::into_inner) = reason;
+        }
+    }
+
+    /// Why nothing can be stored, as far as the last try tells.
+    pub(super) fn failing(&self) -> Option<Arc<str>> {
+        self.failing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The stream's ranges that a read must not show. Asked before the read transaction begins: a range that is no

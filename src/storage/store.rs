@@ -106,6 +106,11 @@ impl Store {
         self.handle.shared.queue.bytes()
     }
 
+    /// Why the last commit failed; `None` when it did not. What was acknowledged before is not concerned.
+    pub fn failing(&self) -> Option<Arc<str>> {
+        self.handle.shared.failing()
+    }
+
     /// A handle for state that is read from the store after this call, and so knows of every failed commit.
     #[must_use]
     pub fn renewed(&self) -> Store {

@@ -23,6 +23,7 @@ mod process;
 mod reload;
 mod reload_effects;
 mod sharing;
+mod shortage;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

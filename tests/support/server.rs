@@ -20,18 +20,34 @@ pub struct Program {
     /// Config lines that give nats-server what ours has by default.
     config: String,
     extra: Vec<String>,
+    /// What one of its files may hold at most, in blocks of 512 bytes: a disk that is full sooner.
+    file_blocks_max: Option<u64>,
 }
 
 impl Program {
     /// Our own binary, with its defaults.
     pub fn natterjack() -> Program {
         let path = PathBuf::from(env!("CARGO_BIN_EXE_natterjack"));
-        Program { path, real: false, sync_always: false, config: String::new(), extra: Vec::new() }
+        Program {
+            path,
+            real: false,
+            sync_always: false,
+            config: String::new(),
+            extra: Vec::new(),
+            file_blocks_max: None,
+        }
     }
 
     /// The real nats-server at `path`, with its defaults and JetStream on.
     pub fn nats_server(path: PathBuf) -> Program {
-        Program { path, real: true, sync_always: false, config: String::new(), extra: Vec::new() }
+        Program {
+            path,
+            real: true,
+            sync_always: false,
+            config: String::new(),
+            extra: Vec::new(),
+            file_blocks_max: None,
+        }
     }
 
     /// The program under test: ours, or the one that `NATTERJACK_TEST_SERVER` names (a real nats-server), by which a
@@ -58,6 +74,12 @@ impl Program {
 
     pub fn arg(mut self, arg: impl Into<String>) -> Program {
         self.extra.push(arg.into());
+        self
+    }
+
+    /// None of its files grows beyond this.
+    pub fn file_bytes_max(mut self, bytes: u64) -> Program {
+        self.file_blocks_max = Some(bytes / 512);
         self
     }
 
@@ -217,7 +239,10 @@ impl Server {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
         // The shell lifts the limit on open files as far as it goes, then becomes the server: same pid.
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n $(ulimit -Hn) && exec \"$0\" \"$@\""]).arg(&self.program.path);
+        // A write beyond the limit on sizes fails, instead of ending the process.
+        let sizes = self.program.file_blocks_max.map(|max| format!("trap '' XFSZ && ulimit -f {max} && "));
+        let script = format!("ulimit -n $(ulimit -Hn) && {}exec \"$0\" \"$@\"", sizes.unwrap_or_default());
+        command.args(["-c", &script]).arg(&self.program.path);
         let port = |port: u16| if port == 0 { "-1".to_string() } else { port.to_string() };
         command.args(["-a", "127.0.0.1", "-p", &port(self.port), "-m", &port(self.monitoring_port)]);
         let store = self.dir.path().join("store");

@@ -1,12 +1,12 @@
 //! What JetStream in all accounts may use together, and what it uses.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::context::Usage;
 use crate::stream::BatchTerms;
 use crate::stream::config::Storage;
-use crate::types::AssetLimits;
+use crate::types::{AssetLimits, Timestamp};
 
 /// Atomic batches open in all streams (nats-server `streamDefaultMaxAtomicBatchInflightTotal`).
 const ATOMIC_OPEN_MAX: i64 = 1000;
@@ -28,6 +28,27 @@ pub struct Budget {
     fast_batches: AtomicUsize,
     /// In open atomic batches.
     staged_bytes: AtomicUsize,
+    /// The system account is told that no space is left.
+    pub(super) out_of_storage: Throttle,
+}
+
+/// Something that is said again at the earliest after [`SAID_AGAIN`].
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    /// In nanoseconds; 0 for never.
+    said: AtomicU64,
+}
+
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+
+impl Throttle {
+    /// Whether it is to be said now.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let said = self.said.load(Ordering::Relaxed);
+        let due = said == 0 || now.since(Timestamp(said as i64)) >= SAID_AGAIN;
+        // Of several who ask at the same time one says it.
+        due && self.said.compare_exchange(said, now.nanos() as u64, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// Batches open in a stream.
@@ -51,6 +72,7 @@ impl Budget {
             atomic_batches: AtomicUsize::new(0),
             fast_batches: AtomicUsize::new(0),
             staged_bytes: AtomicUsize::new(0),
+            out_of_storage: Throttle::default(),
         }
     }
 
@@ -105,6 +127,14 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_is_said_again_after_a_while() {
+        let throttle = Throttle::default();
+        let at = |seconds: u64| Timestamp(1) + Duration::from_secs(seconds);
+        let due: Vec<_> = [5, 6, 14, 15, 16, 25].into_iter().filter(|seconds| throttle.is_due(at(*seconds))).collect();
+        assert_eq!(due, [5, 15, 25]);
+    }
 
     #[test]
     fn batches_are_counted_over_all_streams() {

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::budget::Budget;
+use super::budget::{Budget, Throttle};
 use super::inbox::{Command, Inbox, InterestNews};
 use crate::api::{Advisory, ApiStats, Audit, ClientInfo};
 use crate::broker::{Account, Broker, Courier, Inbound};
@@ -18,8 +17,6 @@ pub use crate::api::Strictness;
 pub use crate::stream::batch::API_LEVEL;
 /// Requests under way before further ones are refused (nats-server `JSDefaultRequestQueueLimit`).
 pub(super) const REQUESTS_MAX: usize = 10_000;
-
-const FULL_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Context {
@@ -34,8 +31,8 @@ pub(super) struct Context {
     account_limits: RwLock<JetStreamLimits>,
     /// What the account uses.
     pub(super) usage: Usage,
-    /// When the log last said that a limit is reached, in nanoseconds.
-    pub(super) warned_full: AtomicU64,
+    /// The log says that a limit is reached.
+    warned_full: Throttle,
 }
 
 /// Bytes in memory and on disk.
@@ -84,6 +81,8 @@ pub(super) struct ApiCounters {
     total: AtomicU64,
     errors: AtomicU64,
     under_way: AtomicUsize,
+    /// Requests that were refused because too many waited, and nobody has been told of.
+    overflown: AtomicU64,
 }
 
 impl ApiCounters {
@@ -108,6 +107,11 @@ impl ApiCounters {
     pub(super) fn end(&self) {
         self.under_way.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// A request is refused because too many wait.
+    pub(super) fn overflow(&self) {
+        self.overflown.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Context {
@@ -124,7 +128,7 @@ impl Context {
             account_limits: RwLock::new(options.account_limits),
             options,
             usage: Usage::default(),
-            warned_full: AtomicU64::new(0),
+            warned_full: Throttle::default(),
         }
     }
 
@@ -155,10 +159,7 @@ impl Context {
 
     /// Says in the log, at most every ten seconds, that nothing more is stored.
     pub(super) fn warn_full(&self, storage: Storage) {
-        let now = Timestamp::now();
-        let last = Timestamp(self.warned_full.load(Ordering::Relaxed) as i64);
-        if now.since(last) >= FULL_WARNING_INTERVAL {
-            self.warned_full.store(now.nanos() as u64, Ordering::Relaxed);
+        if self.warned_full.is_due(Timestamp::now()) {
             let kind = match storage {
                 Storage::Memory => "memory",
                 Storage::File => "file",
@@ -258,6 +259,39 @@ impl Context {
         if self.account.has_interest(subject.as_bytes()) {
             let body = advisory.encode(id::unique(), now, &self.options.domain);
             courier.publish(subject.as_bytes(), b"", b"", &body);
+        }
+    }
+}
+
+impl Context {
+    /// Tells the system account how many requests were refused because too many waited, if there were any.
+    pub(super) fn tell_overflow(&self) {
+        let dropped = self.api.overflown.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::warn!(account = %self.account.name, "JetStream API queue limit reached, {dropped} requests refused");
+            self.advise_system(&Advisory::ApiLimitReached { server: &self.server_name, dropped });
+        }
+    }
+
+    /// Tells the system account, at most every ten seconds, that a stream had no space left.
+    pub(super) fn tell_out_of_storage(&self, stream: &str) {
+        if !self.options.budget.out_of_storage.is_due(Timestamp::now()) {
+            return;
+        }
+        tracing::error!("JetStream out of file resources: nothing is stored until there is space again");
+        let info = self.broker.info();
+        let (server, server_id) = (&self.server_name, &info.server_id);
+        self.advise_system(&Advisory::OutOfStorage { server, server_id, stream, cluster: "" });
+    }
+
+    fn advise_system(&self, advisory: &Advisory<'_>) {
+        let system = self.broker.system_account();
+        let subject = advisory.subject();
+        if system.has_interest(subject.as_bytes()) {
+            let body = advisory.encode(id::unique(), Timestamp::now(), &self.options.domain);
+            let mut courier = self.broker.courier_in(system);
+            courier.publish(subject.as_bytes(), b"", b"", &body);
+            courier.flush();
         }
     }
 }

@@ -162,6 +162,11 @@ impl JetStream {
         self.registry.account_info()
     }
 
+    /// Why nothing can be stored now, in any account; `None` when all is well.
+    pub fn store_fault(&self) -> Option<Arc<str>> {
+        self.registry.store_fault()
+    }
+
     /// Deletes every stream of the account.
     ///
     /// # Errors

@@ -201,12 +201,20 @@ impl Registry {
         let _ = self.commit(Batch::new()).await;
     }
 
+    pub(super) fn store_fault(&self) -> Option<Arc<str>> {
+        self.store.failing()
+    }
+
     pub(super) async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
         let (done, committed) = oneshot::channel();
         self.store.renewed().submit(batch, move |result| {
             let _ = done.send(result);
         });
-        committed.await.unwrap_or(Err(CommitError::Closed))
+        let result = committed.await.unwrap_or(Err(CommitError::Closed));
+        if let Err(CommitError::Full { .. }) = result {
+            self.context.tell_out_of_storage("");
+        }
+        result
     }
 
     fn forget(&self, shared: &Arc<Shared>) {

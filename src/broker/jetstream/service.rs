@@ -41,8 +41,12 @@ impl Service for ApiService {
             return;
         }
         let refused = !self.context.api.begin();
+        if refused {
+            self.context.api.overflow();
+        }
         // Above even this bound a requester hears nothing, as with nats-server.
         if self.requests.try_send(Asked { request, refused }).is_err() && !refused {
+            self.context.api.overflow();
             self.context.api.end();
         }
     }
@@ -61,6 +65,7 @@ pub(super) fn start(registry: Arc<Registry>, changes: mpsc::Sender<Change>) -> A
                 desk.take(next);
             }
             desk.courier.flush();
+            desk.registry.context.tell_overflow();
         }
     });
     Arc::new(ApiService { context, requests })
@@ -117,6 +122,7 @@ impl Desk {
                 if let Err(refused) = self.changes.try_send(change)
                     && let Change::Request(request) | Change::Restore(request, _) = refused.into_inner()
                 {
+                    self.registry.context.api.overflow();
                     self.finish(&request, kind, Err(ApiError::INSUFFICIENT_RESOURCES));
                 }
             }

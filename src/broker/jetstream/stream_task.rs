@@ -411,6 +411,9 @@ impl StreamTask {
                 self.release(batch.releases, Ok(()), now);
             }
             Err(error) => {
+                if let CommitError::Full { .. } = error {
+                    self.context.tell_out_of_storage(&self.shared.name);
+                }
                 if self.failed.is_none() {
                     error!(stream = %self.shared.name, %error, "a commit failed; reading the stream back from the store");
                     self.fail_turn(&error);
@@ -643,12 +646,8 @@ impl StreamTask {
                 crate::stream::AbandonReason::Incomplete => "incomplete",
                 crate::stream::AbandonReason::RequirementsNotMet => "unsupported",
             };
-            let advisory = crate::api::Advisory::BatchAbandoned {
-                account: &self.context.account.name,
-                stream: &self.shared.name,
-                batch: &batch.batch_id,
-                reason,
-            };
+            let advisory =
+                crate::api::Advisory::BatchAbandoned { stream: &self.shared.name, batch: &batch.batch_id, reason };
             self.context.advise(&mut self.courier, &advisory, now);
         }
     }
