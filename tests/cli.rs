@@ -690,6 +690,47 @@ fn a_signal_is_sent_by_process_id_or_refused() {
     assert_eq!(serving.end().0, Some(0));
 }
 
+/// By a name of its own: signals without a process id go to whoever has the program's.
+#[test]
+#[cfg(unix)]
+fn every_signal_is_sent_by_the_program_itself_with_a_process_id_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join(format!("nj{}", std::process::id()));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_natterjack"), &link).unwrap();
+    let config = write(folder.path(), "c.conf", "debug: true\n");
+    let serve = || {
+        let mut command = Command::new(&link);
+        command.args(["-p", "-1", "-m", "-1", "-sd"]).arg(folder.path().join("store")).arg("-c").arg(&config);
+        Serving::spawn(command)
+    };
+    let send = |request: &str| {
+        let Output { status, stderr, .. } = Command::new(&link).args(["--signal", request]).output().unwrap();
+        assert_eq!(status.code(), Some(0), "{request}: {}", String::from_utf8_lossy(&stderr));
+    };
+    let mut serving = serve();
+    for whom in [format!("={}", serving.child.id()), String::new()] {
+        send(&format!("reopen{whom}"));
+        serving.wait_for("Trapped \"user defined signal 1\" signal");
+        send(&format!("reload{whom}"));
+        serving.wait_for("Trapped \"hangup\" signal");
+        serving.wait_for("Reloaded server configuration");
+    }
+    send(&format!("term={}", serving.child.id()));
+    assert_eq!(serving.end().0, Some(0));
+    let serving = serve();
+    send("term");
+    assert_eq!(serving.end().0, Some(0));
+    let serving = serve();
+    send(&format!("stop={}", serving.child.id()));
+    assert_eq!(serving.end().0, None, "killed");
+    let serving = serve();
+    send("stop");
+    assert_eq!(serving.end().0, None);
+    let Output { status, stderr, .. } = Command::new(&link).args(["--signal", "stop"]).output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&stderr).contains("processes running"), "nobody is left");
+}
+
 #[test]
 #[cfg(unix)]
 fn declared_streams_are_there_and_follow_their_declaration() {
