@@ -240,12 +240,13 @@ impl ClientState {
         }
     }
 
-    /// The client takes further INFOs, and has had the one that follows its first PING.
+    /// The client has had the INFO that follows its first PING.
     pub(super) fn set_hears_news(&self) {
         self.hears_news.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn hears_news(&self) -> bool {
+    /// Whether the client takes further INFOs, and is ready for them.
+    pub fn hears_news(&self) -> bool {
         self.hears_news.load(Ordering::Relaxed)
     }
 

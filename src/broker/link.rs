@@ -409,6 +409,9 @@ impl Link {
             Err((error, Refusal(reason))) => {
                 debug!("{} - cid:{} - authentication failed: {reason}", self.client.address, self.client.id);
                 let _ = self.session.handle_authenticated(None);
+                if !self.present {
+                    self.client.set_identity(claimed(&connect));
+                }
                 Err(error)
             }
         };
@@ -749,6 +752,18 @@ impl Drop for Link {
         if self.present || last.reason.starts_with("Authentication") {
             self.broker.tell_presence(&self.client, Some(last));
         }
+    }
+}
+
+/// Who somebody says to be that is not let in, for events and monitoring.
+fn claimed(connect: &Connect) -> Identity {
+    let user = if connect.nkey.is_empty() { &connect.user } else { &connect.nkey };
+    Identity {
+        name: connect.name.clone(),
+        lang: connect.lang.clone(),
+        version: connect.version.clone(),
+        user: user.clone(),
+        ..Identity::default()
     }
 }
 

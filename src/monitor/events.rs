@@ -14,7 +14,7 @@ use super::accountz::AccountStat;
 use super::source::Account;
 use super::system::{Letterhead, System};
 use crate::api::ClientInfo;
-use crate::broker::{Broker, Courier, Presence};
+use crate::broker::{Account as BrokerAccount, Broker, Courier, Presence};
 use crate::types::{Timestamp, id};
 
 /// Comings and goings that wait to be told; further ones are dropped with a warning.
@@ -23,6 +23,8 @@ const WAITING_MAX: usize = 65_536;
 const STATSZ_INTERVAL: Duration = Duration::from_secs(10);
 /// nats-server's `eventsHBInterval`.
 const CONNS_INTERVAL: Duration = Duration::from_secs(30);
+/// Tells the default account who was not let in.
+const ACCOUNT_AUTH_ERROR: &str = "$SYS.ACCOUNT.CLIENT.AUTH.ERR";
 /// nats-server never tells how many connections its default account has.
 const DEFAULT_ACCOUNT: &str = "$G";
 
@@ -77,10 +79,7 @@ impl Events {
 
     /// Publishes an event if anyone listens.
     fn tell(&mut self, subject: &str, body: impl FnOnce(Timestamp) -> Value) {
-        if self.broker.system_account().has_interest(subject.as_bytes()) {
-            let body = body(Timestamp::now()).to_string();
-            self.courier.publish(subject.as_bytes(), b"", b"", body.as_bytes());
-        }
+        tell(self.broker.system_account(), &mut self.courier, subject, body);
     }
 
     async fn statsz(&mut self) {
@@ -117,6 +116,10 @@ impl Events {
                 if closed.reason.starts_with("Authentication") {
                     let subject = format!("$SYS.SERVER.{}.CLIENT.AUTH.ERR", self.server_id());
                     self.tell(&subject, body);
+                    // nats-server's clients are in this account until they are let into another one.
+                    let mut courier = self.broker.courier();
+                    tell(&self.broker.account, &mut courier, ACCOUNT_AUTH_ERROR, body);
+                    courier.flush();
                 }
                 self.tell(&format!("$SYS.ACCOUNT.{account}.DISCONNECT"), body);
             }
@@ -161,6 +164,24 @@ impl Events {
         for subject in &connection_subjects(&account.name) {
             self.tell(subject, |now| account_connections(&letterhead, account, now));
         }
+    }
+}
+
+/// Tells that the server is about to end and sends its clients away before.
+pub fn tell_lame_duck(broker: &Broker, system: &System) {
+    let letterhead = system.letterhead();
+    let subject = format!("$SYS.SERVER.{}.LAMEDUCK", letterhead.reports().identity.server_id);
+    let account = broker.system_account();
+    let mut courier = broker.courier_in(account);
+    tell(account, &mut courier, &subject, |now| letterhead.server(now));
+    courier.flush();
+}
+
+/// Publishes an event if anyone in the account listens.
+fn tell(account: &BrokerAccount, courier: &mut Courier, subject: &str, body: impl FnOnce(Timestamp) -> Value) {
+    if account.has_interest(subject.as_bytes()) {
+        let body = body(Timestamp::now()).to_string();
+        courier.publish(subject.as_bytes(), b"", b"", body.as_bytes());
     }
 }
 

@@ -27,7 +27,7 @@ mod user;
 mod varz;
 
 pub use entrances::{ShownTls, ShownWebSocket};
-pub use events::Events;
+pub use events::{Events, tell_lame_duck};
 pub use http::{CurrentTls, Monitor};
 pub use reports::{Reports, Shown};
 pub use source::NO_CONFIG_FILE;

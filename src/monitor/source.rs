@@ -49,8 +49,11 @@ pub trait Source: Send + Sync + 'static {
     fn health(&self) -> Result<(), String>;
     /// Ends a client's connection; false when there is no such client.
     fn kick(&self, client_id: u64) -> bool;
-    /// Tells a client to connect elsewhere; false when there is no such client.
-    fn lame_duck(&self, client_id: u64) -> bool;
+    /// Tells a client to connect elsewhere.
+    ///
+    /// # Errors
+    /// When there is no such client, or it does not listen to such news.
+    fn lame_duck(&self, client_id: u64) -> Result<(), &'static str>;
     /// Reads the configuration again, and returns when it holds, or why it does not.
     fn reload(&self) -> Boxed<'_, Result<(), String>> {
         Box::pin(async { Err(NO_CONFIG_FILE.to_owned()) })

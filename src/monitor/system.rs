@@ -385,8 +385,11 @@ impl Desk {
             "EXPVARZ" => reports.expvarz(),
             "IPQUEUESZ" | "RAFTZ" => json!({}),
             "KICK" | "LDM" if body.is_empty() => return Ok(Answer::Silence),
-            "KICK" => return client_action(reports.source.kick(cid(body)?), "no such client or leafnode id"),
-            "LDM" => return client_action(reports.source.lame_duck(cid(body)?), "no such client id"),
+            "KICK" => {
+                let kicked = reports.source.kick(cid(body)?);
+                return client_action(kicked.then_some(()).ok_or("no such client or leafnode id"));
+            }
+            "LDM" => return client_action(reports.source.lame_duck(cid(body)?)),
             "RELOAD" => {
                 return match reports.source.reload().await {
                     Ok(()) => Ok(Answer::Done),
@@ -465,10 +468,10 @@ impl From<BadQuery> for Answer {
     }
 }
 
-fn client_action(done: bool, refusal: &str) -> Result<Answer, Answer> {
+fn client_action(done: Result<(), &'static str>) -> Result<Answer, Answer> {
     match done {
-        true => Ok(Answer::Done),
-        false => Err(Answer::Refused { code: 500, text: refusal.to_owned(), with_data: false }),
+        Ok(()) => Ok(Answer::Done),
+        Err(refusal) => Err(Answer::Refused { code: 500, text: refusal.to_owned(), with_data: false }),
     }
 }
 

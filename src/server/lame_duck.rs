@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::Server;
 use crate::broker::{ClientState, Closed};
+use crate::monitor::tell_lame_duck;
 
 /// Between two clients: no longer than this, however few there are.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -19,6 +20,7 @@ impl Server {
     /// far as it got.
     pub async fn lame_duck(&self) {
         info!("Entering lame duck mode, stop accepting new clients");
+        tell_lame_duck(&self.broker, &self.system);
         self.stop_new_clients.cancel();
         self.broker.announce(|info| {
             info.lame_duck = true;

@@ -52,6 +52,9 @@ pub use reload::ReloadError;
 /// The nats-server release whose single-server features we serve, as INFO claims it: clients switch features on by it.
 pub const NATS_VERSION: &str = "2.14.0";
 
+/// How long a server that stops waits for its last event to be told.
+const EVENTS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a server did not start. The text says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -107,6 +110,8 @@ pub struct Server {
     /// Cancelled second: connections flush and close.
     stop_connections: CancellationToken,
     tasks: TaskTracker,
+    /// Tells the system account what happens, at last that the server ends.
+    events: tokio::task::JoinHandle<()>,
     files: files::RunFiles,
     jetstream: Option<Running>,
     pipes: Pipes,
@@ -268,7 +273,7 @@ impl Server {
             tasks.spawn(Monitor::new(reports.clone(), hosts).serve(listener, tls, stop_accepting.clone()));
         }
         let system = System::start(&broker, reports, stop_connections.clone());
-        tasks.spawn(Events::start(&broker, &system, stop_accepting.clone()));
+        let events = tasks.spawn(Events::start(&broker, &system, stop_accepting.clone()));
         let pipes = Pipes { broker: broker.clone(), tasks: tasks.clone(), stop: stop_connections.clone() };
         let mut server = Server {
             config,
@@ -284,6 +289,7 @@ impl Server {
             stop_accepting,
             stop_connections,
             tasks,
+            events,
             files,
             jetstream,
             system,
@@ -422,6 +428,8 @@ impl Server {
                 jetstream.stop().await;
             }
         }
+        // Before those are gone who listen.
+        let _ = tokio::time::timeout(EVENTS_PATIENCE, &mut self.events).await;
         self.stop_connections.cancel();
         self.tasks.close();
         let _ =

@@ -225,8 +225,13 @@ impl Source for BrokerSource {
         client.as_ref().inspect(|client| client.close("Kicked")).is_some()
     }
 
-    fn lame_duck(&self, client_id: u64) -> bool {
-        self.broker.client(client_id).as_ref().inspect(|client| self.broker.tell_lame_duck(client)).is_some()
+    fn lame_duck(&self, client_id: u64) -> Result<(), &'static str> {
+        let client = self.broker.client(client_id).ok_or("no such client id")?;
+        if !client.hears_news() {
+            return Err("client does not support Lame Duck Mode or is not ready to receive the notification");
+        }
+        self.broker.tell_lame_duck(&client);
+        Ok(())
     }
 
     fn reload(&self) -> Boxed<'_, Result<(), String>> {

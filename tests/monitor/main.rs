@@ -102,8 +102,8 @@ impl Source for Table {
         false
     }
 
-    fn lame_duck(&self, _: u64) -> bool {
-        false
+    fn lame_duck(&self, _: u64) -> Result<(), &'static str> {
+        Err("no such client id")
     }
 
     fn routes(&self) -> Routes {

@@ -2,6 +2,7 @@
 //! nats-server 2.15.1 answered (`nats-server-2.15.1-system.json`: one server with the accounts APP and $SYS, a domain, a
 //! stream and a consumer).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -12,6 +13,8 @@ use natterjack::server::Server;
 use natterjack::types::JetStreamLimits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::paths;
 
@@ -21,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ABSENT: &[&str] = &[
     // No feature flags, no tags.
     ".feature_flags",
+    // Known once a PING has been answered.
+    ".client.rtt",
     // The Go program it is, and what is not built in.
     "data.git_commit",
     "data.go",
@@ -114,6 +119,30 @@ fn differences(name: &str, ours: &Value, theirs: &Value) -> Vec<String> {
         .collect()
 }
 
+/// What monitoring answers, with whatever status.
+async fn get(server: &Server, path: &str) -> Value {
+    let address = server.monitor_address().expect("monitoring listens");
+    let asked = async {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = soon(asked).await;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
+/// Returns when a connection has come and gone.
+async fn a_client_has_left(bench: &Bench, system: &async_nats::Client) {
+    let mut gone = soon(system.subscribe("$SYS.ACCOUNT.APP.DISCONNECT")).await.unwrap();
+    ask(system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
+    drop(bench.connect("app").await);
+    soon(gone.next()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_have_nats_servers_fields() {
     let bench = start().await;
@@ -128,12 +157,21 @@ async fn answers_have_nats_servers_fields() {
     soon(jobs.unsubscribe_after(5)).await.unwrap();
     soon(app.flush()).await.unwrap();
     let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    a_client_has_left(&bench, &system).await;
     let (mut compared, mut different) = (0, Vec::new());
     for (name, theirs) in recorded.as_object().unwrap() {
         let (client, request) = match name.split_once(' ').unwrap() {
             ("sys", request) => (&system, request),
             ("app", request) => (&app, request),
-            _ => continue,
+            ("http", path) => {
+                // Named as in the answers that come over NATS.
+                let [ours, theirs] = [get(&bench.server, path).await, theirs.clone()].map(|data| json!({"data": data}));
+                different.extend(differences(name, &ours, &theirs));
+                compared += 1;
+                continue;
+            }
+            ("event", _) => continue,
+            _ => panic!("{name}: recorded, and not compared"),
         };
         let (subject, body) = request.split_once(' ').unwrap_or((request, ""));
         let known = ["ACCOUNT.PING.CONNZ", "RELOAD", "VARZ {bad"];
@@ -148,7 +186,74 @@ async fn answers_have_nats_servers_fields() {
         compared += 1;
     }
     assert!(different.is_empty(), "{different:#?}");
-    assert!(compared > 25, "only {compared} requests were compared");
+    assert!(compared > 50, "only {compared} requests were compared");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_have_nats_servers_fields() {
+    let bench = start().await;
+    let system = bench.connect("sys").await;
+    let mut events = soon(system.subscribe("$SYS.>")).await.unwrap();
+    // The answer comes after the subscription before it is there.
+    ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
+    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let id = bench.server.broker().info().server_id;
+    let named = |name: &str| name.strip_prefix("event ").map(|subject| subject.replace("<id>", &id));
+    let mut wanted: BTreeMap<String, &Value> = BTreeMap::new();
+    for (name, event) in recorded.as_object().unwrap() {
+        wanted.extend(named(name).map(|subject| (subject, event)));
+    }
+    assert!(wanted.len() > 8, "only {} events are recorded", wanted.len());
+    let _others = (bench.connect("app").await, bench.connect("sys").await);
+    let wrong = ConnectOptions::with_user_and_password("app".into(), "wrong".into()).name("a client");
+    assert!(soon(wrong.connect(bench.server.client_url())).await.is_err());
+    let mut different = Vec::new();
+    while !wanted.is_empty() {
+        let told = tokio::time::timeout(PATIENCE, events.next()).await;
+        let event = told.unwrap_or_else(|_| panic!("never told: {:?}", wanted.keys())).unwrap();
+        if let Some(theirs) = wanted.remove(event.subject.as_str()) {
+            let ours = serde_json::from_slice(&event.payload).unwrap();
+            different.extend(differences(&event.subject, &ours, theirs));
+        }
+    }
+    assert!(different.is_empty(), "{different:#?}");
+}
+
+/// As nats-server 2.15.1: in lame duck mode and at the end the server says who it is, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_end_is_told() {
+    let bench = start().await;
+    let system = bench.connect("sys").await;
+    let mut events = soon(system.subscribe("$SYS.SERVER.*.*")).await.unwrap();
+    // The answer comes after the subscription before it is there.
+    ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
+    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let theirs = &recorded["sys $SYS.REQ.SERVER.PING.STATSZ"]["server"];
+    let id = bench.server.broker().info().server_id;
+    let mut ended = async |what: &str| {
+        let subject = format!("$SYS.SERVER.{id}.{what}");
+        let event = loop {
+            let event = soon(events.next()).await.unwrap();
+            if event.subject.as_str() == subject {
+                break serde_json::from_slice(&event.payload).unwrap();
+            }
+        };
+        let different = differences(what, &event, theirs);
+        assert!(different.is_empty(), "{different:#?}");
+        assert_eq!((&event["name"], &event["id"]), (&json!("S1"), &json!(id)));
+    };
+    let ending = async {
+        // It waits for the grace period, and is given up there.
+        tokio::select! {
+            () = bench.server.lame_duck() => {}
+            () = ended("LAMEDUCK") => {}
+        }
+    };
+    soon(ending).await;
+    let Bench { server, _folder } = bench;
+    let stopping = tokio::spawn(server.stop());
+    ended("SHUTDOWN").await;
+    soon(stopping).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,6 +306,9 @@ async fn comings_goings_and_kicks_are_told() {
     drop(app);
 
     let mut errors = soon(system.subscribe("$SYS.SERVER.*.CLIENT.AUTH.ERR")).await.unwrap();
+    let default = bench.server.connect().await.unwrap();
+    let mut in_default = default.subscribe("$SYS.ACCOUNT.CLIENT.AUTH.ERR").unwrap();
+    soon(default.flush()).await.unwrap();
     // The answer comes after the subscription before it is there.
     ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
     let refused =
@@ -208,6 +316,33 @@ async fn comings_goings_and_kicks_are_told() {
     assert!(soon(refused).await.is_err());
     let event: Value = serde_json::from_slice(&soon(errors.next()).await.unwrap().payload).unwrap();
     assert_eq!(event["reason"], "Authentication Failure", "{event}");
+    let told: Value = serde_json::from_slice(&soon(in_default.next()).await.unwrap().payload()).unwrap();
+    let known =
+        |event: &Value| (event["client"]["id"].clone(), event["client"]["user"].clone(), event["reason"].clone());
+    assert_eq!(known(&told), known(&event));
+    assert_eq!(told["client"]["acc"], "$G", "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_told_to_go_elsewhere() {
+    let bench = start().await;
+    let system = bench.connect("sys").await;
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let options = ConnectOptions::with_user_and_password("app".into(), "pw".into()).event_callback(move |event| {
+        let told = told.clone();
+        async move {
+            let _ = told.send(event);
+        }
+    });
+    let app = options.connect(bench.server.client_url()).await.unwrap();
+    // It has been let in and has had its first PONG.
+    ask(&app, "$SYS.REQ.USER.INFO", "").await.unwrap();
+    let connections = ask(&system, "$SYS.REQ.ACCOUNT.APP.CONNZ", "").await.unwrap();
+    let cid = &connections["data"]["connections"][0]["cid"];
+    let ldm = format!("$SYS.REQ.SERVER.{}.LDM", bench.server.broker().info().server_id);
+    let done = ask(&system, &ldm, &json!({"cid": cid}).to_string()).await.unwrap();
+    assert!(done["error"].is_null(), "{done}");
+    while !matches!(soon(heard.recv()).await.unwrap(), async_nats::Event::LameDuckMode) {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
