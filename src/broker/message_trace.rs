@@ -31,8 +31,8 @@ const PARENT: &str = "traceparent";
 const DISABLED: &str = "trace disabled";
 /// nats-server's number for a client among the kinds of connections.
 const KIND_CLIENT: u8 = 0;
-/// nats-server's flag for a server with JetStream.
-const FLAG_JETSTREAM: u8 = 1;
+/// nats-server's `ServerCapability` of a server with JetStream, as monitoring tells it too.
+const FLAGS_JETSTREAM: u8 = 1 | 2 | 4;
 
 pub(super) const NO_ECHO: &str = "Not delivered because of no echo";
 pub(super) const DENIED: &str = "Not delivered because subscription denies this subject";
@@ -307,7 +307,7 @@ impl Trace {
                 domain: info.domain,
                 ver: info.version,
                 jetstream: info.jetstream,
-                flags: if info.jetstream { FLAG_JETSTREAM } else { 0 },
+                flags: if info.jetstream { FLAGS_JETSTREAM } else { 0 },
                 seq: 0,
                 time: Timestamp::ZERO,
             },

@@ -71,6 +71,7 @@ const SUBJECTS: &[(&str, Asked)] = &[
     ("$SYS.REQ.SERVER.PING.LEAFZ", Both),
     ("$SYS.REQ.SERVER.PING.ROUTEZ", Once),
     ("$SYS.REQ.SERVER.PING.IPQUEUESZ", Once),
+    ("$SYS.REQ.SERVER.PING.EXPVARZ", Once),
     ("$SYS.REQ.SERVER.PING.RAFTZ", Once),
     ("$SYS.REQ.SERVER.*.VARZ", Once),
     ("$SYS.REQ.SERVER.*.RELOAD", Once),
@@ -86,6 +87,7 @@ const SUBJECTS: &[(&str, Asked)] = &[
     ("$SYS.REQ.ACCOUNT.*.STATZ", Once),
     ("$SYS.REQ.ACCOUNT.*.CONNS", Once),
     ("$SYS.REQ.USER.INFO", Once),
+    ("$SYS.DEBUG.SUBSCRIBERS", Once),
 ];
 
 /// What of [`SUBJECTS`] the scripts do not ask, in words.

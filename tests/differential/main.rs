@@ -227,6 +227,32 @@ fn generated_requests_are_answered_alike() {
     assert!(wrong.is_empty(), "{} seeds differ\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// What is too long for a file of the corpus: more subjects than one answer tells.
+#[test]
+fn as_many_last_messages_are_answered_and_no_more() {
+    let Some(_) = or_skip("differential: last messages of many subjects", nats_server::find()) else { return };
+    let mut lines =
+        vec![r#"REQ $JS.API.STREAM.CREATE.S {"name":"S","subjects":["s.>"],"allow_direct":true}"#.to_owned()];
+    lines.extend((1..=1024).map(|number| format!("PUB s.{number} x")));
+    lines.push(r#"POLL 0 $JS.API.STREAM.INFO.S"#.to_owned());
+    let ask = |more: &str| format!(r#"REQ* $JS.API.DIRECT.GET.S {{"multi_last":["s.>"]{more}}}"#);
+    lines.push(ask(""));
+    lines.push("REQ s.1025 x".to_owned());
+    for more in ["", r#","up_to_seq":1024"#, r#","seq":2"#, r#","seq":3,"batch":5"#, r#","batch":1"#] {
+        lines.push(ask(more));
+    }
+    let script = generate::script(&lines);
+    let theirs = run::play(&Theirs::start().unwrap().address(), Pace::PATIENT, &script, |_| None).unwrap();
+    let expected = |line: &script::Line| theirs.get(&line.number).cloned();
+    let ours = run::play(&Ours::start().unwrap().address(), Pace::PATIENT, &script, expected).unwrap();
+    for (at, answers) in &theirs {
+        assert_eq!(&ours[at], answers, "{}", lines[at - 1]);
+    }
+    let refused =
+        theirs.values().filter(|answers| answers.first().is_some_and(|first| first.starts_with("<413"))).count();
+    assert!((1..5).contains(&refused), "{refused} are refused");
+}
+
 /// The first difference that a script makes, the state it leads to included.
 fn difference((theirs, ours): &(Theirs, Ours), pace: Pace, lines: &[String]) -> Option<String> {
     let mut all = lines.to_vec();

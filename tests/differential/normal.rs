@@ -99,6 +99,13 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
                 // Known once a PING of the server's has been answered.
                 fields.remove("rtt");
             }
+            // What a trace says of the server it went through.
+            if key == "server" {
+                for (name, value) in [("name", "<server>"), ("ver", "<ver>")] {
+                    fields.entry(name).and_modify(|field| *field = value.into());
+                }
+                fields.retain(|name, _| !matches!(name.as_str(), "seq" | "feature_flags"));
+            }
             // How often the API was used depends on what came before.
             if key == "api" {
                 fields.extend(["total", "errors"].map(|count| (count.to_owned(), Value::Null)));
@@ -119,7 +126,8 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
         }
         Value::String(string) => {
             *string = match key {
-                "id" | "server" | "server_id" | "server_name" | "leader" | "domain" | "_nats.ver" | "_nats.level"
+                "id" | "pinned_id" | "server" | "server_id" | "server_name" | "leader" | "domain" | "_nats.ver"
+                | "_nats.level"
                     if !string.is_empty() =>
                 {
                     format!("<{}>", key.trim_start_matches("_nats."))
@@ -130,7 +138,10 @@ fn settle(value: &mut Value, key: &str, words: &Words) {
         }
         Value::Number(_) => {
             // How often the API was used, how long something took, and what the claimed release can do.
-            if matches!(key, "level" | "pause_remaining" | "ack_time" | "rtt" | "active" | "elapsed" | "inflight") {
+            if matches!(
+                key,
+                "cid" | "level" | "pause_remaining" | "ack_time" | "rtt" | "active" | "elapsed" | "inflight"
+            ) {
                 *value = Value::String(format!("<{key}>"));
             }
         }
@@ -142,7 +153,7 @@ fn header(line: &str) -> String {
     match line.split_once(": ") {
         Some((name, value)) if is_now(value) => format!("{name}: <time>"),
         Some((name @ "Nats-Subject", value)) => format!("{name}: {}", reply(value)),
-        Some((name @ "Nats-Stream-Identity", _)) => format!("{name}: <id>"),
+        Some((name @ ("Nats-Stream-Identity" | "Nats-Pin-Id"), _)) => format!("{name}: <id>"),
         // Its last word is the origin's identity.
         Some((name @ "Nats-Stream-Source", value)) => {
             format!("{name}: {} <id>", value.rsplit_once(' ').map_or(value, |(before, _)| before))

@@ -189,6 +189,33 @@ async fn a_snapshot_ends_when_its_receiver_goes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_is_told_at_both_ends() {
+    let bench = Bench::start().await;
+    bench.plain("S", "s").await;
+    bench.publish("s", "x").await;
+    let (answer, chunks, _) = bench.snapshot("S", json!({})).await;
+    soon(bench.js.delete_stream("S")).await.unwrap();
+    let mut advisories = soon(bench.client.subscribe("$JS.EVENT.ADVISORY.STREAM.*.S")).await.unwrap();
+    bench.client.flush().await.unwrap();
+    assert_eq!(bench.restore(&answer["config"], &chunks).await["state"]["messages"], 1);
+    let sent: usize = chunks.iter().map(Bytes::len).sum();
+    for (event, kind, bytes) in [
+        ("RESTORE_CREATE", "restore_create", Value::Null),
+        ("CREATED", "stream_action", Value::Null),
+        ("RESTORE_COMPLETE", "restore_complete", json!(sent)),
+    ] {
+        let advisory = soon(advisories.next()).await.unwrap();
+        assert_eq!(advisory.subject.as_str(), format!("$JS.EVENT.ADVISORY.STREAM.{event}.S"));
+        let told: Value = serde_json::from_slice(&advisory.payload).unwrap();
+        assert_eq!(told["type"], format!("io.nats.jetstream.advisory.v1.{kind}"));
+        assert_eq!((&told["stream"], &told["bytes"]), (&json!("S"), &bytes), "{told}");
+        if kind.starts_with("restore") {
+            assert_eq!((&told["client"]["acc"], &told["client"]["kind"]), (&json!("$G"), &json!("Client")), "{told}");
+        }
+    }
+}
+
 /// More than a segment of the index, more than a commit of the restore, and the largest message there can be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_stream_with_the_largest_messages_comes_back() {

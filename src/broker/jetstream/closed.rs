@@ -55,7 +55,7 @@ impl Service for ClosedApi {
         let Some(account) = self.account.upgrade() else { return false };
         let is_system = account.is_system();
         // The monitoring's services empty accounts.
-        let is_taken = is_system && subject.starts_with(PURGE);
+        let is_taken = is_system && subject.strip_prefix(PURGE).is_some_and(|account| !account.contains(&b'.'));
         (is_system || !of_streams)
             && !is_taken
             && !account.is_bridged(subject)
@@ -70,7 +70,9 @@ impl Service for ClosedApi {
 
 /// What the system account may ask of a cluster: a single server stays silent (nats-server `apiDispatch`).
 fn is_about_clusters(subject: &[u8]) -> bool {
-    [&b"$JS.API.META."[..], b"$JS.API.SERVER.", b"$JS.API.ACCOUNT."].iter().any(|prefix| subject.starts_with(prefix))
+    const KNOWN: [&[u8]; 4] =
+        [b"$JS.API.META.LEADER.STEPDOWN", b"$JS.API.META.RESCUE", b"$JS.API.SERVER.REMOVE", b"$JS.API.SERVER.EVACUATE"];
+    KNOWN.contains(&subject) || subject.starts_with(b"$JS.API.ACCOUNT.")
 }
 
 /// Nothing for what nobody knows, but in the system account.

@@ -176,12 +176,13 @@ impl StreamTask {
         let budget = self.direct_budget(options);
         let mut filter = Filter::new(filters);
         let mut seqs = self.contents.stream.index().last_per_subject(&mut filter, up_to);
+        // As nats-server counts, those before `from` too.
+        if seqs.len() > MULTI_RESULTS_MAX {
+            return Outcome::Refused(DirectGetError::TooManyResults);
+        }
         seqs.retain(|seq| *seq >= from);
         if seqs.is_empty() {
             return Outcome::Refused(DirectGetError::NoResults);
-        }
-        if seqs.len() > MULTI_RESULTS_MAX {
-            return Outcome::Refused(DirectGetError::TooManyResults);
         }
         if seqs.last().is_some_and(|last| *last > self.visible) {
             return Outcome::NotYet;

@@ -154,8 +154,8 @@ impl Session {
                 let info = self.import.finish(&self.changes).await.map_err(told)?;
                 return Ok((info, reply));
             }
-            self.import.take(bytes).await.map_err(told)?;
             self.bytes += bytes.len() as u64;
+            self.import.take(bytes).await.map_err(told)?;
             self.courier.publish(&reply, b"", b"", b"");
             self.courier.flush();
         }
