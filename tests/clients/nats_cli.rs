@@ -4,7 +4,7 @@ use crate::support::server::{Program, Server};
 use crate::support::toolchain::{nats_cli, or_skip};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,9 +14,12 @@ mod benchmarks;
 mod checks;
 mod consumers;
 mod councils;
+mod messages;
+mod schemas;
 mod stores;
 mod streams;
 mod system;
+mod tasks;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,6 +33,8 @@ struct Cli {
     user: Option<&'static str>,
     /// How long the command waits for answers.
     timeout: &'static str,
+    /// The authority of the server's certificate, where it speaks TLS.
+    authority: Option<PathBuf>,
 }
 
 /// An account to work in, and the system account.
@@ -43,16 +48,28 @@ impl Cli {
         let program = or_skip(&format!("the nats command: {test}"), nats_cli())?;
         let server = Rc::new(Server::start(Program::under_test()).expect("a server for the nats command"));
         let home = Rc::new(tempfile::tempdir().expect("a folder for the nats command"));
-        Some(Cli { program, server, home, user: None, timeout: "10s" })
+        Some(Cli { program, server, home, user: None, timeout: "10s", authority: None })
     }
 
     /// With a server of two accounts: the command is run by `app`, and by `sys` of the system account.
     fn with_accounts(test: &str) -> Option<(Cli, Cli)> {
+        Cli::configured(test, "", None)
+    }
+
+    /// The same over TLS.
+    fn with_tls(test: &str) -> Option<(Cli, Cli)> {
+        let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/certs").join(name);
+        let [cert, key, authority] = ["server.pem", "server-key.pem", "ca.pem"].map(file);
+        let tls = format!("tls {{ cert_file: {cert:?}, key_file: {key:?}, timeout: 20 }}");
+        Cli::configured(test, &tls, Some(authority))
+    }
+
+    fn configured(test: &str, more: &str, authority: Option<PathBuf>) -> Option<(Cli, Cli)> {
         let program = or_skip(&format!("the nats command: {test}"), nats_cli())?;
         let home = Rc::new(tempfile::tempdir().expect("a folder for the nats command"));
         let config = home.path().join("server.conf");
         let store = home.path().join("store");
-        let text = format!("server_name: pond\njetstream {{ store_dir: {store:?} }}\n{ACCOUNTS}\n");
+        let text = format!("server_name: pond\njetstream {{ store_dir: {store:?} }}\n{more}\n{ACCOUNTS}\n");
         std::fs::write(&config, text).expect("a config file");
         let served = Program::under_test().arg("-c").arg(config.display().to_string());
         let server = Rc::new(Server::start(served).expect("a server with accounts"));
@@ -62,6 +79,7 @@ impl Cli {
             home: home.clone(),
             user: Some(user),
             timeout: "10s",
+            authority: authority.clone(),
         };
         Some((cli("app"), cli("sys")))
     }
@@ -69,12 +87,20 @@ impl Cli {
     /// For what waits until its time is up, in case another server answers.
     fn hasty(&self) -> Cli {
         let (program, server, home) = (self.program.clone(), self.server.clone(), self.home.clone());
-        Cli { program, server, home, timeout: "1s", ..*self }
+        Cli { program, server, home, timeout: "1s", authority: self.authority.clone(), ..*self }
     }
 
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--server", &self.server.url(), "--timeout", self.timeout]);
+        // The certificate is for this name.
+        let url = match &self.authority {
+            Some(_) => self.server.url().replace("nats://127.0.0.1", "tls://localhost"),
+            None => self.server.url(),
+        };
+        command.args(["--server", &url, "--timeout", self.timeout]);
+        if let Some(authority) = &self.authority {
+            command.arg("--tlsca").arg(authority);
+        }
         if let Some(user) = self.user {
             command.args(["--user", user, "--password", user]);
         }

@@ -55,6 +55,7 @@ fn checks_are_exported_to_prometheus() {
     app.run("stream add TASKS --subjects 'tasks.>' --defaults");
     app.run("consumer add TASKS worker --pull --defaults");
     app.run("context add here");
+    app.check("context validate here --connect", &["Connection: OK"]);
     let checks = "checks:
   - {name: tasks, kind: stream, context: here, properties: {stream: TASKS}}
   - {name: worker, kind: consumer, context: here, properties: {stream: TASKS, consumer: worker}}

@@ -16,3 +16,16 @@ fn every_benchmark_runs() {
     bench("kv get");
     bench("pub bench.core");
 }
+
+#[test]
+fn subscribers_and_services_are_measured() {
+    let Some(cli) = Cli::new("bench sub and service") else { return };
+    let mut subscriber = cli.start("bench sub bench.core --msgs 100 --no-progress");
+    while !subscriber.finished() {
+        cli.run("bench pub bench.core --msgs 100 --no-progress");
+    }
+    assert!(subscriber.rest().contains("msgs/sec"));
+    let _service = cli.start("bench service serve bench.svc --no-progress");
+    cli.until("req bench.svc ready --raw", "");
+    cli.until("bench service request bench.svc --msgs 100 --no-progress", "msgs/sec");
+}

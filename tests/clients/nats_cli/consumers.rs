@@ -35,3 +35,20 @@ fn consumers_are_found_edited_paused_copied_and_refused() {
     cli.check("consumer report TASKS", &["pull", "push", "pin", "copied"]);
     cli.refused("consumer rm TASKS nobody -f", "consumer");
 }
+
+#[test]
+fn consumers_are_edited_on_trial_and_have_one_leader() {
+    let Some(cli) = Cli::new("consumers on trial") else { return };
+    cli.run("stream add TASKS --subjects 'tasks.>' --defaults");
+    cli.run("consumer add TASKS pull --pull --defaults");
+    // With a difference it fails.
+    cli.refused("consumer edit TASKS pull --description hey --dry-run", "\"hey\"");
+    let info = cli.json("consumer info TASKS pull --json");
+    assert!(info["config"]["description"].is_null(), "it was on trial: {info}");
+    let config = r#"{"durable_name":"cfg","ack_policy":"explicit","max_deliver":3,"filter_subject":"tasks.x"}"#;
+    std::fs::write(cli.home.path().join("consumer.json"), config).expect("a file");
+    cli.check("consumer add TASKS --config consumer.json", &["cfg", "Maximum Deliveries: 3", "tasks.x"]);
+    cli.refused("consumer cluster step-down TASKS pull", "is not clustered");
+    let step_down = cli.run("req $JS.API.CONSUMER.LEADER.STEPDOWN.TASKS.pull '' --raw");
+    assert!(step_down.contains("10010"), "{step_down}");
+}

@@ -42,3 +42,20 @@ fn object_buckets_are_described_watched_and_sealed() {
     cli.check("object seal FILES -f", &["FILES has been sealed", "Sealed: true"]);
     cli.refused("object put FILES a.txt --name third --no-progress -f", "sealed");
 }
+
+#[test]
+fn buckets_are_mirrored_gathered_and_published_again() {
+    let Some(cli) = Cli::new("mirrors and sources of buckets") else { return };
+    cli.run("kv add SRC");
+    cli.run("kv put SRC name toad");
+    cli.check("kv add COPY --mirror SRC", &["Mirror Information", "Origin Bucket: SRC"]);
+    cli.until("kv info COPY", "Values Stored: 1");
+    let add = "kv add ALL --source SRC --republish-source '$KV.ALL.>' --republish-destination 'again.>'";
+    cli.check(add, &["Source Bucket: SRC", "Republishing: $KV.ALL.> to again.>"]);
+    cli.until("kv get ALL name --raw", "toad");
+    let mut again = cli.start("sub 'again.>' --raw --count 1");
+    while !again.finished() {
+        cli.run("kv put ALL name frog");
+    }
+    assert_eq!(again.rest().trim(), "frog");
+}

@@ -76,3 +76,50 @@ fn streams_are_subscribed_to_from_where_one_likes() {
     cli.check("sub tasks.a --last-per-subject --count 1 --raw", &["task 9"]);
     cli.check("sub tasks.a --start-sequence 8 --count 2", &["task 8", "task 9"]);
 }
+
+#[test]
+fn a_stream_is_backed_up_and_restored() {
+    let Some(cli) = Cli::new("stream backup and restore") else { return };
+    cli.run("stream add TASKS --subjects 'tasks.>' --defaults");
+    cli.run("pub tasks.a 'task {{Count}}' --count 5");
+    cli.run("consumer add TASKS worker --pull --defaults");
+    cli.run("consumer next TASKS worker --ack --count 2");
+    cli.check("stream backup TASKS saved --no-progress --check", &["Starting backup of Stream \"TASKS\"", "Received"]);
+    cli.refused("stream restore saved --no-progress", "already exist");
+    cli.run("stream rm TASKS -f");
+    cli.check("stream restore saved --no-progress", &["Restored stream \"TASKS\"", "Messages: 5", "tasks.>"]);
+    cli.check("consumer next TASKS worker --raw", &["task 3"]);
+    cli.refused("stream backup NOBODY other --no-progress", "stream not found (10059)");
+}
+
+#[test]
+fn streams_are_described_in_full_and_edited_on_trial() {
+    let Some(cli) = Cli::new("all about a stream") else { return };
+    let more = "--republish-source 'r.>' --republish-destination 'copy.>' --first-sequence 100";
+    cli.check(
+        &format!("stream add R --subjects 'r.>' {more} --defaults"),
+        &["Republishing: r.> to copy.>", "First Sequence: 100"],
+    );
+    let mut copies = cli.start("sub 'copy.>' --raw --count 1");
+    while !copies.finished() {
+        cli.run("pub r.a again");
+    }
+    assert_eq!(copies.rest().trim(), "again");
+    cli.check("stream get R 100", &["r.a", "again"]);
+    let transform = "--transform-source 't.*' --transform-destination 'moved.{{wildcard(1)}}'";
+    let add = format!("stream add T --subjects 't.>' {transform} --defaults");
+    cli.check(&add, &["Subject Transform: t.* to moved.{{wildcard(1)}}"]);
+    cli.run("pub t.x here -J");
+    cli.check("stream get T 1", &["moved.x"]);
+    let config = r#"{"name":"CFG","subjects":["cfg.>"],"storage":"memory","retention":"workqueue","num_replicas":1}"#;
+    std::fs::write(cli.home.path().join("stream.json"), config).expect("a file");
+    cli.check("stream add CFG --config stream.json", &["Retention: WorkQueue", "Storage: Memory"]);
+
+    // With a difference it fails.
+    cli.refused("stream edit CFG --description toads --dry-run", "\"toads\"");
+    let info = cli.json("stream info CFG --json");
+    assert!(info["config"]["description"].is_null(), "it was on trial: {info}");
+    cli.refused("stream cluster step-down CFG", "is not clustered");
+    let step_down = cli.run("req $JS.API.STREAM.LEADER.STEPDOWN.CFG '' --raw");
+    assert!(step_down.contains("10010"), "{step_down}");
+}

@@ -92,3 +92,43 @@ fn events_are_shown_as_they_happen() {
     app.run("stream rm TASKS -f");
     advisories.line_with("TASKS");
 }
+
+#[test]
+fn the_operator_pings_reloads_and_asks_for_what_there_is() {
+    let Some((app, sys)) = Cli::with_accounts("server ping, config reload, profile") else { return };
+    app.run("stream add TASKS --subjects 'tasks.>' --defaults");
+    app.run("pub tasks.a 'task {{Count}}' --count 3");
+    sys.check("server ping 1", &["pond", "1 replies"]);
+    sys.check("server report jetstream --account APP", &["JetStream Summary for Account APP", "pond"]);
+    sys.check("server report health --account APP --stream TASKS", &["ok (200)"]);
+    sys.check("server report health --account APP --stream NOBODY", &["error (404)", "not found on account"]);
+    if !sys.server.is_real() {
+        sys.check("server request profile heap", &["this server keeps no Go profiles"]);
+    }
+    let server = sys.json("server request variables")["server"]["id"].as_str().expect("a server id").to_owned();
+    let config = sys.home.path().join("server.conf");
+    let text = std::fs::read_to_string(&config).expect("the config file");
+    std::fs::write(&config, format!("{text}\nmax_payload: 12345\n")).expect("the config file");
+    sys.check(&format!("server config reload {server} -f"), &["Configuration Load Time", "Maximum Payload: 12 KiB"]);
+    std::fs::write(&config, "max_payload: many\n").expect("the config file");
+    // The command does not tell why not; what held before still does.
+    sys.check(&format!("server config reload {server} -f"), &["Maximum Payload: 12 KiB"]);
+    app.refused(&format!("server config reload {server} -f"), "system privileges");
+    for (state, part) in [("open", "NATS CLI"), ("closed", "Client Closed")] {
+        sys.check(&format!("server request connections --filter-state {state}"), &[part]);
+    }
+}
+
+#[test]
+fn metrics_are_shown_as_they_happen() {
+    let Some(cli) = Cli::new("events --js-metric") else { return };
+    cli.run("stream add TASKS --subjects 'tasks.>' --defaults");
+    cli.run("pub tasks.a 'task {{Count}}' --count 100");
+    cli.check("consumer add TASKS sampled --pull --sample 100 --defaults", &["Sampling Rate: 100"]);
+    let mut metrics = cli.start("events --short --js-metric --no-srv-advisory");
+    // The last thing it says before it listens.
+    metrics.line_with("Listening for Metrics");
+    let mut worker = cli.start("consumer next TASKS sampled --ack --count 100 --raw");
+    metrics.line_with("[JS Ack] TASKS");
+    worker.line_with("task 1");
+}
