@@ -42,6 +42,19 @@ pub fn questions() -> Vec<String> {
         lines.push(format!("REQ $JS.API.CONSUMER.LIST.{stream}"));
         lines.push(format!(r#"REQ* $JS.API.DIRECT.GET.{stream} {{"seq":1,"batch":1000}}"#));
     }
+    // Only now, when the others rest: what a mirror has of an origin that changes depends on its speed.
+    for (name, origin) in [
+        ("M", r#""mirror":{"name":"A"}"#),
+        ("N", r#""mirror":{"name":"B","opt_start_seq":3}"#),
+        ("O", r#""sources":[{"name":"A","filter_subject":"a.1"}]"#),
+        ("P", r#""sources":[{"name":"B","subject_transforms":[{"src":"b.*","dest":"p.{{wildcard(1)}}"}]}]"#),
+    ] {
+        lines.push(format!(r#"REQ $JS.API.STREAM.CREATE.{name} {{"name":"{name}","allow_direct":true,{origin}}}"#));
+    }
+    for (name, ms) in [("M", 400), ("N", 0), ("O", 0), ("P", 0)] {
+        lines.push(format!(r#"POLL {ms} $JS.API.STREAM.INFO.{name} {{"subjects_filter":">","deleted_details":true}}"#));
+        lines.push(format!(r#"REQ* $JS.API.DIRECT.GET.{name} {{"seq":1,"batch":1000}}"#));
+    }
     lines
 }
 
@@ -63,6 +76,9 @@ pub fn script(lines: &[String]) -> Script {
 
 const STREAMS: &[&str] = &["A", "B", "C"];
 const CONSUMERS: &[&str] = &["x", "y", "z"];
+/// Far away, over, and none: whoever is paused for now only may go on at any time.
+const PAUSES: &[&str] =
+    &[r#"{"pause_until":"2040-01-01T00:00:00Z"}"#, r#"{"pause_until":"2001-01-01T00:00:00Z"}"#, "{}", ""];
 /// Some of each stream, some of none.
 const SUBJECTS: &[&str] = &["a.1", "a.2", "a.1.x", "b.1", "b.2", "b.2.x", "c.1"];
 const FILTERS: &[&str] = &["", ">", "a.*", "a.1", "b.>", "b.2", "*.1", "*.*.x", "zz", "a..b"];
@@ -73,7 +89,7 @@ fn line(random: &mut Random) -> String {
     let subject = random.pick(SUBJECTS);
     let filter = random.pick(FILTERS);
     let seq = random.below(12);
-    match random.below(24) {
+    match random.below(27) {
         0..=6 => publish(random, subject, seq),
         7 => format!("REQ $JS.API.STREAM.CREATE.{stream} {}", stream_config(random, stream)),
         8 => format!("REQ $JS.API.STREAM.UPDATE.{stream} {}", stream_config(random, stream)),
@@ -104,17 +120,29 @@ fn line(random: &mut Random) -> String {
         21 => format!(r#"REQ* $JS.API.DIRECT.GET.{stream} {{"multi_last":["{filter}"]}}"#),
         // The answer goes to what the last step got; the second one is often not there.
         22 => format!("REQ {{r1}} {}", random.pick(&["+ACK", "-NAK", "+TERM", "+WPI", ""])),
+        23 if seq < 3 => format!("REQ $JS.API.CONSUMER.PAUSE.{stream}.{consumer} {}", random.pick(PAUSES)),
+        23 => format!(r#"REQ $JS.API.CONSUMER.RESET.{stream}.{consumer} {{"seq":{seq}}}"#),
+        24 => batched(random, subject),
+        25 => format!("REQ {subject} <Nats-Incr: {}>", random.pick(&["+1", "-2", "40", "x", ""])),
         _ => format!("REQ $JS.ACK.{stream}.{consumer}.1.{seq}.{}.1.0 +ACK", random.below(6)),
     }
 }
 
+/// A message of an atomic batch, often not the one that is due.
+fn batched(random: &mut Random, subject: &str) -> String {
+    let (batch, seq) = (random.below(2), 1 + random.below(3));
+    let commit = if random.below(3) == 0 { " | Nats-Batch-Commit: 1" } else { "" };
+    format!("REQ {subject} <Nats-Batch-Id: b{batch} | Nats-Batch-Sequence: {seq}{commit}> batched")
+}
+
 fn publish(random: &mut Random, subject: &str, seq: u64) -> String {
-    let headers = match random.below(12) {
+    let headers = match random.below(14) {
         0 => format!("<Nats-Msg-Id: m{}> ", random.below(4)),
         1 => format!("<Nats-Expected-Last-Sequence: {seq}> "),
         2 => format!("<Nats-Expected-Last-Subject-Sequence: {seq}> "),
         3 => format!("<Nats-Rollup: {}> ", random.pick(&["all", "sub"])),
         4 => format!("<Nats-Expected-Stream: {}> ", random.pick(STREAMS)),
+        5 | 6 => format!("<Nats-TTL: {}> ", random.pick(&["1h", "never", "90", "500ms", "x", "-1s"])),
         _ => String::new(),
     };
     format!("REQ {subject} {headers}{}", "x".repeat(random.below(20) as usize))
@@ -125,7 +153,7 @@ fn stream_config(random: &mut Random, stream: &str) -> String {
     let storage = if stream == "B" { "memory" } else { "file" };
     let mut fields = format!(r#""name":"{stream}","subjects":["{lower}.>"],"storage":"{storage}""#);
     for _ in 0..random.below(4) {
-        let field = match random.below(9) {
+        let field = match random.below(14) {
             0 => format!(r#""max_msgs":{}"#, random.below(6)),
             1 => format!(r#""max_msgs_per_subject":{}"#, random.below(4)),
             2 => format!(r#""max_bytes":{}"#, 50 * random.below(8)),
@@ -134,6 +162,9 @@ fn stream_config(random: &mut Random, stream: &str) -> String {
             5 => format!(r#""retention":"{}""#, random.pick(&["limits", "interest", "workqueue"])),
             6 => format!(r#""max_msg_size":{}"#, 5 * random.below(4)),
             7 => format!(r#""discard_new_per_subject":{}"#, random.pick(&["true", "false"])),
+            8 | 9 => r#""allow_msg_ttl":true"#.to_owned(),
+            10 => r#""allow_msg_counter":true"#.to_owned(),
+            11 | 12 => r#""allow_atomic":true"#.to_owned(),
             _ => r#""allow_direct":true"#.to_owned(),
         };
         fields.push(',');
