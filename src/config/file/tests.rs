@@ -305,5 +305,13 @@ fn wrong_settings_are_told_all_at_once() {
     check("max_payload: 3GB", &["test.conf:1:1: max_payload value is too big"]);
     check("listen: here", &["test.conf:1:9: could not parse address string \"here\": it is like 127.0.0.1:4222"]);
     check("zzz: 1", &["test.conf:1:1: unknown field \"zzz\""]);
+    for (slip, meant) in [
+        ("max_closed_client", "max_closed_clients"),
+        ("allow_nontls", "allow_non_tls"),
+        ("trace_header", "trace_headers"),
+    ] {
+        let expected = format!("test.conf:1:1: unknown field {slip:?}; did you mean {meant:?}?");
+        check(&format!("{slip}: 1"), &[&expected]);
+    }
     config_of("zzz: 1\nport: $zzz").unwrap();
 }

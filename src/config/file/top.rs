@@ -9,6 +9,7 @@ use crate::config::{Config, Listen, Tls};
 /// The names at the top, without aliases: what a misspelt key may have been meant to be.
 const KEYS: &[&str] = &[
     "accounts",
+    "allow_non_tls",
     "allow_open",
     "allowed_hosts",
     "authorization",
@@ -33,6 +34,7 @@ const KEYS: &[&str] = &[
     "logtime",
     "logtime_utc",
     "mappings",
+    "max_closed_clients",
     "max_connections",
     "max_control_line",
     "max_payload",
@@ -59,6 +61,7 @@ const KEYS: &[&str] = &[
     "system_account",
     "tls",
     "trace",
+    "trace_headers",
     "trace_verbose",
     "trusted_keys",
     "websocket",
