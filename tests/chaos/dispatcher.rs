@@ -91,7 +91,7 @@ impl Deed {
             66..69 if known.acknowledged => Deed::Usurp(task),
             69..75 => Deed::Cancel { task, force: random.one_in(2) },
             75..80 => Deed::Requeue(task),
-            80..82 if random.one_in(8) => Deed::Letters(*random.pick(&["default", "limited", "pulled"])),
+            80..82 if random.one_in(8) => Deed::Letters(random.pick::<&str>(&["default", "limited", "pulled"])),
             80..82 => Deed::Letter,
             82..88 => Deed::Await(task),
             88..96 => Deed::Get(task),

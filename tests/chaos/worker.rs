@@ -94,7 +94,7 @@ impl Work<'_> {
             }
             57..70 => {
                 ledger.count("naks of the pull queue");
-                say(client, message, *random.pick(&["-NAK", "-NAK {\"delay\": 20000000}"]));
+                say(client, message, random.pick::<&str>(&["-NAK", "-NAK {\"delay\": 20000000}"]));
                 Some(Word::Other)
             }
             70..76 => {

@@ -316,7 +316,7 @@ async fn comings_goings_and_kicks_are_told() {
     assert!(soon(refused).await.is_err());
     let event: Value = serde_json::from_slice(&soon(errors.next()).await.unwrap().payload).unwrap();
     assert_eq!(event["reason"], "Authentication Failure", "{event}");
-    let told: Value = serde_json::from_slice(&soon(in_default.next()).await.unwrap().payload()).unwrap();
+    let told: Value = serde_json::from_slice(soon(in_default.next()).await.unwrap().payload()).unwrap();
     let known =
         |event: &Value| (event["client"]["id"].clone(), event["client"]["user"].clone(), event["reason"].clone());
     assert_eq!(known(&told), known(&event));

@@ -201,6 +201,28 @@ fn with_service(rig: &mut Rig) -> String {
 }
 
 #[test]
+fn a_service_that_was_just_found_keeps_its_task_through_a_restart() {
+    let mut rig = Rig::new(Settings::default());
+    let metadata = serde_json::json!({ "task.queue": "q" });
+    let endpoint = serde_json::json!({ "name": "run", "subject": "hand.run" });
+    rig.services =
+        vec![serde_json::json!({ "name": "hand", "id": "H1", "metadata": metadata, "endpoints": [endpoint] })];
+    rig.ask("QUEUE.PUT.q", "", r#"{"mode":"service"}"#);
+    // No time passes between its being found and the task.
+    rig.ask("SUBMIT", "Task-Id: t\r\nTask-Queue: q\r\n", "");
+    let before = rig.record("t");
+    assert_eq!(before.phase, Phase::Assigned);
+    rig.restart();
+    rig.pass(seconds(2));
+    let record = rig.record("t");
+    assert_eq!((&record.lease, record.attempt, &record.fault), (&before.lease, 1, &None), "{record:?}");
+    let answer = crate::client::Incoming::new(b"inbox", b"", b"", b"done");
+    rig.desk.service_answer(&format!("t.{}", record.lease), answer, rig.now);
+    rig.run();
+    assert_eq!(rig.record("t").phase, Phase::Completed);
+}
+
+#[test]
 fn a_nameless_connection_is_nobodys() {
     let mut rig = with_presence();
     let service = with_service(&mut rig);
