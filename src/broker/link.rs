@@ -23,7 +23,9 @@ use super::registry::Broker;
 use super::rights::Rights;
 use super::subscription::Subscription;
 use super::trace;
-use crate::auth::{CertificateNames, Grant, Login, Presented, Refusal, Secret, TlsFacts, oversteps, schedules_beyond};
+use crate::auth::{
+    CertificateNames, Grant, Login, Presented, Refusal, Secret, TlsFacts, is_seed, oversteps, schedules_beyond,
+};
 use crate::protocol::{ClientOp, Connect, Info, Parser, ProtocolError, encode, quote};
 use crate::session::{Admit, Phase, Session, Tick};
 use crate::types::{Timestamp, header};
@@ -762,7 +764,8 @@ fn claimed(connect: &Connect) -> Identity {
         name: connect.name.clone(),
         lang: connect.lang.clone(),
         version: connect.version.clone(),
-        user: user.clone(),
+        // Some show the secret half of their key where the key belongs.
+        user: if is_seed(user) { "[REDACTED]".into() } else { user.clone() },
         ..Identity::default()
     }
 }
