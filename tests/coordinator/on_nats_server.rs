@@ -13,6 +13,7 @@ const OURS_ALONE: &[(&str, &str)] = &[
     ("cluster::", "it has nats-servers of its own"),
     ("councils::who_may_form_lends_no_rights_of_the_coordinator", "what our broker lets users name in requests"),
     ("permissions::a_restricted_user_lends_no_rights_of_the_coordinator", "the same"),
+    ("permissions::tasks_are_submitted_read_and_told_of", "users and permissions of our broker's own config"),
     ("permissions::where_results_may_go_is_the_administrators_to_say", "the config file of our broker"),
     ("presence::the_end_of_a_socket_", "connections that our broker tells its own coordinator of"),
     ("supervision::a_cut_coordinator_", "how our broker starts its own coordinator again"),
