@@ -235,6 +235,21 @@ impl Consumer {
         }
     }
 
+    /// Takes what [`Output::Consumed`] would still say, ahead of all else.
+    pub fn take_consumed(&mut self) -> Vec<u64> {
+        let mut consumed = Vec::new();
+        if self.setup.reports_consumed {
+            self.outbox.retain(|output| match output {
+                Output::Consumed { seq } => {
+                    consumed.push(*seq);
+                    false
+                }
+                _ => true,
+            });
+        }
+        consumed
+    }
+
     fn sample(&mut self, ack: &Ack, sent: Timestamp, now: Timestamp) {
         let percent = self.setup.config.sample_percent();
         if percent > 0 && (percent >= 100 || next_random(&mut self.seed) % 100 <= percent) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
 use futures_util::StreamExt;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::support::{Bench, fetch, pull, soon};
@@ -100,4 +101,37 @@ async fn interest_keeps_a_message_until_the_last_consumer_has_acked() {
     assert_eq!(fetch(&one, 1, true).await, ["for one only"]);
     soon(stream.delete_consumer("two")).await.unwrap();
     assert_eq!(soon(stream.info()).await.unwrap().state.messages, 0);
+}
+
+/// The ack and the server's end come to the stream together: the floor that is stored must not say more than what is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ack_right_before_the_end_takes_its_messages_with_it() {
+    const COUNT: u64 = 2500;
+    let mut bench = Bench::start().await;
+    for round in 0..4 {
+        let (queue, subject) = (format!("Q{round}"), format!("q{round}"));
+        bench.create(json!({"name": queue, "subjects": [subject], "retention": "interest"})).await;
+        let config = json!({"durable_name": "c", "ack_policy": "all", "max_ack_pending": -1});
+        let body = json!({"stream_name": queue, "config": config});
+        bench.api(&format!("CONSUMER.DURABLE.CREATE.{queue}.c"), body).await;
+        for _ in 0..COUNT {
+            bench.client.publish(subject.clone(), "work".into()).await.unwrap();
+        }
+        bench.info_when(&queue, |info| info["state"]["messages"] == COUNT).await;
+        let mut inbox = bench.client.subscribe("inbox").await.unwrap();
+        let body = json!({"batch": COUNT, "no_wait": true}).to_string();
+        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{queue}.c");
+        bench.client.publish_with_reply(next, "inbox", body.into()).await.unwrap();
+        let mut last = None;
+        for _ in 0..COUNT {
+            last = soon(inbox.next()).await;
+        }
+        bench.client.publish(last.unwrap().reply.unwrap(), "+ACK".into()).await.unwrap();
+        bench.client.flush().await.unwrap();
+        bench.restart().await;
+        let info = bench.api(&format!("CONSUMER.INFO.{queue}.c"), json!(null)).await;
+        let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap();
+        let state = &bench.info(&queue).await["state"];
+        assert_eq!(state["messages"], COUNT - floor, "{floor}: {state}");
+    }
 }

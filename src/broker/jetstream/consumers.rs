@@ -268,6 +268,11 @@ impl Consumers {
         dirty
     }
 
+    /// One of the consumers that may have rows to write.
+    pub(super) fn dirty_at(&self, at: usize) -> Option<usize> {
+        self.dirty.get(at).copied()
+    }
+
     pub(super) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }

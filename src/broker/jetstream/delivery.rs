@@ -130,17 +130,7 @@ impl StreamTask {
                     }
                 }
             }
-            for seq in consumed.drain(..) {
-                let before = self.turn.changes.removes.len();
-                let (consumers, followers) = (&self.consumers, &self.followers);
-                let keeps = self.contents.stream.config().retention == Retention::Interest;
-                self.contents.stream.handle_consumed(
-                    seq,
-                    &|seq, subject| consumers.any_needs(seq, subject) || (keeps && followers.any_matches(subject)),
-                    &mut self.turn.changes,
-                );
-                self.tell_removed(before);
-            }
+            consumed.drain(..).for_each(|seq| self.consume(seq));
             self.consumers.settle(place);
             if expired {
                 if let Some(name) = self.consumers.get(place).map(|slot| slot.consumer.name().clone()) {
@@ -151,6 +141,29 @@ impl StreamTask {
             }
         }
         self.consumers.has_ready()
+    }
+
+    /// Lets go of what consumers are done with and have not been polled for. It belongs into the batch that has their ack
+    /// floors: after a stop or a crash nobody would say it again.
+    pub(super) fn consume_unpolled(&mut self) {
+        let mut at = 0;
+        while let Some(place) = self.consumers.dirty_at(at) {
+            at += 1;
+            let consumed = self.consumers.get(place).map(|slot| slot.consumer.take_consumed());
+            consumed.into_iter().flatten().for_each(|seq| self.consume(seq));
+        }
+    }
+
+    fn consume(&mut self, seq: u64) {
+        let before = self.turn.changes.removes.len();
+        let (consumers, followers) = (&self.consumers, &self.followers);
+        let keeps = self.contents.stream.config().retention == Retention::Interest;
+        self.contents.stream.handle_consumed(
+            seq,
+            &|seq, subject| consumers.any_needs(seq, subject) || (keeps && followers.any_matches(subject)),
+            &mut self.turn.changes,
+        );
+        self.tell_removed(before);
     }
 
     /// Sends one message to its consumer's client.

@@ -280,6 +280,7 @@ impl StreamTask {
                 return;
             }
         }
+        self.consume_unpolled();
         let mut turn = std::mem::take(&mut self.turn);
         match self.contents.log.clone() {
             Log::Disk { store, id } => {
