@@ -129,22 +129,23 @@ pub async fn load(client: &Client, desk: &mut Desk) -> Result<(), JetStreamError
     read(client, names::STREAM, &["$KV.TASK.q.>"], false, |row| desk.restore(row)).await?;
     read(client, names::STREAM, &["$KV.TASK.c.>"], false, |row| desk.restore(row)).await?;
     read(client, names::STREAM, &["$KV.TASK.s.>"], false, |row| desk.restore(row)).await?;
+    // Of an assignment that is over and one that followed it to the same agent both may be stored.
     let items = ["$KV.TASK.a.>", "$KV.TASK.w.>", "$KV.TASK.d.>"];
     read(client, names::STREAM, &items, true, |row| desk.restore_item(row.subject, row.seq)).await
 }
 
-/// The newest message of every subject that matches, in order.
+/// The newest message of every subject that matches, in order; with `every_head` all of them, without their payloads.
 async fn read(
     client: &Client,
     stream: &str,
     filters: &[&str],
-    headers_only: bool,
+    every_head: bool,
     mut take: impl FnMut(Row<'_>),
 ) -> Result<(), JetStreamError> {
     let name = format!("coordinator_{}", id::unique());
     let mut config = json!({
-        "name": name, "deliver_policy": "last_per_subject", "ack_policy": "none", "mem_storage": true,
-        "inactive_threshold": 60_000_000_000_i64, "headers_only": headers_only,
+        "name": name, "deliver_policy": if every_head { "all" } else { "last_per_subject" }, "ack_policy": "none",
+        "mem_storage": true, "inactive_threshold": 60_000_000_000_i64, "headers_only": every_head,
     });
     match filters {
         [one] => config["filter_subject"] = (*one).into(),

@@ -402,7 +402,7 @@ impl World {
             let row = Row { subject: &stored.subject, seq: *seq, headers: &stored.headers, payload: &stored.payload };
             self.desk.restore(row);
         }
-        for (seq, stored) in rows.iter().filter(|(_, stored)| is_item(stored)) {
+        for (seq, stored) in self.stream.iter().filter(|(_, stored)| is_item(stored)) {
             self.desk.restore_item(&stored.subject, *seq);
         }
         self.desk.restored(self.now);
