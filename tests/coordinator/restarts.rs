@@ -1,6 +1,7 @@
 //! Nothing is lost, stuck or completed twice when the coordinator or the broker ends at any moment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use natterjack::client::Client;
 use serde_json::{Value, json};
@@ -35,8 +36,20 @@ async fn a_new_coordinator_takes_up_every_state() {
     let second = agent.pull().await;
     let (assigned, done) = if first.payload() == b"2" { (first, second) } else { (second, first) };
     agent.complete(&done, b"result").await.unwrap();
+    // What another coordinator did not live to remove: one assignment behind the other.
+    for _ in 0..2 {
+        user.kv_put("TASK", "a.gone.done", b"").await.unwrap();
+    }
 
     world.restart_coordinator().await;
+    let filter = json!({ "subjects_filter": "$KV.TASK.a.gone.*" });
+    let stored = async || user.api::<Value>("STREAM.INFO.KV_TASK", &filter).await.unwrap()["state"]["subjects"].clone();
+    let removed = async {
+        while stored().await.as_object().is_some_and(|subjects| !subjects.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, removed).await.expect("neither of them stays");
     agent.complete(&running, b"r1").await.unwrap();
     agent.complete(&assigned, b"r2").await.unwrap();
     agent.complete(&done, b"result").await.expect("the same completion again is fine after a restart too");
