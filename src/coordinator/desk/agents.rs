@@ -244,9 +244,15 @@ impl Desk {
         self.call_api(call, &api, &body);
     }
 
-    pub(super) fn agent_consumer_answered(&mut self, registration: Registration, answer: Answer) {
+    pub(super) fn agent_consumer_answered(&mut self, mut registration: Registration, answer: Answer) {
         if let Err(reason) = super::answers::json(&answer) {
             return self.registration_refused(&registration, errors::UNAVAILABLE.with(reason));
+        }
+        // A drain that has come meanwhile is stored before this, and must not be written over.
+        let known = self.roster.find(&registration.card.id).and_then(|index| self.roster.get(index));
+        if let Some(agent) = known.filter(|_| registration.resumed) {
+            registration.card.draining = agent.card.draining;
+            registration.card.status = if agent.card.draining { Status::Draining } else { Status::Online };
         }
         let entry = card_entry(&registration.card, &registration.resume);
         self.call_batch(Call::AgentCard(Box::new(registration)), vec![entry]);
