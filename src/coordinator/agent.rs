@@ -85,6 +85,13 @@ pub struct Micro {
     pub instances: u32,
 }
 
+impl Card {
+    /// Its status as long as it is there.
+    pub fn status_if_there(&self) -> Status {
+        if self.draining { Status::Draining } else { Status::Online }
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

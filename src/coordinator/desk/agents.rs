@@ -116,13 +116,11 @@ impl Desk {
             Some((_, agent)) if resumed => agent.card.instance.clone(),
             _ => self.random.token(12),
         };
-        // As it will be when it is back, so that no card says otherwise for a moment.
-        let draining = resumed && known.is_some_and(|(_, agent)| agent.card.draining);
         let completed = known.map_or(request.tasks_completed.unwrap_or(0), |(_, agent)| agent.card.completed);
         let card = Card {
             id: id.to_owned(),
-            status: if draining { Status::Draining } else { Status::Online },
-            draining,
+            status: Status::Online,
+            draining: false,
             labels: request.labels,
             seats: Vec::new(),
             slots,
@@ -248,12 +246,10 @@ impl Desk {
         if let Err(reason) = super::answers::json(&answer) {
             return self.registration_refused(&registration, errors::UNAVAILABLE.with(reason));
         }
-        // A drain that has come meanwhile is stored before this, and must not be written over.
+        // A drain, also one that has come meanwhile, is stored before this and must not be written over.
         let known = self.roster.find(&registration.card.id).and_then(|index| self.roster.get(index));
-        if let Some(agent) = known.filter(|_| registration.resumed) {
-            registration.card.draining = agent.card.draining;
-            registration.card.status = if agent.card.draining { Status::Draining } else { Status::Online };
-        }
+        registration.card.draining = registration.resumed && known.is_some_and(|agent| agent.card.draining);
+        registration.card.status = registration.card.status_if_there();
         let entry = card_entry(&registration.card, &registration.resume);
         self.call_batch(Call::AgentCard(Box::new(registration)), vec![entry]);
     }
@@ -279,7 +275,7 @@ impl Desk {
                     // Who comes back with its token goes on with what it was told, if only just now; a new life has not been
                     // told anything.
                     card.draining = resumed && agent.card.draining;
-                    card.status = if card.draining { Status::Draining } else { Status::Online };
+                    card.status = card.status_if_there();
                     card.completed = card.completed.max(agent.card.completed);
                     card.tasks_completed = card.completed;
                     agent.card = card;
@@ -408,7 +404,7 @@ impl Desk {
                 agent.link = Link::Connected;
             }
             let draining = agent.card.draining;
-            agent.card.status = if draining { Status::Draining } else { Status::Online };
+            agent.card.status = agent.card.status_if_there();
             agent.dirty = true;
             let id = agent.card.id.clone();
             self.schedule = true;

@@ -157,6 +157,14 @@ fn a_drain_that_is_answered_outlives_the_coordinator_at_once() {
     rig.ask("AGENT.REGISTER.ann", "", &serde_json::json!({ "resume": card["resume"] }).to_string());
     rig.restart();
     assert_eq!(status(&mut rig, "ann"), "draining");
+    // Nor when it comes while the agent is coming back.
+    assert_eq!(rig.ask("AGENT.DRAIN.ann", "", r#"{"drain":false}"#)["status"], "online");
+    rig.request("AGENT.REGISTER.ann", "", &serde_json::json!({ "resume": card["resume"] }).to_string());
+    let reply = rig.request("AGENT.DRAIN.ann", "", "");
+    rig.run();
+    assert_eq!(rig.answer(&reply)["status"], "draining");
+    rig.restart();
+    assert_eq!(status(&mut rig, "ann"), "draining");
     assert_eq!(rig.ask("AGENT.DRAIN.ann", "", r#"{"drain":false}"#)["status"], "online");
     rig.restart();
     assert_ne!(status(&mut rig, "ann"), "draining");

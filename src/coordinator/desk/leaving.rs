@@ -37,7 +37,7 @@ impl Desk {
             agent.card.draining = body.drain;
             let there = agent.card.status != Status::Offline;
             if there {
-                agent.card.status = if body.drain { Status::Draining } else { Status::Online };
+                agent.card.status = agent.card.status_if_there();
             }
             self.schedule = true;
             self.ready.look_at_asker(index, &self.roster);

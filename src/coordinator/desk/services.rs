@@ -129,7 +129,7 @@ impl Desk {
         agent.card.labels = endpoint.labels();
         agent.card.queues = endpoint.queues;
         agent.card.last_seen = now;
-        let back = if agent.card.draining { Status::Draining } else { Status::Online };
+        let back = agent.card.status_if_there();
         if agent.card.status == Status::Offline {
             agent.card.status = back;
         }
