@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::connection::{ConnectFlags, Connection};
-use super::failure::Failure;
+use super::failure::{EXIT_CODES, Failure};
 use super::output::{self, Listed, Watch, list, number, show, text, without_nulls};
 use super::paging::{self, Paged};
 use super::table::{self, Table};
@@ -12,7 +12,7 @@ use crate::types::Timestamp;
 
 /// See the agents that are registered, register one, send them home.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = true)]
 pub struct AgentCommand {
     #[command(flatten)]
     connect: ConnectFlags,
@@ -20,15 +20,12 @@ pub struct AgentCommand {
     action: Action,
 }
 
-const AFTER_HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples, the first three of an agent that is a shell script:
   natterjack agent register ada --labels lang=rust --slots 2
   nats consumer next KV_TASK agent_ada
   natterjack task complete review-7 --lease LEASE 'looks good'
-  natterjack agent ls --status online --watch
-
-Exit codes: 0 done, 1 refused or the task failed, 2 bad usage, 3 no such task, agent or queue, 4 not finished in time,
-5 no server or no coordinator there.";
+  natterjack agent ls --status online --watch";
 
 #[derive(Debug, Subcommand)]
 enum Action {

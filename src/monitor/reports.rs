@@ -51,8 +51,8 @@ pub struct Reports {
 pub struct Shown {
     pub limits: Limits,
     pub auth_required: bool,
-    /// Host and port that clients are told; `None`: as listened on.
-    pub advertised: Option<(String, u16)>,
+    /// Host and port that clients are told.
+    pub advertised: (String, u16),
     /// `None` in the clear.
     pub tls: Option<ShownTls>,
     pub websocket: ShownWebSocket,

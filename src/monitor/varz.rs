@@ -99,8 +99,7 @@ pub fn report(
     let limits = &shown.limits;
     let uptime = now.since(identity.start);
     let tls = shown.tls.as_ref();
-    let listened = || identity.listen.map_or((String::new(), 0), |listen| (listen.ip().to_string(), listen.port()));
-    let (host, port) = shown.advertised.clone().unwrap_or_else(listened);
+    let (host, port) = shown.advertised.clone();
     let monitor = identity.monitor.or(identity.monitor_tls);
     Varz {
         server_id: identity.server_id.clone(),

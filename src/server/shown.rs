@@ -31,7 +31,7 @@ pub(super) fn shown(
     Shown {
         limits: config.limits.clone(),
         auth_required: broker.gate.book().is_required(ConnectionType::Standard),
-        advertised: Some((info.host, info.port)),
+        advertised: (info.host, info.port),
         tls: clients.map(|handshake| shown_tls(&handshake)),
         websocket: websocket.unwrap_or_default(),
         tags: config.server_tags.clone(),

@@ -255,15 +255,9 @@ impl Context {
 
     /// Publishes an advisory if anyone listens.
     pub(super) fn advise(&self, courier: &mut Courier, advisory: &Advisory<'_>, now: Timestamp) {
-        let subject = advisory.subject();
-        if self.account.has_interest(subject.as_bytes()) {
-            let body = advisory.encode(id::unique(), now, &self.options.domain);
-            courier.publish(subject.as_bytes(), b"", b"", &body);
-        }
+        self.advise_in(&self.account, courier, advisory, now);
     }
-}
 
-impl Context {
     /// Tells the system account how many requests were refused because too many waited, if there were any.
     pub(super) fn tell_overflow(&self) {
         let dropped = self.api.overflown.swap(0, Ordering::Relaxed);
@@ -286,12 +280,16 @@ impl Context {
 
     fn advise_system(&self, advisory: &Advisory<'_>) {
         let system = self.broker.system_account();
+        let mut courier = self.broker.courier_in(system);
+        self.advise_in(system, &mut courier, advisory, Timestamp::now());
+        courier.flush();
+    }
+
+    fn advise_in(&self, account: &Account, courier: &mut Courier, advisory: &Advisory<'_>, now: Timestamp) {
         let subject = advisory.subject();
-        if system.has_interest(subject.as_bytes()) {
-            let body = advisory.encode(id::unique(), Timestamp::now(), &self.options.domain);
-            let mut courier = self.broker.courier_in(system);
+        if account.has_interest(subject.as_bytes()) {
+            let body = advisory.encode(id::unique(), now, &self.options.domain);
             courier.publish(subject.as_bytes(), b"", b"", &body);
-            courier.flush();
         }
     }
 }

@@ -27,12 +27,11 @@ impl Desk {
     /// Whether an agent is there by what is known of it: its connection, its subscription, its beats. Within the grace it may
     /// come back, so it counts as there.
     fn is_present(&self, agent: &Agent) -> bool {
-        let patience = self.settings.heartbeat * 3;
         agent.card.status != Status::Offline
             && match agent.link {
                 Link::Connected | Link::Listening => true,
                 Link::Gone(since) => self.now < since + self.settings.grace,
-                Link::Unknown => agent.beats && self.now.since(agent.spoke) <= patience,
+                Link::Unknown => agent.beats && self.now.since(agent.spoke) <= self.settings.beats_patience(),
             }
     }
 

@@ -112,6 +112,13 @@ pub struct Settings {
     pub watch_subject: String,
 }
 
+impl Settings {
+    /// How long after its last beat an agent is given up: three have been missed.
+    fn beats_patience(&self) -> Duration {
+        self.heartbeat * 3
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {

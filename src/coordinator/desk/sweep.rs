@@ -34,7 +34,7 @@ impl Desk {
     fn look_after(&mut self, index: u32) {
         let now = self.now;
         let grace = self.settings.grace;
-        let patience = self.settings.heartbeat * 3;
+        let patience = self.settings.beats_patience();
         let Some(agent) = self.roster.get(index) else { return };
         let silent = now.since(agent.last_heard());
         let offline = agent.card.status == Status::Offline;
@@ -103,7 +103,7 @@ impl Desk {
     /// An agent's consumer tells what was delivered and whether somebody pulls.
     pub(super) fn looked_after(&mut self, index: u32, state: ConsumerState) {
         let now = self.now;
-        let patience = self.settings.heartbeat * 3;
+        let patience = self.settings.beats_patience();
         if state.waiting > 0 {
             self.speaks(index, true);
         }
