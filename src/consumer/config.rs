@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::types::GoDuration;
-use crate::types::Timestamp;
+use crate::types::{GoDuration, Timestamp, is_default};
 
 /// What a consumer delivers, how, and when it gives up. JSON durations are integers of nanoseconds.
 ///
@@ -22,7 +21,7 @@ pub struct ConsumerConfig {
     pub description: String,
     #[serde(deserialize_with = "lenient")]
     pub deliver_policy: DeliverPolicy,
-    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub opt_start_seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opt_start_time: Option<Timestamp>,
@@ -31,7 +30,7 @@ pub struct ConsumerConfig {
     #[serde(deserialize_with = "lenient", skip_serializing_if = "GoDuration::is_zero")]
     pub ack_wait: GoDuration,
     /// Most deliveries of one message; -1 for no limit.
-    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub max_deliver: i64,
     /// Waits before the redeliveries, by delivery count; the last one repeats. Overrides `ack_wait`.
     #[serde(deserialize_with = "lenient", skip_serializing_if = "Vec::is_empty")]
@@ -43,26 +42,26 @@ pub struct ConsumerConfig {
     #[serde(deserialize_with = "lenient")]
     pub replay_policy: ReplayPolicy,
     /// Bits per second.
-    #[serde(rename = "rate_limit_bps", deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(rename = "rate_limit_bps", deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub rate_limit: u64,
     /// Percentage of acks to report as metrics, with or without a `%`.
     #[serde(rename = "sample_freq", deserialize_with = "lenient", skip_serializing_if = "String::is_empty")]
     pub sample_frequency: String,
-    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub max_waiting: i64,
     /// Most messages out without an ack; -1 for no limit.
-    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub max_ack_pending: i64,
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_false")]
     pub flow_control: bool,
     #[serde(deserialize_with = "lenient", skip_serializing_if = "is_false")]
     pub headers_only: bool,
 
-    #[serde(rename = "max_batch", deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(rename = "max_batch", deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub max_request_batch: i64,
     #[serde(rename = "max_expires", deserialize_with = "lenient", skip_serializing_if = "GoDuration::is_zero")]
     pub max_request_expires: GoDuration,
-    #[serde(rename = "max_bytes", deserialize_with = "lenient", skip_serializing_if = "is_zero")]
+    #[serde(rename = "max_bytes", deserialize_with = "lenient", skip_serializing_if = "is_default")]
     pub max_request_max_bytes: i64,
 
     /// Where a push consumer delivers; empty for a pull consumer.
@@ -220,10 +219,6 @@ pub(super) fn lenient<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 fn is_false(value: &bool) -> bool {

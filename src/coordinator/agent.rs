@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels::Labels;
 use super::scheduler::AgentSet;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, is_default};
 
 /// Whether an agent gets work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,10 +90,6 @@ impl Card {
     pub fn status_if_there(&self) -> Status {
         if self.draining { Status::Draining } else { Status::Online }
     }
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// What is known of an agent's connection.

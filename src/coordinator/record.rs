@@ -8,7 +8,7 @@ use super::question::Question;
 use super::queue::Mode;
 use super::rare::Rare;
 use super::seconds;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, is_default};
 
 /// A2A's names for where a task is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -304,10 +304,6 @@ pub struct Record {
     pub attempts_before: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl Record {

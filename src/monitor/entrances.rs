@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{Listen, WebSocket};
-use crate::types::Timestamp;
 use crate::types::time::nanos;
+use crate::types::{Timestamp, is_default};
 
 /// TLS of the client port.
 #[derive(Clone, Debug)]
@@ -44,10 +44,6 @@ pub struct ShownWebSocket {
     compression: bool,
     #[serde(skip_serializing_if = "is_default")]
     tls_cert_not_after: Option<Timestamp>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl ShownWebSocket {

@@ -27,3 +27,8 @@ pub use message::{Message, StoredMessage};
 pub use schedule::Schedule;
 pub use time::Timestamp;
 pub use transform::Transform;
+
+/// Whether a field says nothing and is left out where it is written: for serde's `skip_serializing_if`.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
