@@ -70,27 +70,42 @@ pub fn violations(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// Each revision follows from the one before.
-fn walk(task: &str, history: &[Revision]) -> Vec<String> {
+/// Each revision follows from the one before: what holds for every task, and what `rules` say of each step. They get the
+/// record before, the one after, and whether it begins anew.
+fn follow(
+    task: &str,
+    history: &[Revision],
+    (may_follow, no_edge): (fn(&str, &str) -> bool, &str),
+    mut rules: impl FnMut(&Record, &Record, bool, &mut dyn FnMut(String)),
+) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut leases = BTreeSet::new();
     let nothing = Record { phase: "-".to_owned(), run: 1, ..Record::default() };
     let mut before = &nothing;
     for Revision { seq, record } in history {
         let (from, to) = (before.phase.as_str(), record.phase.as_str());
         let mut say = |what: String| wrong.push(format!("{task}@{seq} ({from} -> {to}): {what}"));
-        if !table::may_follow(from, to) {
-            say("no such edge".to_owned());
+        if !may_follow(from, to) {
+            say(no_edge.to_owned());
         }
         if table::state_of(to) != Some(&record.state) {
             say(format!("its state is {}", record.state));
         }
-        if record.attempt > record.max_attempts {
-            say(format!("attempt {} of {}", record.attempt, record.max_attempts));
-        }
         let again = table::is_final(from) && !table::is_final(to);
         if record.run != before.run + u64::from(again) {
             say(format!("run {} after {}", record.run, before.run));
+        }
+        rules(before, record, again, &mut say);
+        before = record;
+    }
+    wrong
+}
+
+fn walk(task: &str, history: &[Revision]) -> Vec<String> {
+    let mut leases = BTreeSet::new();
+    follow(task, history, (table::may_follow, "no such edge"), |before, record, again, say| {
+        let (from, to) = (before.phase.as_str(), record.phase.as_str());
+        if record.attempt > record.max_attempts {
+            say(format!("attempt {} of {}", record.attempt, record.max_attempts));
         }
         // Back in line, also after an answer: what comes then is the same attempt again.
         let returned = table::is_leased(from) && matches!(to, "queued" | "rejected");
@@ -119,31 +134,15 @@ fn walk(task: &str, history: &[Revision]) -> Vec<String> {
                 say(format!("completed by lease {lease:?} while {:?} holds", before.lease));
             }
         }
-        before = record;
-    }
-    wrong
+    })
 }
 
-/// The same of a task that workers pull: the lease is the run's, and attempts are the deliveries that are known of.
+/// Of a task that workers pull: the lease is the run's, and attempts are the deliveries that are known of.
 fn walk_pulled(task: &str, history: &[Revision]) -> Vec<String> {
-    let mut wrong = Vec::new();
     let mut leases = BTreeSet::new();
-    let nothing = Record { phase: "-".to_owned(), run: 1, ..Record::default() };
-    let mut before = &nothing;
-    for Revision { seq, record } in history {
-        let (from, to) = (before.phase.as_str(), record.phase.as_str());
-        let mut say = |what: String| wrong.push(format!("{task}@{seq} ({from} -> {to}): {what}"));
-        if !table::may_follow_pulled(from, to) {
-            say("no such edge of a pulled task".to_owned());
-        }
-        if table::state_of(to) != Some(&record.state) {
-            say(format!("its state is {}", record.state));
-        }
-        let again = table::is_final(from) && !table::is_final(to);
-        if record.run != before.run + u64::from(again) {
-            say(format!("run {} after {}", record.run, before.run));
-        }
-        let begins = again || from == "-";
+    follow(task, history, (table::may_follow_pulled, "no such edge of a pulled task"), |before, record, again, say| {
+        let to = record.phase.as_str();
+        let begins = again || before.phase == "-";
         if (begins && record.attempt > 0) || (!begins && record.attempt < before.attempt) {
             say(format!("delivery {} after {}", record.attempt, before.attempt));
         }
@@ -160,9 +159,7 @@ fn walk_pulled(task: &str, history: &[Revision]) -> Vec<String> {
         if to == "completed" && lease != record.lease {
             say(format!("completed by lease {lease:?} in the run of {:?}", record.lease));
         }
-        before = record;
-    }
-    wrong
+    })
 }
 
 /// A worker's ack that the broker knows of completes the task, unless it was over already. Where another worker said
