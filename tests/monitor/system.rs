@@ -143,6 +143,11 @@ async fn a_client_has_left(bench: &Bench, system: &async_nats::Client) {
     soon(gone.next()).await.unwrap();
 }
 
+/// What nats-server answered and told.
+fn recorded() -> Value {
+    serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_have_nats_servers_fields() {
     let bench = start().await;
@@ -156,7 +161,7 @@ async fn answers_have_nats_servers_fields() {
     let mut jobs = soon(app.queue_subscribe("jobs", "workers".into())).await.unwrap();
     soon(jobs.unsubscribe_after(5)).await.unwrap();
     soon(app.flush()).await.unwrap();
-    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let recorded = recorded();
     a_client_has_left(&bench, &system).await;
     let (mut compared, mut different) = (0, Vec::new());
     for (name, theirs) in recorded.as_object().unwrap() {
@@ -196,7 +201,7 @@ async fn events_have_nats_servers_fields() {
     let mut events = soon(system.subscribe("$SYS.>")).await.unwrap();
     // The answer comes after the subscription before it is there.
     ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
-    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let recorded = recorded();
     let id = bench.server.broker().info().server_id;
     let named = |name: &str| name.strip_prefix("event ").map(|subject| subject.replace("<id>", &id));
     let mut wanted: BTreeMap<String, &Value> = BTreeMap::new();
@@ -227,7 +232,7 @@ async fn the_servers_end_is_told() {
     let mut events = soon(system.subscribe("$SYS.SERVER.*.*")).await.unwrap();
     // The answer comes after the subscription before it is there.
     ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
-    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let recorded = recorded();
     let theirs = &recorded["sys $SYS.REQ.SERVER.PING.STATSZ"]["server"];
     let id = bench.server.broker().info().server_id;
     let mut ended = async |what: &str| {
@@ -285,7 +290,7 @@ async fn comings_goings_and_kicks_are_told() {
     let mut events = soon(system.subscribe("$SYS.ACCOUNT.APP.*")).await.unwrap();
     // The answer comes after the subscription before it is there.
     ask(&system, "$SYS.REQ.SERVER.PING.IDZ", "").await.unwrap();
-    let recorded: Value = serde_json::from_str(include_str!("nats-server-2.15.1-system.json")).unwrap();
+    let recorded = recorded();
     let app = bench.connect("app").await;
     let connect: Value = serde_json::from_slice(&soon(events.next()).await.unwrap().payload).unwrap();
     let different = differences("CONNECT", &connect, &recorded["event $SYS.ACCOUNT.APP.CONNECT"]);
