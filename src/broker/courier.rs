@@ -14,7 +14,7 @@ use super::client_state::ClientState;
 use super::message_trace::{self, Trace};
 use super::meter::{Meter, SubjectCounts};
 use super::outbox::Appended;
-use super::subscription::{Inbound, StreamDoor, Target};
+use super::subscription::{Inbound, Receipt, StreamDoor, Target};
 use super::trace;
 use crate::router::{Group, Matches};
 use crate::types::Message;
@@ -132,6 +132,8 @@ struct Bag {
     shared: Shared,
     /// Bytes appended to outboxes since the last flush.
     burst_bytes: usize,
+    /// For each stream that stores the message at hand.
+    receipt: Option<Receipt>,
 }
 
 /// What the receivers of one message share.
@@ -181,6 +183,7 @@ impl Courier {
                 bridges: Vec::new(),
                 shared: Shared::Nothing,
                 burst_bytes: 0,
+                receipt: None,
             },
         }
     }
@@ -220,6 +223,13 @@ impl Courier {
             counts.add(parcel.headers.len() + parcel.payload.len(), receivers);
         }
         receivers
+    }
+
+    /// Publishes a message and gives each stream that stores it a receipt, at once.
+    pub(super) fn publish_with(&mut self, subject: &[u8], payload: &[u8], receipt: Receipt) {
+        self.bag.receipt = Some(receipt);
+        self.publish(subject, b"", b"", payload);
+        self.bag.receipt = None;
     }
 
     /// Whether the last message sent was kept from somebody who is denied its subject.
@@ -596,6 +606,11 @@ impl Bag {
                     return false;
                 }
                 let inbound = self.inbound(parcel);
+                if let Some(receipt) = self.receipt.clone() {
+                    self.flush_streams();
+                    door.publish_with(inbound, receipt);
+                    return true;
+                }
                 let is_same = |batch: &&mut StreamBatch| std::ptr::addr_eq(Arc::as_ptr(&batch.door), Arc::as_ptr(door));
                 match self.for_streams.iter_mut().find(is_same) {
                     Some(batch) => batch.messages.push(inbound),

@@ -39,5 +39,5 @@ pub use outbox::{Closed, Outbox, Queued};
 pub use places::Place;
 pub use registry::{Broker, Options, Presence, Totals};
 pub use rights::{ListedRights, Rights};
-pub use subscription::{Inbound, Service, StreamDoor, Subscription};
+pub use subscription::{Inbound, Receipt, Service, StreamDoor, Subscription};
 pub use trace::{TraceTerms, show_traces};

@@ -150,6 +150,10 @@ pub struct Inbound {
     pub(super) trace: Option<Arc<Trace>>,
 }
 
+/// Goes along with a message and is dropped when the stream that stores it has submitted it to the store: whatever is
+/// submitted from then on is durable no sooner. Nothing is ever sent.
+pub type Receipt = tokio::sync::mpsc::Sender<std::convert::Infallible>;
+
 /// Where a stream takes what is meant for it: all that one read buffer held for it, in order, at once.
 ///
 /// A stream has one door per kind of input, each added to the account with its own filters ([`super::Account::add_stream`]):
@@ -164,6 +168,12 @@ pub trait StreamDoor: Send + Sync {
 
     /// Queues the batch. Never blocks and never drops.
     fn publish(&self, batch: Vec<Inbound>);
+
+    /// Queues a message, and keeps its receipt if this door [stores](StreamDoor::stores).
+    fn publish_with(&self, message: Inbound, receipt: Receipt) {
+        drop(receipt);
+        self.publish(vec![message]);
+    }
 
     /// Whether the stream's inbox is above its bound, so that the publisher must pause.
     fn is_behind(&self) -> bool;

@@ -57,6 +57,11 @@ struct Body<'a> {
 }
 
 impl Advisory {
+    /// Whether it tells that a message will not be delivered again: whoever keeps these has the dead letters.
+    pub fn tells_of_an_end(&self) -> bool {
+        matches!(self, Advisory::MaxDeliver { .. } | Advisory::Terminated { .. })
+    }
+
     /// The subject it is published on.
     pub fn subject(&self, stream: &str, consumer: &str) -> String {
         let kind = match self {

@@ -235,19 +235,15 @@ impl Consumer {
         }
     }
 
-    /// Takes what [`Output::Consumed`] would still say, ahead of all else.
-    pub fn take_consumed(&mut self) -> Vec<u64> {
-        let mut consumed = Vec::new();
-        if self.setup.reports_consumed {
-            self.outbox.retain(|output| match output {
-                Output::Consumed { seq } => {
-                    consumed.push(*seq);
-                    false
-                }
-                _ => true,
-            });
+    /// Takes what has to be carried out before [`changes`](Consumer::changes) are written, ahead of all else.
+    pub fn take_ends(&mut self) -> Vec<Output> {
+        if !self.outbox.iter().any(Output::tells_of_an_end) {
+            return Vec::new();
         }
-        consumed
+        let (ends, rest): (Vec<Output>, _) =
+            std::mem::take(&mut self.outbox).into_iter().partition(Output::tells_of_an_end);
+        self.outbox = rest.into();
+        ends
     }
 
     fn sample(&mut self, ack: &Ack, sent: Timestamp, now: Timestamp) {

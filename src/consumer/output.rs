@@ -67,6 +67,15 @@ pub enum Closing {
 }
 
 impl Output {
+    /// Whether it says what becomes of a message that is over.
+    pub(super) fn tells_of_an_end(&self) -> bool {
+        match self {
+            Output::Consumed { .. } => true,
+            Output::Advisory(advisory) => advisory.tells_of_an_end(),
+            _ => false,
+        }
+    }
+
     pub(super) fn status(to: Bytes, code: u16, text: &str) -> Output {
         let headers = HeaderBuilder::status(code, text).build();
         Output::Status(Status { to, reply: Bytes::new(), headers })

@@ -9,6 +9,7 @@
 mod councils;
 mod examples;
 mod kill;
+mod kill_advisories;
 mod kill_restore;
 mod kill_sources;
 mod languages;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::consumers::Consumers;
 use super::shared::Shared;
-use crate::broker::Inbound;
+use crate::broker::{Inbound, Receipt};
 use crate::consumer::{ConsumerChanges, Delivery};
 use crate::storage::{Batch, CommitError, Op, SourcePosition, StreamFloor};
 use crate::stream::{Changes, FastAnswer, Removal, Republished, Stream};
@@ -75,6 +75,8 @@ pub(super) struct Turn {
     pub(super) lazy_since: Option<Timestamp>,
     /// Bytes to take off the inbox's count when this is done.
     pub(super) weight: usize,
+    /// Others wait until it has been submitted.
+    pub(super) receipts: Vec<Receipt>,
 }
 
 impl Turn {
@@ -85,6 +87,7 @@ impl Turn {
             || !self.ops.is_empty()
             || !self.waiters.is_empty()
             || !self.releases.is_empty()
+            || !self.receipts.is_empty()
     }
 }
 

@@ -3,6 +3,7 @@
 use tracing::{error, warn};
 
 use super::commit::Release;
+use super::log::Log;
 use super::stream_task::StreamTask;
 use crate::broker::Parcel;
 use crate::consumer::config::AckPolicy;
@@ -143,14 +144,20 @@ impl StreamTask {
         self.consumers.has_ready()
     }
 
-    /// Lets go of what consumers are done with and have not been polled for. It belongs into the batch that has their ack
-    /// floors: after a stop or a crash nobody would say it again.
-    pub(super) fn consume_unpolled(&mut self) {
+    /// Carries out what becomes of messages that consumers are done with and have not been polled for. It belongs into the
+    /// batch that has their ack floors, or before: after a stop or a crash nobody would say it again.
+    pub(super) fn end_unpolled(&mut self, now: Timestamp) {
         let mut at = 0;
         while let Some(place) = self.consumers.dirty_at(at) {
             at += 1;
-            let consumed = self.consumers.get(place).map(|slot| slot.consumer.take_consumed());
-            consumed.into_iter().flatten().for_each(|seq| self.consume(seq));
+            let ends = self.consumers.get(place).map(|slot| slot.consumer.take_ends());
+            for end in ends.into_iter().flatten() {
+                match end {
+                    Output::Consumed { seq } => self.consume(seq),
+                    Output::Advisory(advisory) => self.consumer_advisory(place, &advisory, now),
+                    other => unreachable!("{other:?} ends nothing"),
+                }
+            }
         }
     }
 
@@ -219,7 +226,11 @@ impl StreamTask {
         if self.context.account.has_interest(subject.as_bytes()) {
             let (account, domain) = (&self.context.account.name, &self.context.options.domain);
             let body = advisory.body(account, &self.shared.name, name, domain, &id::unique(), now);
-            self.courier.publish(subject.as_bytes(), b"", b"", &body);
+            if advisory.tells_of_an_end() && matches!(self.contents.log, Log::Disk { .. }) {
+                self.courier.publish_with(subject.as_bytes(), &body, self.receipts.issue(now));
+            } else {
+                self.courier.publish(subject.as_bytes(), b"", b"", &body);
+            }
         }
     }
 

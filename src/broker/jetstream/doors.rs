@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use tracing::error;
 
 use super::inbox::{Command, Inbox};
-use crate::broker::{Account, Inbound, StreamDoor};
+use crate::broker::{Account, Inbound, Receipt, StreamDoor};
 use crate::stream::StreamConfig;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +39,15 @@ impl StreamDoor for Door {
 
     fn stores(&self) -> bool {
         self.kind == Kind::Publish
+    }
+
+    fn publish_with(&self, message: Inbound, receipt: Receipt) {
+        match self.kind {
+            Kind::Publish => {
+                self.inbox.push_messages(vec![message], |batch| Command::PublishWith { batch, receipt });
+            }
+            _ => self.publish(vec![message]),
+        }
     }
 
     fn is_behind(&self) -> bool {

@@ -14,7 +14,7 @@ use super::followers::Follow;
 use super::snapshot::Backup;
 use super::sourcing::{Standing, Taken};
 use super::stream_task::Report;
-use crate::broker::{Inbound, Memory};
+use crate::broker::{Inbound, Memory, Receipt};
 use crate::storage::CommitError;
 use crate::stream::StreamConfig;
 use crate::types::ApiError;
@@ -30,6 +30,8 @@ const MESSAGE_OVERHEAD_BYTES: usize = 96;
 pub(super) enum Command {
     /// Messages on the stream's subjects.
     Publish(Vec<Inbound>),
+    /// The same, of somebody who waits until it has been submitted to the store.
+    PublishWith { batch: Vec<Inbound>, receipt: Receipt },
     /// Answers on `$JS.ACK.<stream>.>`.
     Acks(Vec<Inbound>),
     /// Requests on `$JS.API.CONSUMER.MSG.NEXT.<stream>.*`.

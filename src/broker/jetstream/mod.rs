@@ -25,6 +25,7 @@ mod log;
 mod mailbox;
 mod publish;
 mod read_ahead;
+mod receipts;
 mod recovery;
 mod registry;
 mod restore;

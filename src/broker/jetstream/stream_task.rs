@@ -18,6 +18,7 @@ use super::context::Context;
 use super::followers::Followers;
 use super::inbox::{self, Command};
 use super::log::Log;
+use super::receipts::Receipts;
 use super::recovery::{self, Rebuilt};
 use super::shared::{Home, Shared};
 use super::summaries::Summaries;
@@ -75,6 +76,8 @@ pub(super) struct StreamTask {
     /// A commit failed: nothing changes until the stream has been read back.
     failed: Option<CommitError>,
     stash: Vec<Command>,
+    /// Nothing is submitted while some are held.
+    pub(super) receipts: Receipts,
     pub(super) followers: Followers,
     /// Which batches of a source are taken; see [`super::sourcing`].
     pub(super) epochs: HashMap<Arc<str>, u64>,
@@ -99,6 +102,7 @@ impl StreamTask {
             commands: Vec::new(),
             failed: None,
             stash: Vec::new(),
+            receipts: Receipts::default(),
             followers: Followers::default(),
             epochs: HashMap::new(),
             next_epoch: incarnation << 32,
@@ -119,6 +123,7 @@ impl StreamTask {
             let busy = self.take_turn(now);
             if let Some(ending) = self.ending
                 && self.outstanding.is_empty()
+                && !self.receipts.are_awaited(now)
             {
                 self.turn_away();
                 return ending;
@@ -144,15 +149,17 @@ impl StreamTask {
             if self.outstanding.is_empty() {
                 self.contents.tail.shrink(IDLE_TAIL_BYTES);
             }
-            match self.next_deadline() {
-                Some(deadline) => {
-                    let wait = deadline.since(Timestamp::now());
-                    tokio::select! {
-                        () = self.shared.inbox.ready() => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
+            let deadline = self.next_deadline();
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep(deadline.since(Timestamp::now())).await,
+                    None => std::future::pending().await,
                 }
-                None => self.shared.inbox.ready().await,
+            };
+            tokio::select! {
+                () = self.shared.inbox.ready() => {}
+                () = self.receipts.back() => {}
+                () = due => {}
             }
         }
     }
@@ -184,7 +191,7 @@ impl StreamTask {
         self.courier.flush();
         self.update_gauges();
         // An answer that had waited for a commit may have come after what this turn sent off.
-        busy || self.consumers.has_ready() || self.turn.is_urgent()
+        busy || self.consumers.has_ready() || self.turn.is_urgent() && !self.receipts.are_awaited(now)
     }
 
     fn handle(&mut self, command: Command, now: Timestamp) {
@@ -195,11 +202,22 @@ impl StreamTask {
             return;
         }
         if self.failed.is_some() {
-            self.stash.push(command);
+            self.stash.push(match command {
+                // There is no telling when it will be submitted.
+                Command::PublishWith { batch, .. } => Command::Publish(batch),
+                command => command,
+            });
             return;
         }
         match command {
             Command::Publish(batch) => self.publish(batch, now),
+            Command::PublishWith { batch, receipt } => {
+                self.publish(batch, now);
+                // Two that wait for each other would do so for ever.
+                if !self.receipts.are_awaited(now) {
+                    self.turn.receipts.push(receipt);
+                }
+            }
             Command::Acks(batch) => self.acks(batch, now),
             Command::Pulls(batch) => self.pulls(batch, now),
             Command::FlowControl(batch) => self.flow_control(batch, now),
@@ -254,7 +272,7 @@ impl StreamTask {
     }
 
     fn next_deadline(&mut self) -> Option<Timestamp> {
-        let lazy = self.turn.lazy_since.map(|since| since + LAZY_WRITE);
+        let lazy = self.receipts.deadline().or(self.turn.lazy_since.map(|since| since + LAZY_WRITE));
         // Summaries wait for everything else.
         let quiet = self.outstanding.is_empty() && lazy.is_none() && matches!(self.contents.log, Log::Disk { .. });
         let summary = self.summaries.next_deadline().filter(|_| quiet);
@@ -280,7 +298,10 @@ impl StreamTask {
                 return;
             }
         }
-        self.consume_unpolled();
+        self.end_unpolled(now);
+        if self.receipts.are_awaited(now) {
+            return;
+        }
         let mut turn = std::mem::take(&mut self.turn);
         match self.contents.log.clone() {
             Log::Disk { store, id } => {

@@ -237,6 +237,19 @@ fn term_ends_it_with_its_reason() {
 }
 
 #[test]
+fn what_ends_messages_can_be_taken_ahead_of_all_else() {
+    let mut world = World::new(ConsumerConfig { max_deliver: 1, ..explicit() }, &["a", "b", "c"]);
+    world.consumer.setup.reports_consumed = true;
+    world.pull("r", "9").poll();
+    world.ack_sync((1, 1, 1), "+ACK", "a").ack_sync((2, 2, 1), "+TERM", "t").ack((3, 3, 1), "-NAK");
+    let ends: Vec<String> = world.consumer.take_ends().iter().map(line).collect();
+    let expected = ["consumed 1", "consumed 2", "advisory terminated 2 \"\"", "advisory max_deliver 3 x1"];
+    assert_eq!(ends, expected);
+    assert_eq!(world.consumer.take_ends(), []);
+    world.expect(&["a <- taken", "t <- taken", "advisory nak 3 x1"]);
+}
+
+#[test]
 fn next_acks_and_pulls() {
     let mut world = World::new(explicit(), &["a", "b", "c"]);
     world.pull("r", "1").poll();
