@@ -34,6 +34,8 @@ pub struct Plan {
     pub labels: Vec<&'static str>,
     pub slots: u64,
     pub signs: Signs,
+    /// Whose tasks it takes.
+    pub queues: Vec<&'static str>,
 }
 
 /// What happens to an agent.
@@ -53,7 +55,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    fn result(&self) -> Bytes {
+    pub fn result(&self) -> Bytes {
         Bytes::from(format!("result of {} by {}", self.task, self.lease))
     }
 
@@ -186,7 +188,7 @@ async fn connected(world: &Arc<Shared>, plan: &Plan, random: &mut Random, proces
 
 async fn register(world: &Shared, client: &Client, plan: &Plan, resume: &str) -> Option<Value> {
     let request = json!({
-        "labels": plan.labels, "slots": plan.slots, "queues": ["*"], "resume": resume,
+        "labels": plan.labels, "slots": plan.slots, "queues": plan.queues, "resume": resume,
         "client_id": client.info().client_id,
     });
     loop {

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::ledger::{Submission, Verb};
 use super::link::{Link, Reply, call};
 use super::random::Random;
+use super::service;
 use super::worker;
 use super::world::Shared;
 
@@ -72,8 +73,8 @@ impl Deed {
         if choice < 58 || books.submissions.is_empty() {
             *next += 1;
             let task = format!("{name}-{next}");
-            let pulled = world.has_workers && random.one_in(4);
-            let submission = compose(&task, pulled, random, &books.submissions.keys().cloned().collect::<Vec<_>>());
+            let others: Vec<String> = books.submissions.keys().cloned().collect();
+            let submission = compose(&task, world, random, &others);
             books.submissions.insert(task.clone(), submission);
             return Deed::Submit(task);
         }
@@ -91,7 +92,9 @@ impl Deed {
             66..69 if known.acknowledged => Deed::Usurp(task),
             69..75 => Deed::Cancel { task, force: random.one_in(2) },
             75..80 => Deed::Requeue(task),
-            80..82 if random.one_in(8) => Deed::Letters(random.pick::<&str>(&["default", "limited", "pulled"])),
+            80..82 if random.one_in(8) => {
+                Deed::Letters(random.pick::<&str>(&["default", "limited", worker::QUEUE, service::QUEUE]))
+            }
             80..82 => Deed::Letter,
             82..88 => Deed::Await(task),
             88..96 => Deed::Get(task),
@@ -203,14 +206,19 @@ pub async fn answer(world: &Shared, client: &Client, task: &str) {
     }
 }
 
-/// A task of some kind, or one for workers, who choose what they pull and are told no more than a message tells.
-fn compose(task: &str, pulled: bool, random: &mut Random, others: &[String]) -> Submission {
+/// A task of some kind: for agents, for a service, or for workers, who choose what they pull and are told no more than a
+/// message tells.
+fn compose(task: &str, world: &Shared, random: &mut Random, others: &[String]) -> Submission {
     let mut headers = Vec::new();
-    if pulled {
+    if world.has_workers && random.one_in(4) {
         headers.push(("Task-Queue", worker::QUEUE.to_owned()));
         headers.push(("Task-Max-Attempts", (1 + random.below(worker::DELIVERIES)).to_string()));
     } else {
         headers = for_agents(random);
+        if world.has_services && random.one_in(3) {
+            headers.retain(|(name, _)| *name != "Task-Queue");
+            headers.push(("Task-Queue", service::QUEUE.to_owned()));
+        }
     }
     if random.one_in(3) {
         headers.push(("Task-Result-To", format!("results.{task}")));

@@ -20,6 +20,7 @@ use super::ledger::Ledger;
 use super::link::{Link, Reply, call};
 use super::random::Random;
 use super::relay::Relay;
+use super::service;
 use super::support::server::{Program, Server};
 use super::table;
 use super::worker;
@@ -31,6 +32,7 @@ const REST: Duration = Duration::from_secs(60);
 const AGENTS: usize = 4;
 const DISPATCHERS: usize = 3;
 const WORKERS: usize = 2;
+const INSTANCES: usize = 2;
 
 /// What everybody in a world shares.
 pub struct Shared {
@@ -39,6 +41,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// There is a pull queue, with workers.
     pub has_workers: bool,
+    /// There is a service queue, with instances of a service.
+    pub has_services: bool,
     calm: AtomicBool,
     ghosts: Mutex<Vec<(Instant, Attempt)>>,
     /// Tasks whose agents have asked.
@@ -88,6 +92,8 @@ pub struct World {
     killers: Vec<mpsc::Sender<()>>,
     /// Of workers.
     worker_killers: Vec<mpsc::Sender<()>>,
+    /// Of a service's instances.
+    instance_killers: Vec<mpsc::Sender<()>>,
     drains: Vec<Drain>,
     lives: JoinSet<()>,
     history: History,
@@ -133,8 +139,11 @@ impl World {
         };
         let (calm, ghosts) = (AtomicBool::new(false), Mutex::default());
         let questions = Mutex::default();
-        let (ledger, has_workers) = (Ledger::default(), random.one_in(2));
-        let shared = Arc::new(Shared { address, ledger, has_workers, calm, ghosts, questions });
+        let (ledger, has_workers, has_services) = (Ledger::default(), random.one_in(2), random.one_in(2));
+        let shared = Arc::new(Shared { address, ledger, has_workers, has_services, calm, ghosts, questions });
+        if has_services {
+            shared.ledger.count("worlds with a service");
+        }
         if has_workers {
             shared.ledger.count("worlds with a pull queue");
         }
@@ -147,6 +156,7 @@ impl World {
             fates: Vec::new(),
             killers: Vec::new(),
             worker_killers: Vec::new(),
+            instance_killers: Vec::new(),
             drains: Vec::new(),
             lives: JoinSet::new(),
             history: History::default(),
@@ -172,6 +182,11 @@ impl World {
             let pulled = json!({ "mode": "pull", "lease_s": LEASE.as_secs_f64(), "max_attempts": worker::DELIVERIES });
             surely(&link.client, &format!("QUEUE.PUT.{}", worker::QUEUE), &[], pulled.to_string().as_bytes()).await;
         }
+        if self.shared.has_services {
+            let mut served = queue.clone();
+            served["mode"] = "service".into();
+            surely(&link.client, &format!("QUEUE.PUT.{}", service::QUEUE), &[], served.to_string().as_bytes()).await;
+        }
         let cron = [("Task-Schedule", "@every 1s".to_owned()), ("Task-Max-Attempts", "50".to_owned())];
         surely(&link.client, "CRON.PUT.tick", &cron, TICK).await;
         Ok(())
@@ -182,7 +197,10 @@ impl World {
         let labels: [_; AGENTS] = [vec!["gpu"], vec!["fast"], vec!["gpu", "fast"], vec![]];
         for (number, labels) in labels.into_iter().enumerate() {
             let (id, slots) = (format!("a{number}"), 2 + self.random.below(4));
-            let plan = Plan { id, labels, slots, signs: *self.random.pick(&signs) };
+            // Most leave a service's tasks to the service.
+            let takes_all = number == 0 && self.random.one_in(3);
+            let queues = if takes_all { vec!["*"] } else { vec!["default", "limited"] };
+            let plan = Plan { id, labels, slots, signs: *self.random.pick(&signs), queues };
             let (fate, fates) = mpsc::channel(4);
             self.fates.push(fate);
             self.lives.spawn(agent::live(self.shared.clone(), plan, self.random.next(), fates));
@@ -198,6 +216,12 @@ impl World {
             self.worker_killers.push(killer);
             let seed = self.random.next();
             self.lives.spawn(worker::live(self.shared.clone(), format!("w{number}"), seed, killed));
+        }
+        for number in 0..if self.shared.has_services { INSTANCES } else { 0 } {
+            let (killer, killed) = mpsc::channel(4);
+            self.instance_killers.push(killer);
+            let seed = self.random.next();
+            self.lives.spawn(service::live(self.shared.clone(), format!("s{number}"), seed, killed));
         }
         self.lives.spawn(agent::ghosts(self.shared.clone(), self.random.next()));
     }
@@ -267,10 +291,15 @@ impl World {
                 self.drain(pause * 3).await;
                 "agents drained"
             }
-            (90..94, _) if !self.worker_killers.is_empty() => {
+            (90..93, _) if !self.worker_killers.is_empty() => {
                 let killer = self.random.pick(&self.worker_killers).clone();
                 let _ = killer.send(()).await;
                 "workers killed"
+            }
+            (93..98, _) if !self.instance_killers.is_empty() => {
+                let killer = self.random.pick(&self.instance_killers).clone();
+                let _ = killer.send(()).await;
+                "instances of the service killed"
             }
             _ => {
                 let killer = self.random.pick(&self.killers).clone();
