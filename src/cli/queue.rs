@@ -156,14 +156,14 @@ impl QueueCommand {
             }
             Action::Purge { queue, reason, confirm } => {
                 let info = connection.call(&format!("QUEUE.INFO.{queue}"), b"", b"").await?;
-                let waiting = info["open"].as_u64().unwrap_or(0) - info["running"].as_u64().unwrap_or(0);
+                let waiting = waiting(&info);
                 confirm.ask(&format!("Cancel the {waiting} tasks that wait in queue {queue}?"))?;
                 let body = output::without_nulls(json!({ "reason": reason })).to_string();
                 let endpoint = format!("QUEUE.PURGE.{queue}");
                 let purge = connection.call_long(&endpoint, body.as_bytes());
                 let left = async || {
                     let info = connection.call(&format!("QUEUE.INFO.{queue}"), b"", b"").await?;
-                    Ok(info["open"].as_u64().unwrap_or(0) - info["running"].as_u64().unwrap_or(0))
+                    Ok(self::waiting(&info))
                 };
                 let answer = super::connection::with_progress("canceled", waiting, left, purge).await?;
                 show(&answer, json, |answer| {
@@ -174,6 +174,12 @@ impl QueueCommand {
         connection.close().await;
         Ok(())
     }
+}
+
+/// Tasks of a queue that nobody works on.
+fn waiting(info: &Value) -> u64 {
+    let number = |field: &str| info[field].as_u64().unwrap_or(0);
+    number("open").saturating_sub(number("running"))
 }
 
 impl Put {

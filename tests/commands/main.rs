@@ -6,6 +6,7 @@ mod doctor;
 mod lists;
 mod support;
 mod tasks;
+mod terminal;
 mod verbs;
 
 #[path = "../support/mod.rs"]
