@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use natterjack::client::Client;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::World;
 
@@ -105,8 +105,8 @@ async fn a_watched_list_is_drawn_over_itself() {
 }
 
 /// Answers calls of the task API for `queue` as a coordinator would that is long at a purge: it tells each time it is asked
-/// how many tasks are open, and is done after the last of them.
-async fn long_purge(client: Client, open: Vec<u64>) {
+/// how many tasks are open, and is done when `end` says so.
+async fn long_purge(client: Client, open: [u64; 3], end: oneshot::Receiver<()>) {
     let mut asked = client.subscribe("$TASK.API.QUEUE.INFO.q").unwrap();
     let mut purges = client.subscribe("$TASK.API.QUEUE.PURGE.q").unwrap();
     client.flush().await.unwrap();
@@ -116,6 +116,7 @@ async fn long_purge(client: Client, open: Vec<u64>) {
         client.publish_message(question.reply(), b"", b"", told.as_bytes()).unwrap();
     }
     let purge = purges.next().await.unwrap();
+    end.await.unwrap();
     client.publish_message(purge.reply(), b"", b"", br#"{"queue":"q","purged":40}"#).unwrap();
     client.flush().await.unwrap();
 }
@@ -123,16 +124,20 @@ async fn long_purge(client: Client, open: Vec<u64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_work_shows_how_far_it_is() {
     let world = World::start_with(|config| natterjack::config::Config { coordinator: false, ..config }).await;
-    let purging = tokio::spawn(long_purge(world.client("slow").await, vec![40, 30, 12]));
+    let (end, ending) = oneshot::channel();
+    let purging = tokio::spawn(long_purge(world.client("slow").await, [40, 30, 12], ending));
     let mut terminal = Terminal::start(world.command(&["queue", "purge", "q", "--yes"]));
     terminal.until("\r10 of 40 canceled\x1b[K").await;
     terminal.until("\r28 of 40 canceled\x1b[K").await;
+    end.send(()).unwrap();
     // The line goes when the work is done.
     terminal.until("\r\x1b[K40 tasks of queue q are canceled.").await;
     assert_eq!(terminal.end().await, Some(0));
     purging.await.unwrap();
     // Nothing of it is in a pipe.
-    let purging = tokio::spawn(long_purge(world.client("slow").await, vec![40, 30, 12]));
+    let (end, ending) = oneshot::channel();
+    end.send(()).unwrap();
+    let purging = tokio::spawn(long_purge(world.client("slow").await, [40, 30, 12], ending));
     let ended = world.run(&["queue", "purge", "q", "--yes"]).await;
     assert_eq!((ended.stderr.as_str(), ended.stdout.as_str()), ("", "40 tasks of queue q are canceled.\n"));
     purging.await.unwrap();
