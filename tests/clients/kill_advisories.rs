@@ -1,4 +1,4 @@
-//! kill -9 while workers give up messages, with a stream that keeps what the broker tells of that: a dead letter queue as the
+//! kill -9 and SIGTERM while workers give up messages, with a stream that keeps what the broker tells of that: a dead letter queue as the
 //! NATS documentation has it. A message whose end survives was told of by then; any other is delivered again.
 //!
 //! `KILL_ROUNDS` makes it longer.
@@ -31,7 +31,12 @@ async fn no_end_of_a_message_survives_without_the_advisory_that_tells_of_it() {
         // The moment itself is what is random; nothing is waited for.
         let moment = Duration::from_millis(rand::rng().random_range(10..60));
         tokio::time::sleep(moment).await;
-        server.kill();
+        if round % 3 == 2 {
+            // In order; what workers say meanwhile may come too late.
+            server.stop().expect("it stops");
+        } else {
+            server.kill();
+        }
         killed.cancel();
         let mut confirmed = Vec::new();
         for worker in workers {

@@ -33,6 +33,8 @@ pub(super) struct Context {
     pub(super) usage: Usage,
     /// The log says that a limit is reached.
     warned_full: Throttle,
+    /// Streams are about to close their doors.
+    stopping: AtomicBool,
 }
 
 /// Bytes in memory and on disk.
@@ -115,6 +117,15 @@ impl ApiCounters {
 }
 
 impl Context {
+    /// From here on streams may not take what is published.
+    pub(super) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     /// JetStream in `account`.
     pub(super) fn new(broker: &Arc<Broker>, account: &Arc<Account>, options: Options) -> Context {
         let info = broker.info();
@@ -128,6 +139,7 @@ impl Context {
             account_limits: RwLock::new(options.account_limits),
             options,
             usage: Usage::default(),
+            stopping: AtomicBool::new(false),
             warned_full: Throttle::default(),
         }
     }

@@ -223,15 +223,17 @@ impl StreamTask {
         let Some(slot) = self.consumers.get(place) else { return };
         let name = slot.consumer.name();
         let subject = advisory.subject(&self.shared.name, name);
+        let is_end = advisory.tells_of_an_end() && matches!(self.contents.log, Log::Disk { .. });
         if self.context.account.has_interest(subject.as_bytes()) {
             let (account, domain) = (&self.context.account.name, &self.context.options.domain);
             let body = advisory.body(account, &self.shared.name, name, domain, &id::unique(), now);
-            if advisory.tells_of_an_end() && matches!(self.contents.log, Log::Disk { .. }) {
+            if is_end {
                 self.courier.publish_with(subject.as_bytes(), &body, self.receipts.issue(now));
             } else {
                 self.courier.publish(subject.as_bytes(), b"", b"", &body);
             }
         }
+        self.untold |= is_end && self.context.is_stopping();
     }
 
     /// Carries out what a consumer said when it closed.

@@ -107,7 +107,18 @@ impl Doors {
 
     /// Closes them all: what is published from now on finds no stream.
     pub(super) fn close(&self) {
-        for ((_, filter), key) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        self.close_some(|_| true);
+    }
+
+    /// The same at the server's end, but for answers to deliveries, which nobody hears any more: clients take any word that
+    /// comes back for one, even that there is nobody, for its confirmation (async-nats' `double_ack`).
+    pub(super) fn close_at_the_end(&self) {
+        self.close_some(|kind| kind != Kind::Ack);
+    }
+
+    fn close_some(&self, wanted: impl Fn(Kind) -> bool) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((_, filter), key) in open.extract_if(|(kind, _), _| wanted(*kind)) {
             self.account.remove_target(filter.as_bytes(), key);
         }
     }

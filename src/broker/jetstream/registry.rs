@@ -541,9 +541,10 @@ impl Registry {
 
     /// Tells all tasks to end: nothing new comes in, what has begun is finished.
     pub(super) fn begin_stop(&self) {
+        self.context.begin_stop();
         for shared in self.list("") {
             shared.sourcing.stop();
-            shared.doors.close();
+            shared.doors.close_at_the_end();
             shared.inbox.push(Command::Stop);
         }
         self.tasks.close();

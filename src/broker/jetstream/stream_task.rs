@@ -78,6 +78,8 @@ pub(super) struct StreamTask {
     stash: Vec<Command>,
     /// Nothing is submitted while some are held.
     pub(super) receipts: Receipts,
+    /// The end of a message was told when streams that would have kept that may have stopped: nothing is submitted any more.
+    pub(super) untold: bool,
     pub(super) followers: Followers,
     /// Which batches of a source are taken; see [`super::sourcing`].
     pub(super) epochs: HashMap<Arc<str>, u64>,
@@ -103,6 +105,7 @@ impl StreamTask {
             failed: None,
             stash: Vec::new(),
             receipts: Receipts::default(),
+            untold: false,
             followers: Followers::default(),
             epochs: HashMap::new(),
             next_epoch: incarnation << 32,
@@ -299,6 +302,12 @@ impl StreamTask {
             }
         }
         self.end_unpolled(now);
+        if self.untold {
+            // As if the server had ended a moment ago.
+            self.receipts = Receipts::default();
+            self.consumers.take_dirty();
+            return self.fail_turn(&CommitError::Closed);
+        }
         if self.receipts.are_awaited(now) {
             return;
         }
