@@ -233,6 +233,14 @@ impl Council {
         has_another.then_some("the agent has another seat")
     }
 
+    /// Claims that came too late: while it was being stored that the council is formed, without them.
+    pub fn strangers(&self) -> Vec<(Seat, u64)> {
+        let Record { status, members, open, .. } = &self.record;
+        let is_grouped = matches!(status, Status::Formed | Status::Degraded);
+        let strange = |(seat, _): &(&Seat, _)| is_grouped && !members.contains_key(*seat) && !open.contains(*seat);
+        self.sitting.iter().filter(strange).map(|(seat, sitter)| (seat.clone(), sitter.revision)).collect()
+    }
+
     /// The seat was given up, ran out or was taken away; tells who had it.
     pub fn leave(&mut self, seat: &Seat) -> Option<Sitter> {
         self.sitting.remove(seat)
@@ -262,15 +270,20 @@ impl Council {
             .then(|| Record { missing: self.missing(), ..self.record.with(Status::Expired, now) })
     }
 
-    /// A formed council whose members are not who they were.
+    /// A formed council whose members are not who they were. A seat that has changed hands is open first, and taken by the
+    /// record after that.
     fn regrouped(&self, now: Timestamp) -> Option<Record> {
         let record = &self.record;
-        let members = self.seated();
+        let sits = |seat: &Seat| self.sitting.get(seat).map(|sitter| &sitter.agent);
+        let (mut members, lost): (BTreeMap<Seat, String>, BTreeMap<_, _>) =
+            record.members.clone().into_iter().partition(|(seat, agent)| sits(seat) == Some(agent));
+        let claimed = record.open.iter().filter_map(|seat| Some((seat.clone(), sits(seat)?.clone())));
+        members.extend(claimed);
         if members == record.members {
             return None;
         }
-        let open: Vec<Seat> =
-            record.members.keys().chain(&record.open).filter(|seat| !members.contains_key(*seat)).cloned().collect();
+        let left = record.open.iter().filter(|seat| !members.contains_key(*seat));
+        let open: Vec<Seat> = lost.keys().chain(left).cloned().collect();
         let mut missing = BTreeMap::new();
         open.iter().for_each(|seat| *missing.entry(seat.role.clone()).or_default() += 1);
         let status = if open.is_empty() { Status::Formed } else { Status::Degraded };
@@ -414,6 +427,36 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_while_it_is_stored_that_a_council_is_formed_is_too_late() {
+        let mut council = council(r#"{"roles":{"tpm":1},"optional":{"scribe":1},"offer_to":"o"}"#);
+        council.claim(seat("tpm.1"), "ann", 1, START);
+        let formed = council.next(START).unwrap();
+        assert_eq!(council.claim(seat("scribe.1"), "sue", 2, START), Claim::Taken);
+        assert_eq!(council.strangers(), []);
+        council.record = formed;
+        assert_eq!(council.strangers(), [(seat("scribe.1"), 2)]);
+        assert_eq!(council.next(START), None, "the members are frozen");
+    }
+
+    #[test]
+    fn a_seat_that_changes_hands_is_lost_first() {
+        let mut council = council(r#"{"roles":{"dev":2},"offer_to":"o"}"#);
+        council.claim(seat("dev.1"), "ann", 1, START);
+        council.claim(seat("dev.2"), "bob", 2, START);
+        assert_eq!(step(&mut council, START), Some(Status::Formed));
+        council.claim(seat("dev.1"), "cid", 3, START);
+        assert_eq!(step(&mut council, START), Some(Status::Degraded));
+        assert_eq!((council.record.members.len(), &council.record.open), (1, &vec![seat("dev.1")]));
+        // The other one, too, meanwhile.
+        council.claim(seat("dev.2"), "dan", 4, START);
+        assert_eq!(step(&mut council, START), Some(Status::Degraded));
+        assert_eq!(council.record.members, BTreeMap::from([(seat("dev.1"), "cid".to_owned())]));
+        assert_eq!(step(&mut council, START), Some(Status::Formed));
+        assert_eq!(council.record.members[&seat("dev.2")], "dan");
+        assert_eq!(council.next(START), None);
+    }
+
+    #[test]
     fn a_quorum_closes_the_seats_that_are_left() {
         let mut council = council(r#"{"roles":{"dev":4},"quorum":2,"offer_to":"o"}"#);
         council.claim(seat("dev.1"), "ann", 1, START);
@@ -468,18 +511,24 @@ mod tests {
                 } else {
                     council.claim(target, &format!("agent{agent}"), revision as u64, now);
                 }
-                let before = council.record.clone();
-                if let Some(status) = step(&mut council, now) {
+                let mut before = council.record.clone();
+                let mut steps = 0;
+                while let Some(status) = step(&mut council, now) {
+                    steps += 1;
                     prop_assert_eq!(council.record.change, before.change + 1);
                     prop_assert!(!before.status.is_final());
                     if matches!(status, Status::Formed | Status::Degraded) {
-                        prop_assert_eq!(&council.record.members, &council.seated());
                         let frozen = |record: &Record| record.members.len() + record.open.len();
                         prop_assert!(before.status == Status::Forming || frozen(&before) == frozen(&council.record));
                         prop_assert_eq!(status == Status::Formed, council.record.open.is_empty());
+                        prop_assert!(status == Status::Degraded || before.status != Status::Formed);
                     }
+                    before = council.record.clone();
                 }
-                prop_assert_eq!(council.next(now), None, "one step is enough");
+                prop_assert!(steps <= 2, "a seat is lost, and taken");
+                if matches!(before.status, Status::Formed | Status::Degraded) {
+                    prop_assert_eq!(&before.members, &council.seated());
+                }
                 let mut agents: Vec<_> = council.sitting.values().map(|sitter| &sitter.agent).collect();
                 agents.sort();
                 agents.dedup();

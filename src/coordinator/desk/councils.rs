@@ -402,6 +402,7 @@ impl Desk {
         for agent in members {
             self.reseat(agent);
         }
+        self.turn_strangers_away(name);
         if record.status.is_final() {
             self.clear_seats(name);
             self.forget_oldest();

@@ -85,10 +85,24 @@ impl Desk {
         if held.council.sitting().get(seat).is_none_or(|sitter| sitter.revision >= revision) {
             return;
         }
-        if let Some(sitter) = held.council.leave(seat) {
+        self.leave_seat(name, seat);
+        self.touch_council(name);
+    }
+
+    fn leave_seat(&mut self, name: &str, seat: &Seat) {
+        let sitter = self.councils.held.get_mut(name).and_then(|held| held.council.leave(seat));
+        if let Some(sitter) = sitter {
             self.unseat(name, seat, &sitter.agent);
             self.announce_council(name, "left", Some((seat, &sitter.agent)));
-            self.touch_council(name);
+        }
+    }
+
+    /// Those whose claims came too late to be members.
+    pub(super) fn turn_strangers_away(&mut self, name: &str) {
+        let strangers = self.councils.held.get(name).map(|held| held.council.strangers()).unwrap_or_default();
+        for (seat, revision) in strangers {
+            self.leave_seat(name, &seat);
+            self.remove_key(format!("{name}.{seat}"), revision, "the council is formed");
         }
     }
 
