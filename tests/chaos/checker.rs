@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::councils::{self, Minutes};
 use super::history::{Record, Revision};
 use super::ledger::{Books, Verb, Word};
 use super::table;
@@ -51,6 +52,7 @@ pub struct Evidence {
     /// Tasks that count as open and as running, by queue.
     pub open: Vec<(String, u64, u64)>,
     pub drains: Vec<Drain>,
+    pub councils: Minutes,
 }
 
 /// One sentence for everything that must not be.
@@ -67,6 +69,7 @@ pub fn violations(evidence: &Evidence) -> Vec<String> {
     wrong.extend(submissions(evidence));
     wrong.extend(endings(evidence));
     wrong.extend(rest(evidence));
+    wrong.extend(councils::violations(&evidence.councils));
     wrong
 }
 

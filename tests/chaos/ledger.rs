@@ -1,6 +1,6 @@
 //! What the clients of a world asked for and what they were told: one half of the evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub struct Books {
     pub sent: HashMap<(String, String), Vec<Bytes>>,
     /// How deliveries of pull queues' tasks ended, by task and lease, which is that of a run.
     pub words: HashMap<(String, String), Vec<Word>>,
+    /// Councils and their runs, as answers to FORM name them.
+    pub formings: BTreeSet<(String, u64)>,
     /// Results that AWAIT told of.
     pub awaited: Vec<(String, Bytes)>,
     /// What clients saw that must not be.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::agent::{self, Attempt, Fate, Plan, Signs, TICK};
 use super::checker::{DeadLetter, Drain, Evidence, Sent};
 use super::coordinator;
+use super::councils;
 use super::dispatcher;
 use super::history::{History, read};
 use super::ledger::Ledger;
@@ -33,6 +34,7 @@ const AGENTS: usize = 4;
 const DISPATCHERS: usize = 3;
 const WORKERS: usize = 2;
 const INSTANCES: usize = 2;
+const MEMBERS: usize = 2;
 
 /// What everybody in a world shares.
 pub struct Shared {
@@ -43,6 +45,8 @@ pub struct Shared {
     pub has_workers: bool,
     /// There is a service queue, with instances of a service.
     pub has_services: bool,
+    /// Councils are formed.
+    pub has_councils: bool,
     calm: AtomicBool,
     ghosts: Mutex<Vec<(Instant, Attempt)>>,
     /// Tasks whose agents have asked.
@@ -139,8 +143,13 @@ impl World {
         };
         let (calm, ghosts) = (AtomicBool::new(false), Mutex::default());
         let questions = Mutex::default();
-        let (ledger, has_workers, has_services) = (Ledger::default(), random.one_in(2), random.one_in(2));
-        let shared = Arc::new(Shared { address, ledger, has_workers, has_services, calm, ghosts, questions });
+        let ledger = Ledger::default();
+        let (has_workers, has_services, has_councils) = (random.one_in(2), random.one_in(2), random.one_in(2));
+        let shared = Shared { address, ledger, has_workers, has_services, has_councils, calm, ghosts, questions };
+        let shared = Arc::new(shared);
+        if has_councils {
+            shared.ledger.count("worlds with councils");
+        }
         if has_services {
             shared.ledger.count("worlds with a service");
         }
@@ -171,6 +180,10 @@ impl World {
         // Results go to a stream: a plain subscriber would miss those of the time when the broker was down.
         let results = json!({ "name": "RESULTS", "subjects": ["results.>"], "storage": "file" });
         link.client.create_stream(&results).await.map_err(|error| error.to_string())?;
+        if self.shared.has_councils {
+            let told = json!({ "name": councils::STREAM, "subjects": ["councils.told.>"], "storage": "file" });
+            link.client.create_stream(&told).await.map_err(|error| error.to_string())?;
+        }
         let queue = json!({ "lease_s": LEASE.as_secs_f64(), "backoff": [0.03], "max_attempts": 20, "ageing_s": 1 });
         let mut limited = queue.clone();
         for (name, value) in [("max_running", 4), ("max_per_key", 2), ("rate", 200)] {
@@ -222,6 +235,12 @@ impl World {
             self.instance_killers.push(killer);
             let seed = self.random.next();
             self.lives.spawn(service::live(self.shared.clone(), format!("s{number}"), seed, killed));
+        }
+        if self.shared.has_councils {
+            self.lives.spawn(councils::chair(self.shared.clone(), self.random.next()));
+            for _ in 0..MEMBERS {
+                self.lives.spawn(councils::member(self.shared.clone(), self.random.next()));
+            }
         }
         self.lives.spawn(agent::ghosts(self.shared.clone(), self.random.next()));
     }
@@ -400,6 +419,10 @@ impl World {
                 call(client, &format!("CANCEL.{task}"), &[], br#"{"force":true}"#).await;
             }
         }
+        resting &= !self.shared.has_councils || {
+            let minutes = councils::minutes(&self.shared, client).await?;
+            councils::are_at_rest(&minutes)
+        };
         Ok(resting && leftovers(client).await?.is_empty() && taken(client).await.iter().all(|(_, taken)| *taken == 0))
     }
 
@@ -438,6 +461,9 @@ impl World {
             evidence.sent.push(Sent { subject: row.subject, id, body: row.payload });
         }
         evidence.taken = taken(client).await;
+        if self.shared.has_councils {
+            evidence.councils = councils::minutes(&self.shared, client).await?;
+        }
         evidence.drains = std::mem::take(&mut self.drains);
         let queues = call(client, "QUEUE.LIST", &[], b"").await.json();
         for queue in queues["queues"].as_array().into_iter().flatten() {
