@@ -25,7 +25,7 @@ const SEATS: [&str; 4] = ["lead.1", "hand.1", "hand.2", "guest.1"];
 const NAMES: [&str; 6] = ["ann", "bob", "cid", "dan", "a0", "a1"];
 
 /// Who takes which seat once nothing is killed any more.
-const CALM: [(&str, &str); 3] = [("lead.1", "eve"), ("hand.1", "flo"), ("hand.2", "gus")];
+const CALM: [(&str, &str); 4] = [("lead.1", "eve"), ("hand.1", "flo"), ("hand.2", "gus"), ("guest.1", "hal")];
 
 /// Forms and dissolves councils until the world ends.
 pub async fn chair(world: Arc<Shared>, seed: u64) {
