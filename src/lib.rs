@@ -43,7 +43,7 @@
 //! 2. One thread begins store transactions. Everything that waits when it starts goes into one (group commit), without a
 //!    timer: batching happens while the previous fsync runs.
 //! 3. No PubAck, no reply to an awaited ack, no task reply and no delivery of a stream's message before its transaction is
-//!    durable.
+//!    durable. No end of a message before the advisory of it that a stream keeps.
 //! 4. Every queue has a bound and a named answer when it is full.
 //! 5. Bytes from the network never panic the process. A panic in one task ends that connection or stream, not the server.
 //! 6. A failed commit fails its waiters with an error; the same fsync is never retried as if it had worked.

@@ -117,15 +117,6 @@ impl ApiCounters {
 }
 
 impl Context {
-    /// From here on streams may not take what is published.
-    pub(super) fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
     /// JetStream in `account`.
     pub(super) fn new(broker: &Arc<Broker>, account: &Arc<Account>, options: Options) -> Context {
         let info = broker.info();
@@ -142,6 +133,15 @@ impl Context {
             stopping: AtomicBool::new(false),
             warned_full: Throttle::default(),
         }
+    }
+
+    /// From here on streams may not take what is published.
+    pub(super) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Whether streams of this kind hold more than the server may: nothing more is stored then.
