@@ -233,25 +233,20 @@ func (a *agent) holds(kv jetstream.KeyValue, key string) bool {
 func (a *agent) status(message *nats.Msg) {
 	published := value(time.Parse(time.RFC3339Nano, message.Header.Get("Published-At")))
 	took := time.Since(published)
-	name, status := message.Header.Get("Council-ID"), message.Header.Get("Status")
+	var told council
+	check(json.Unmarshal(message.Data, &told) == nil, "no status: %s", message.Data)
 	check(message.Header.Get("Project") == "pond" && message.Header.Get("UCXL-Address") == "ucxl://a:b@c/d" &&
-		message.Header.Get("Repository") == "r", "headers of a status: %v", message.Header)
-	if a.steady && status == "formed" {
+		message.Header.Get("Repository") == "r" && message.Header.Get("Council-ID") == told.Council &&
+		message.Header.Get("Status") == told.Status, "headers of a status: %v", message.Header)
+	if a.steady && told.Status == "formed" {
 		a.world.lock.Lock()
 		a.world.late = append(a.world.late, took)
-		a.world.heard[name]++
+		a.world.heard[told.Council]++
 		a.world.lock.Unlock()
 	}
 	a.lock.Lock()
 	defer a.lock.Unlock()
-	// The headers tell whom it is about: the others need not read who the members are.
-	if own, _, _ := strings.Cut(a.seat, "."); own != name {
-		return
-	}
-	var told council
-	check(json.Unmarshal(message.Data, &told) == nil, "no status: %s", message.Data)
-	check(told.Council == name && told.Status == status, "headers of a status: %v", message.Header)
-	if told.Members[strings.TrimPrefix(a.seat, name+".")] != a.id {
+	if name, _, _ := strings.Cut(a.seat, "."); name == told.Council && told.Members[strings.TrimPrefix(a.seat, name+".")] != a.id {
 		// Not its seat after all.
 		a.seat = ""
 	}
