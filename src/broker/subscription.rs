@@ -170,10 +170,7 @@ pub trait StreamDoor: Send + Sync {
     fn publish(&self, batch: Vec<Inbound>);
 
     /// Queues a message, and keeps its receipt if this door [stores](StreamDoor::stores).
-    fn publish_with(&self, message: Inbound, receipt: Receipt) {
-        drop(receipt);
-        self.publish(vec![message]);
-    }
+    fn publish_with(&self, message: Inbound, receipt: Receipt);
 
     /// Whether the stream's inbox is above its bound, so that the publisher must pause.
     fn is_behind(&self) -> bool;

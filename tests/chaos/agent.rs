@@ -55,6 +55,12 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// The one that a delivery is about. `end` is where its end is told, whose last token is the lease.
+    pub fn of(delivery: &Incoming, end: &str) -> Attempt {
+        let task = delivery.headers().get_str("Task-Id").unwrap_or_default().to_owned();
+        Attempt { task, lease: end.rsplit('.').next().unwrap_or_default().to_owned() }
+    }
+
     pub fn result(&self) -> Bytes {
         Bytes::from(format!("result of {} by {}", self.task, self.lease))
     }
@@ -217,13 +223,9 @@ struct Worker {
 impl Worker {
     async fn work(mut self, message: Incoming) {
         let world = self.world.clone();
-        let headers = message.headers();
-        let task = headers.get_str("Task-Id").unwrap_or_default().to_owned();
-        let complete = headers.get_str("Task-Complete").unwrap_or_default();
-        let lease = complete.rsplit('.').next().unwrap_or_default().to_owned();
-        let attempt = Attempt { task, lease };
+        let attempt = Attempt::of(&message, message.headers().get_str("Task-Complete").unwrap_or_default());
         world.ledger.count("deliveries");
-        let expected = world.ledger.books().submissions.get(&attempt.task).map(|known| known.body.clone());
+        let expected = world.ledger.body_of(&attempt.task);
         if expected.as_deref().unwrap_or(TICK) != message.payload() {
             world.ledger.wrong(format!("{}: it was delivered with another body", attempt.task));
         }

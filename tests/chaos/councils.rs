@@ -12,6 +12,7 @@ use serde_json::json;
 use super::history::read;
 use super::link::{Link, Reply, call};
 use super::random::Random;
+use super::table;
 use super::world::Shared;
 
 /// Keeps what councils tell.
@@ -53,8 +54,8 @@ async fn form(world: &Shared, client: &Client, council: &str) {
     let name = format!("COUNCIL.FORM.{council}");
     match call(client, &name, &[], terms.to_string().as_bytes()).await {
         reply @ Reply::Fine(_) => {
-            let (answer, duplicate) = (reply.json(), reply.json()["duplicate"] == true);
-            world.ledger.count(if duplicate { "councils formed again" } else { "councils begun" });
+            let answer = reply.json();
+            world.ledger.count(if answer["duplicate"] == true { "councils formed again" } else { "councils begun" });
             let run = answer["run"].as_u64().unwrap_or_default();
             world.ledger.books().formings.insert((council.to_owned(), run));
         }
@@ -233,7 +234,7 @@ fn walk(told: &[(u64, Told)]) -> Vec<String> {
             break;
         }
         let (from, to) = (before.status.as_str(), told.status.as_str());
-        if !EDGES.iter().any(|(known, next)| *known == from && next.contains(&to)) {
+        if !table::is_edge(EDGES, from, to) {
             wrong.push(format!("{from} -> {to}"));
         }
         lost.extend(told.open.iter().cloned());

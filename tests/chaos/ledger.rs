@@ -106,6 +106,11 @@ impl Ledger {
         self.books().wrong.push(what);
     }
 
+    /// What was submitted as the task's body.
+    pub fn body_of(&self, task: &str) -> Option<Bytes> {
+        self.books().submissions.get(task).map(|known| known.body.clone())
+    }
+
     /// A result leaves for the coordinator.
     pub fn sending(&self, task: &str, lease: &str, body: &Bytes) {
         let mut books = self.books();

@@ -3,9 +3,10 @@
 //!
 //! A world is a broker process on a real store, agents that work, fail, fall silent, speak too late and are drained, in half of
 //! the worlds workers that know nothing but a pull queue's consumer, in half of them instances of a micro service, in half
-//! of them councils, and dispatchers that submit, cancel, requeue tasks and dead letters, and wait. In each round, after a while of random length, somebody is killed. After its rounds a
-//! world comes to rest, and all revisions of all tasks, what clients were told, results and dead letters are held against
-//! the state machine in `table.rs`, which is written from the design and not from the code.
+//! of them councils, and dispatchers that submit, cancel, requeue tasks and dead letters, and wait. In each round, after a
+//! while of random length, somebody is killed. After its rounds a world comes to rest, and all revisions of all tasks, what
+//! clients were told, results and dead letters are held against the state machine in `table.rs`, which is written from the
+//! design and not from the code.
 //!
 //! ```text
 //! cargo test --test chaos                                     300 rounds

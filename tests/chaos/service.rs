@@ -72,16 +72,14 @@ struct Hand {
 
 impl Hand {
     fn of(world: &Arc<Shared>, client: &Client, request: &Incoming, random: Random) -> Hand {
-        let header = |name: &str| request.headers().get_str(name).unwrap_or_default().to_owned();
+        let attempt = Attempt::of(request, &String::from_utf8_lossy(request.reply()));
         let reply = Bytes::copy_from_slice(request.reply());
-        let lease = String::from_utf8_lossy(&reply).rsplit('.').next().unwrap_or_default().to_owned();
-        let attempt = Attempt { task: header("Task-Id"), lease };
+        let progress = request.headers().get_str("Task-Progress").unwrap_or_default().to_owned();
         world.ledger.count("requests to the service");
-        let known = world.ledger.books().submissions.get(&attempt.task).map(|known| known.body.clone());
-        if known.as_deref() != Some(request.payload()) {
+        if world.ledger.body_of(&attempt.task).as_deref() != Some(request.payload()) {
             world.ledger.wrong(format!("{}: a service was asked with another body", attempt.task));
         }
-        Hand { world: world.clone(), client: client.clone(), attempt, reply, progress: header("Task-Progress"), random }
+        Hand { world: world.clone(), client: client.clone(), attempt, reply, progress, random }
     }
 
     async fn work(mut self) {

@@ -79,7 +79,8 @@ pub fn may_follow_pulled(from: &str, to: &str) -> bool {
     is_edge(PULLED, from, to)
 }
 
-fn is_edge(edges: &[(&str, &[&str])], from: &str, to: &str) -> bool {
+/// Whether one of `edges` leads from one to the other.
+pub fn is_edge(edges: &[(&str, &[&str])], from: &str, to: &str) -> bool {
     edges.iter().any(|(known, next)| *known == from && next.contains(&to))
 }
 

@@ -58,11 +58,8 @@ impl Drop for Work<'_> {
 
 impl Work<'_> {
     fn of<'a>(world: &'a Shared, message: &Incoming) -> Work<'a> {
-        let header = |name: &str| message.headers().get_str(name).unwrap_or_default().to_owned();
-        let lease = header("Task-Complete").rsplit('.').next().unwrap_or_default().to_owned();
-        let attempt = Attempt { task: header("Task-Id"), lease };
-        let known = world.ledger.books().submissions.get(&attempt.task).map(|known| known.body.clone());
-        if known.as_deref() != Some(message.payload()) {
+        let attempt = Attempt::of(message, message.headers().get_str("Task-Complete").unwrap_or_default());
+        if world.ledger.body_of(&attempt.task).as_deref() != Some(message.payload()) {
             world.ledger.wrong(format!("{}: a worker was given another body", attempt.task));
         }
         // Who is killed in the middle of it has said nothing, as far as anybody knows.

@@ -78,7 +78,7 @@ async fn what_is_acknowledged_survives_kill_nine_once_and_in_order() {
     }
 }
 
-async fn connect(server: &Server) -> Context {
+pub async fn connect(server: &Server) -> Context {
     jetstream::new(async_nats::connect(server.url()).await.expect("a connection"))
 }
 
@@ -153,10 +153,7 @@ async fn work(js: Context, confirmed: BTreeSet<u64>, killed: CancellationToken) 
         }
         Some(())
     };
-    tokio::select! {
-        _ = working => {}
-        () = killed.cancelled() => {}
-    }
+    killed.run_until_cancelled(working).await;
     Acks { confirmed: mine, tried: tried.into_inner().expect("no panic under it") }
 }
 

@@ -1,5 +1,5 @@
-//! kill -9 and SIGTERM while workers give up messages, with a stream that keeps what the broker tells of that: a dead letter queue as the
-//! NATS documentation has it. A message whose end survives was told of by then; any other is delivered again.
+//! kill -9 and SIGTERM while workers give up messages, with a stream that keeps what the broker tells of that: a dead letter
+//! queue as the NATS documentation has it. A message whose end survives was told of by then; any other is delivered again.
 //!
 //! `KILL_ROUNDS` makes it longer.
 
@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
-use async_nats::jetstream::{self, AckKind, Context, stream};
+use async_nats::jetstream::{AckKind, Context, stream};
 use futures_util::{StreamExt, TryStreamExt};
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 
+use crate::kill::connect;
 use crate::support::server::{Program, Server};
 
 const MESSAGES: u64 = 100;
@@ -63,10 +64,6 @@ async fn no_end_of_a_message_survives_without_the_advisory_that_tells_of_it() {
     assert!(told > 0 && again > 0, "no kill came in the middle");
 }
 
-async fn connect(server: &Server) -> Context {
-    jetstream::new(async_nats::connect(server.url()).await.expect("a connection"))
-}
-
 async fn create(js: &Context) -> stream::Stream {
     let letters: Vec<String> =
         WAYS.iter().map(|(way, kind)| format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.WORK.{way}")).collect();
@@ -109,10 +106,7 @@ async fn give_up(work: stream::Stream, way: &'static str, killed: CancellationTo
         }
         Some(())
     };
-    tokio::select! {
-        _ = giving_up => {}
-        () = killed.cancelled() => {}
-    }
+    killed.run_until_cancelled(giving_up).await;
     confirmed
 }
 

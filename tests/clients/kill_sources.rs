@@ -9,13 +9,10 @@ use futures_util::StreamExt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::timeout;
 
+use crate::kill::connect;
 use crate::support::server::{Program, Server};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn connect(server: &Server) -> Context {
-    jetstream::new(async_nats::connect(server.url()).await.expect("a connection"))
-}
 
 /// Publishes as fast as it can until the server is gone.
 async fn publish(js: Context) {
